@@ -1,0 +1,175 @@
+"""A Browse page as it comes: the envelope, and each object's own bytes. Pure.
+
+The shape, of which only what is read here is relied on::
+
+    {"links": {…}, "page": {"size": 20, "total_elements": 41282, "total_pages": 2065, "number": 0},
+     "near_earth_objects": [{…}, …]}
+
+``total_pages`` is not read: it was rounded down for years, and is unproved for other sizes.
+"""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from neows_async.errors import BadPageError
+
+_EXCERPT_CHARS = 60
+
+
+class PageInfo(msgspec.Struct, frozen=True):
+    """The envelope's ``page``: this page's ``number`` (from 0), the ``size`` the source uses, and
+    how many objects its catalogue holds.
+    """
+
+    size: int
+    total_elements: int
+    number: int
+
+    @property
+    def first_position(self) -> int:
+        """The Browse position (from 0) of the page's first object."""
+        return self.number * self.size
+
+    @property
+    def announced_objects(self) -> int:
+        """How many objects the page must hold: ``size``, or fewer on the last one."""
+        return max(0, min(self.size, self.total_elements - self.first_position))
+
+
+class _Envelope(msgspec.Struct):
+    page: PageInfo
+    near_earth_objects: list[msgspec.Raw]
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+
+# Reads what msgspec refuses but some servers send: the tokens NaN and Infinity. They never become
+# numbers (the object that holds one is rejected by name), but they do not cost its whole page.
+# Numbers stay text: only borders are looked for here, and a number of 5,000 digits is none of our business.
+_lenient = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
+
+
+def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
+    """The envelope and the exact bytes of each object, in the page's order.
+
+    :raises BadPageError: it is not JSON, or not a Browse page
+    """
+    try:
+        # msgspec passes over strings without judging their UTF-8, which everything behind us would.
+        text = str(body, "utf-8")
+        envelope = _envelope.decode(body)
+    except UnicodeDecodeError as exc:
+        raise BadPageError(f"not JSON: byte {exc.start} is not UTF-8") from exc
+    except (msgspec.DecodeError, RecursionError) as exc:
+        if isinstance(exc, msgspec.ValidationError):
+            raise BadPageError(f"not a Browse page: {exc}") from exc
+        return _split_leniently(text)
+    return _checked(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
+
+
+def _split_leniently(text: str) -> tuple[PageInfo, list[bytes]]:
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise BadPageError(f"not a Browse page: it starts with {_excerpt(text)}")
+    try:
+        members, end = _members(text, at)
+        if text[_skip(text, end) :]:
+            raise json.JSONDecodeError("Something follows the end", text, end)
+        page = msgspec.json.decode(text[slice(*members["page"])], type=PageInfo)
+        start, _ = members["near_earth_objects"]
+        if text[start] != "[":
+            raise BadPageError("not a Browse page: near_earth_objects is not a list")
+        slices = [text[a:b].encode() for a, b in _elements(text, start)]
+    except KeyError as exc:
+        raise BadPageError(f"not a Browse page: it has no {exc.args[0]!r}") from exc
+    except msgspec.MsgspecError as exc:
+        raise BadPageError(f"not a Browse page: {exc} in `page`") from exc
+    except (ValueError, RecursionError) as exc:
+        reason = str(exc) if isinstance(exc, json.JSONDecodeError) else "nested too deeply"
+        raise BadPageError(f"not JSON: {reason}; it starts with {_excerpt(text)}") from exc
+    return _checked(page), slices
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _members(text: str, at: int) -> tuple[dict[str, tuple[int, int]], int]:
+    """Where the value of each member of the object at ``at`` starts and ends, and the object's end."""
+    found: dict[str, tuple[int, int]] = {}
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "}":
+        key, at = _lenient.raw_decode(text, at)
+        at = _skip(text, at)
+        if not isinstance(key, str) or text[at : at + 1] != ":":
+            raise json.JSONDecodeError("Expecting a key and a colon", text, at)
+        start = _skip(text, at + 1)
+        _, at = _lenient.raw_decode(text, start)
+        found[key] = (start, at)
+        at = _next(text, at, "}")
+    return found, at + 1
+
+
+def _elements(text: str, at: int) -> list[tuple[int, int]]:
+    """Start and end of each element of the array that begins at ``at``."""
+    found = []
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "]":
+        start = at
+        _, at = _lenient.raw_decode(text, start)
+        found.append((start, at))
+        at = _next(text, at, "]")
+    return found
+
+
+def _next(text: str, at: int, closing: str) -> int:
+    at = _skip(text, at)
+    if text[at : at + 1] == ",":
+        at = _skip(text, at + 1)
+        if text[at : at + 1] == closing:
+            raise json.JSONDecodeError("Nothing after the comma", text, at)
+        return at
+    if text[at : at + 1] != closing:
+        raise json.JSONDecodeError("Expecting a comma or the end", text, at)
+    return at
+
+
+def _checked(page: PageInfo) -> PageInfo:
+    if page.size < 1 or page.total_elements < 0 or page.number < 0:
+        raise BadPageError(
+            f"not a Browse page: size {page.size}, total_elements {page.total_elements}, number {page.number}"
+        )
+    return page
+
+
+def _excerpt(text: str) -> str:
+    return repr(text[:_EXCERPT_CHARS]) if text else "nothing: the body is empty"
+
+
+def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
+    """That ``body`` is the whole page ``number``, and what its envelope says.
+
+    :param size: the page size of the plan; another one shifts every position, so it is refused
+    :raises BadPageError: it is not JSON, not a Browse page, another page, or not as many objects
+        as its envelope announces
+    """
+    page, objects = split(body)
+    if page.number != number:
+        raise BadPageError(f"asked for page {number}, but page {page.number} came")
+    if size is not None and page.size != size:
+        raise BadPageError(f"page {number} has size {page.size}, but the run was planned with {size}")
+    if len(objects) != page.announced_objects:
+        raise BadPageError(
+            f"page {number} announces {page.announced_objects} objects, but holds {len(objects)}"
+        )
+    return page
+
+
+def pointer(*parts: str | int) -> str:
+    """The JSON pointer (RFC 6901) of ``parts``."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)

@@ -1,0 +1,128 @@
+"""The one tree of exceptions that leaves this package.
+
+::
+
+    NeowsError
+    ├── SettingsError              a setting is wrong, or two of them do not go together
+    ├── DataError                  what the source said cannot become a snapshot
+    │   ├── EmptyCatalogueError    it has no objects at all
+    │   ├── TooManyRejectsError    more objects were unreadable than was allowed
+    │   └── DifferenceError        a snapshot is not what its receipt says
+    ├── SourceError                a page could not be had
+    │   ├── UnavailableError       it was tried as long as was allowed; ``__cause__`` is the last reason
+    │   ├── RefusedError           asking again cannot help (400, 404, a redirect …)
+    │   │   └── KeyRefusedError    the key is missing, unknown, disabled or not allowed
+    │   └── AttemptError           one attempt failed; another may succeed
+    │       ├── UnreachableError   nothing listens there, or the name does not resolve
+    │       ├── RateLimitedError   429: the source names when to come back
+    │       └── BadPageError       an answer came, but it is not the whole, right page
+    ├── PausedError                the quota is spent for now; resumable from ``resume_at_s``
+    ├── SnapshotHeldError          another live run writes this snapshot
+    └── StorageError               the lake could not be read or written
+        ├── NotFoundError          no object of that name
+        └── AlreadyExistsError     create-only, and somebody was first
+
+Every text is one line that says what was wrong, where, and what to do. No text holds a key.
+"""
+
+from __future__ import annotations
+
+
+class NeowsError(Exception):
+    """The root: ``except NeowsError`` catches whatever a run raises on purpose."""
+
+
+class SettingsError(NeowsError):
+    """A setting is wrong, or two of them do not go together."""
+
+
+class DataError(NeowsError):
+    """What the source said cannot become a snapshot."""
+
+
+class EmptyCatalogueError(DataError):
+    """The source announces a catalogue of no objects."""
+
+
+class TooManyRejectsError(DataError):
+    """More objects were unreadable than the settings allow."""
+
+
+class DifferenceError(DataError):
+    """A snapshot is not what its receipt says."""
+
+
+class SourceError(NeowsError):
+    """A page could not be had."""
+
+
+class UnavailableError(SourceError):
+    """The source was tried for as long as was allowed; ``__cause__`` is the last real reason."""
+
+
+class RefusedError(SourceError):
+    """Asking again cannot help: the request itself is what the source refuses."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class KeyRefusedError(RefusedError):
+    """The key is missing, unknown, disabled or not allowed to ask."""
+
+
+class AttemptError(SourceError):
+    """One attempt failed in a way that another attempt may not.
+
+    :param status: the HTTP status, where there was an answer
+    :param body: what came instead of a page, already scrubbed, for inspection; may be cut short
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class UnreachableError(AttemptError):
+    """Nothing listens at the address, or its name does not resolve."""
+
+
+class RateLimitedError(AttemptError):
+    """The gateway refuses for now. ``retry_after_s`` is its own word, or None if it gave none."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None, body: bytes = b"") -> None:
+        super().__init__(message, status=429, body=body)
+        self.retry_after_s = retry_after_s
+
+
+class BadPageError(AttemptError):
+    """An answer came, but it is not the whole, right page; it never enters the raw zone."""
+
+
+class PausedError(NeowsError):
+    """The quota (or the budget) is spent for now. What was fetched is kept.
+
+    :param resume_at_s: UTC, seconds since 1970, from when the same command can go on
+    """
+
+    def __init__(self, message: str, *, resume_at_s: float) -> None:
+        super().__init__(message)
+        self.resume_at_s = resume_at_s
+
+
+class SnapshotHeldError(NeowsError):
+    """Another live run writes this snapshot; the text says who."""
+
+
+class StorageError(NeowsError):
+    """The lake could not be read or written; the text names the object."""
+
+
+class NotFoundError(StorageError):
+    """There is no object of that name."""
+
+
+class AlreadyExistsError(StorageError):
+    """The object was to be created, but exists."""

@@ -1,0 +1,152 @@
+"""The values that cross the stages: ``RawPage`` (bytes) → ``Page`` (validated, columnar) → files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from neows_async import browse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from neows_async.model import Neo
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What an answer said of the quota: ``X-RateLimit-Limit`` and ``-Remaining``, requests an hour."""
+
+    limit: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawPage:
+    """One Browse page as bytes.
+
+    :param number: the page's number, from 0
+    :param body: its JSON. Out of a source it may hold a key; in the raw zone it never does
+    :param rate_limit: what the answer said of the quota, if it said
+    """
+
+    number: int
+    body: bytes
+    rate_limit: RateLimit | None = None
+
+    def __repr__(self) -> str:
+        # The body may still hold a key, and a traceback shows reprs.
+        return f"RawPage(number={self.number}, <{len(self.body)} bytes>)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An object that could not be read, and why. One line of ``rejected.jsonl``.
+
+    :param page: the number of its page
+    :param position: its Browse position, from 0
+    :param pointer: where in the page (RFC 6901) the trouble lies
+    :param raw: the object's JSON text, byte for byte
+    """
+
+    page: int
+    position: int
+    id: str | None
+    reason: str
+    pointer: str
+    raw: str
+
+    def as_json(self) -> dict[str, Json]:
+        """The line's members, in order."""
+        return {
+            "page": self.page,
+            "position": self.position,
+            "id": self.id,
+            "reason": self.reason,
+            "pointer": self.pointer,
+            "raw": self.raw,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, validated. Rows are in Browse order; approaches in the order of their object's list.
+
+    :param info: what the envelope said
+    :param body: the raw page it was decoded from
+    :param body_sha256: the digest of ``body``
+    :param indices: for each row of ``neos``, its object's index in the page; ascending
+    :param neos: schema :data:`neows_async.schema.NEOS`
+    :param close_approaches: schema :data:`neows_async.schema.CLOSE_APPROACHES`; those of the first
+        row of ``neos``, then those of the second …
+    :param approach_counts: for each row of ``neos``, how many rows of ``close_approaches`` are its
+    :param rejected: the objects that could not be read, by position
+    :param unknown_fields: for an object's index, the fields nobody told us of: name → how often
+    """
+
+    info: browse.PageInfo
+    body: bytes
+    body_sha256: bytes
+    indices: tuple[int, ...]
+    neos: pa.RecordBatch
+    close_approaches: pa.RecordBatch
+    approach_counts: tuple[int, ...]
+    rejected: tuple[Rejected, ...]
+    unknown_fields: Mapping[int, Mapping[str, int]]
+
+    @property
+    def number(self) -> int:
+        """The page's number, from 0."""
+        return self.info.number
+
+    def raw_objects(self) -> Iterator[dict[str, Any]]:
+        """The source's own JSON of each row of ``neos``, in order: every field there is, unvalidated.
+
+        Parsed anew at each call, one object at a time.
+        """
+        _, objects = browse.split(self.body)
+        return (json.loads(objects[index]) for index in self.indices)
+
+    def objects(self) -> Iterator[Neo]:
+        """Each row of ``neos`` as a validated object, in order.
+
+        Parsed anew at each call, one object at a time.
+        """
+        from neows_async.model import Neo  # noqa: PLC0415 - pydantic loads only where objects are asked for
+
+        _, objects = browse.split(self.body)
+        return (Neo.model_validate_json(objects[index]) for index in self.indices)
+
+    def __repr__(self) -> str:
+        return f"Page(number={self.number}, neos={self.neos.num_rows}, close_approaches={self.close_approaches.num_rows}, rejected={len(self.rejected)})"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """A file of a snapshot, as the receipt names it.
+
+    :param path: relative to the lake's root, its final name
+    :param rows: records in it; None where that means nothing
+    """
+
+    dataset: str
+    path: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object of the storage.
+
+    :param modified_s: UTC, seconds since 1970
+    """
+
+    key: str
+    bytes: int
+    modified_s: float

@@ -1,0 +1,218 @@
+"""The seams: what a part must do to be swapped for ours. Implementations do not import this file.
+
+``tests/typing/conformance.py`` pins that ours fit; :mod:`neows_async.testing` tests yours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Protocol, Self
+
+from neows_async.page import DatasetFile, Json, ObjectInfo, Page, RawPage
+
+
+class Source(Protocol):
+    """Where pages come from. Random access: any page, at any time, several at once."""
+
+    @property
+    def origin(self) -> str:
+        """What the pages are of, e.g. ``https://api.nasa.gov/neo/rest/v1``; an unfinished
+        snapshot is resumed only from the same origin. Holds no secret.
+        """
+
+    @property
+    def synthetic(self) -> bool:
+        """True when the objects are made up; such rows never share a lake with real ones."""
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        """Browse page ``number`` (from 0) of ``size`` objects, as it came, in one attempt.
+
+        Called concurrently, up to the run's concurrency. Retries, pacing, checking and
+        scrubbing are the caller's.
+
+        :raises AttemptError: this attempt failed, another may not
+        :raises RefusedError: no attempt can succeed
+        """
+
+
+class Stage(Protocol):
+    """Where a sink puts the files of one snapshot until the commit makes them visible."""
+
+    @property
+    def snapshot(self) -> str:
+        """The snapshot's id."""
+
+    async def open(self, dataset: str, path: str) -> StagedFile:
+        """Begin the file that will be ``<dataset>/snapshot=<id>/<path>``.
+
+        :raises StorageError: it cannot be written; nothing of this snapshot will be visible
+        """
+
+
+class StagedFile(Protocol):
+    """One file being written aside. Never visible under its final name before the commit."""
+
+    async def write(self, data: bytes) -> None:
+        """Append ``data``.
+
+        :raises StorageError: it could not be written
+        """
+
+    async def finish(self, rows: int | None) -> DatasetFile:
+        """Make it durable and hashed; ``rows`` goes into the receipt.
+
+        :raises StorageError: it could not be made durable
+        """
+
+
+class Sink(Protocol):
+    """Takes admitted pages in page order. Delivery is exactly-once for files of the stage (they
+    appear with the commit, or never); a sink that writes elsewhere must make ``commit``
+    idempotent by snapshot id, since a run that dies after it delivers again.
+    """
+
+    @property
+    def name(self) -> str:
+        """How the receipt and messages call it; unique in a run."""
+
+    async def open(self, stage: Stage) -> None:
+        """Called once, before the first page."""
+
+    async def write(self, page: Page) -> None:
+        """Take the records of ``page``; they become visible at the commit, not before.
+
+        Called once a page, in page order, never concurrently with itself.
+
+        :raises StorageError: nothing of this snapshot will be visible
+        """
+
+    async def finish(self) -> Sequence[DatasetFile]:
+        """After the last page: everything durable, nothing visible. The files go into the receipt."""
+
+    async def commit(self) -> None:
+        """Called once when every sink has finished: publish what does not lie in the stage.
+
+        May never be called, and may be called again for the same snapshot after a crash.
+        """
+
+
+class Aggregator(Protocol):
+    """Folds admitted pages into figures. Pure: no I/O, no clock; ``update`` runs in a thread."""
+
+    @property
+    def name(self) -> str:
+        """The aggregate's name: ``aggregates/snapshot=<id>/<name>.json``; unique in a run."""
+
+    def update(self, page: Page) -> None:
+        """Fold one page. Called once a page, in page order."""
+
+    def merge(self, other: Self) -> None:
+        """Take in what ``other`` folded from pages disjoint from ours; order must not matter."""
+
+    def result(self) -> Mapping[str, Json]:
+        """The figures so far. Equal pages give an equal result, key order included."""
+
+
+class AggregateWriter(Protocol):
+    """Writes results, however they were computed."""
+
+    async def write(self, stage: Stage, results: Mapping[str, Mapping[str, Json]]) -> Sequence[DatasetFile]:
+        """Write each named result; called once, after the last page, before the commit.
+
+        :raises StorageError: nothing of this snapshot will be visible
+        """
+
+
+class OutputFile(Protocol):
+    """A file of the storage being written; nothing exists under its key before ``close``."""
+
+    def write(self, data: bytes) -> None:
+        """Append.
+
+        :raises StorageError: it could not be written
+        """
+
+    def close(self) -> None:
+        """Make it durable under its key.
+
+        :raises StorageError: it could not be made durable
+        """
+
+    def abort(self) -> None:
+        """Forget it; never raises."""
+
+
+class Lock(Protocol):
+    """A held lock on one key."""
+
+    def check(self) -> None:
+        """Renew where that is needed.
+
+        :raises SnapshotHeldError: it was lost to somebody else
+        """
+
+    def release(self) -> None:
+        """Let go; never raises. The death of the process does the same, at once or after a while."""
+
+
+class Storage(Protocol):
+    """The objects below one root. **Blocking**: :class:`~neows_async.lake.Lake` calls it in threads.
+
+    Keys are relative, ``/``-separated. Every verb raises :class:`StorageError` (naming the
+    object) when the storage fails, after its own retries of transient faults. All but
+    ``create`` and ``move`` are idempotent.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root as a user would write it; holds no secret."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write durably and whole: a reader sees the old object or the new one, never a part."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """As ``put``, but only if there is none.
+
+        :raises AlreadyExistsError: there is one (also when our own first try did create it and
+            only the answer was lost: then compare)
+        """
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """The object's bytes.
+
+        :raises NotFoundError: there is none
+        :raises StorageError: also when it is larger than ``max_bytes``
+        """
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose key starts with the folder ``prefix`` (``""``: all), at any depth, ascending by key.
+
+        A folder that does not exist has no objects. Unfinished writes are not listed.
+        """
+
+    def move(self, key: str, target: str) -> None:
+        """Give the object another name, replacing what is there; on S3 a server-side copy and a delete.
+
+        :raises NotFoundError: there is none
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove it; nothing happens if there is none."""
+
+    def open_output(self, key: str) -> OutputFile:
+        """Begin a file of unknown size, written in order."""
+
+    def open_input(self, key: str) -> BinaryIO:
+        """A seekable reader.
+
+        :raises NotFoundError: there is none
+        """
+
+    def sweep(self, prefix: str) -> int:
+        """Remove what writers that died left below ``prefix`` and ``list`` does not show; how many."""
+
+    def lock(self, key: str, holder: str) -> Lock:
+        """Take the lock named ``key``; ``holder`` is what others are told.
+
+        :raises SnapshotHeldError: somebody alive has it; the text says who
+        """

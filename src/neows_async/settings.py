@@ -1,0 +1,84 @@
+"""Everything a run can be told: one frozen, validated value, with units in its names.
+
+The library reads no environment and no file; :mod:`neows_async.cli.configuration` does that.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+NASA_URL: Final = "https://api.nasa.gov/neo/rest/v1"
+SNAPSHOT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ORBITING_BODIES: Final = (
+    "Merc",
+    "Venus",
+    "Earth",
+    "Moon",
+    "Mars",
+    "Juptr",
+    "Satrn",
+    "Urnus",
+    "Neptn",
+    "Pluto",
+)  # JPL's spellings, which the source uses
+
+_Positive = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """One run's settings. ``None`` means no limit, never 0 or -1.
+
+    *Identity* (``base_url``, ``page_size``, ``limit``) must be the same to resume an unfinished
+    snapshot; *derivation* may change, since datasets are made from the raw zone; *operation*
+    never matters to what is written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("page_size", "limit")
+    DERIVATION: ClassVar[tuple[str, ...]] = ("partition_by", "within_au", "orbiting_body", "max_rejects")
+
+    # Identity
+    limit: _Positive | None = Field(200, description="The first N positions of Browse; None is the whole catalogue.")
+    page_size: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Objects a page to ask for.")
+    base_url: str = Field(NASA_URL, description="Where NeoWs is; without the final /neo/browse.")
+
+    # Derivation
+    partition_by: tuple[str, ...] = Field((), description="DATASET:COLUMN to lay out by, beneath the snapshot.")
+    within_au: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        0.2, description="Count close approaches strictly closer than this, in au."
+    )
+    orbiting_body: str | None = Field(
+        None, description="Closest approach and aggregates over this body alone; None is any."
+    )
+    max_rejects: Annotated[int, Field(ge=0)] | None = Field(
+        20, description="More unreadable objects than this end the run."
+    )
+
+    # Operation
+    root: str = Field("data/", description="The lake: a folder or a URI such as s3://bucket/prefix.")
+    api_key: SecretStr | None = Field(None, description="NASA's key; sent in the X-Api-Key header and nowhere else.")
+    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Requests under way at once, at most.")
+    archive: bool = Field(True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
+    queue_neos: _Positive = Field(2_000, description="NEOs between decoding and each consumer, at most.")
+    window_pages: _Positive = Field(32, description="Without the archive: pages fetched ahead of the writing, at most.")
+    request_timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="For one request, all in.")
+    connect_timeout_s: Annotated[float, Field(gt=0)] = Field(4.0, description="For one connection.")
+    retry_budget_s: _Seconds = Field(30.0, description="How long one page is tried in a row.")
+    max_body_bytes: _Positive = Field(64 << 20, description="Larger bodies, decoded, are refused.")
+    storage_timeout_s: Annotated[float, Field(gt=0)] = Field(120.0, description="For one call of the storage.")
+    snapshot: str | None = Field(None, description="The snapshot's id; None is the UTC start.")
+    fresh: bool = Field(False, description="Do not look for an unfinished snapshot to resume.")
+    resume_within_s: _Seconds = Field(86_400.0, description="Older unfinished snapshots are named, not resumed.")
