@@ -1,0 +1,1 @@
+"""Near-Earth objects from NASA's NeoWs into a Parquet data lake."""
