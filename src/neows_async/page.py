@@ -119,7 +119,7 @@ class Page:
         from neows_async.model import Neo  # noqa: PLC0415 - pydantic loads only where objects are asked for
 
         _, objects = browse.split(self.body)
-        return (Neo.model_validate_json(objects[index]) for index in self.indices)
+        return (Neo.from_browse(objects[index]) for index in self.indices)
 
     def __repr__(self) -> str:
         return f"Page(number={self.number}, neos={self.neos.num_rows}, close_approaches={self.close_approaches.num_rows}, rejected={len(self.rejected)})"

@@ -1,0 +1,113 @@
+"""The one stateful step between decoding and writing: what follows sees admitted pages only. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from neows_async.errors import TooManyRejectsError
+from neows_async.page import Page, Rejected
+
+
+@dataclass(slots=True)
+class Tally:
+    """Records seen = written + duplicates + rejected, always."""
+
+    seen: int = 0
+    written: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    close_approaches: int = 0
+    nulls: Counter[str] = field(default_factory=Counter)
+    """``dataset.column`` → nulls written."""
+    unknown_fields: Counter[str] = field(default_factory=Counter)
+    """Dotted name → how often it was seen in written records."""
+
+
+class Admission:
+    """Cuts at the limit, drops ids already seen (the first wins), counts.
+
+    Memory: the distinct ids, some 100 bytes each.
+
+    :param limit: admit the Browse positions below this; None is all
+    :param max_rejects: None is no limit
+    """
+
+    def __init__(self, *, limit: int | None, max_rejects: int | None) -> None:
+        self._limit = limit
+        self._max_rejects = max_rejects
+        self._seen: set[str] = set()
+        self.tally = Tally()
+
+    @property
+    def distinct_ids(self) -> int:
+        """How many different objects were written."""
+        return len(self._seen)
+
+    def admit(self, page: Page) -> Page:
+        """``page`` without what is beyond the limit and what was seen before. Call it in page order.
+
+        :raises TooManyRejectsError: more objects were rejected than is allowed
+        """
+        objects = page.info.announced_objects
+        if self._limit is not None:
+            objects = max(0, min(objects, self._limit - page.info.first_position))
+        ids = page.neos["id"].to_pylist()
+        keep = [index < objects and self._is_new(id_) for index, id_ in zip(page.indices, ids, strict=True)]
+        within = sum(index < objects for index in page.indices)
+        first_beyond = page.info.first_position + objects
+        admitted = replace(
+            _kept(page, keep),
+            rejected=tuple(entry for entry in page.rejected if entry.position < first_beyond),
+        )
+        self._count(admitted, within)
+        return admitted
+
+    def _is_new(self, id_: str) -> bool:
+        new = id_ not in self._seen
+        self._seen.add(id_)
+        return new
+
+    def _count(self, page: Page, within: int) -> None:
+        tally = self.tally
+        written = page.neos.num_rows
+        tally.seen += within + len(page.rejected)
+        tally.written += written
+        tally.duplicates += within - written
+        tally.rejected += len(page.rejected)
+        tally.close_approaches += page.close_approaches.num_rows
+        for dataset, batch in (("neos", page.neos), ("close_approaches", page.close_approaches)):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                if column.null_count:
+                    tally.nulls[f"{dataset}.{name}"] += column.null_count
+        for found in page.unknown_fields.values():
+            tally.unknown_fields.update(found)
+        if self._max_rejects is not None and tally.rejected > self._max_rejects:
+            raise TooManyRejectsError(too_many(page.rejected[-1], tally.rejected, self._max_rejects))
+
+
+def too_many(last: Rejected, rejected: int, max_rejects: int) -> str:
+    """The line a user reads."""
+    return (
+        f"{rejected} objects were unreadable, more than --max-rejects {max_rejects}; the last one on page "
+        f"{last.page} at {last.pointer}: {last.reason}. Raise --max-rejects to keep the readable ones"
+    )
+
+
+def _kept(page: Page, keep: list[bool]) -> Page:
+    if all(keep):
+        return page
+    borders = itertools.pairwise(itertools.accumulate(page.approach_counts, initial=0))
+    rows = [row for kept, (start, stop) in zip(keep, borders, strict=True) if kept for row in range(start, stop)]
+    indices = tuple(itertools.compress(page.indices, keep))
+    return replace(
+        page,
+        indices=indices,
+        neos=page.neos.filter(pa.array(keep, pa.bool_())),
+        close_approaches=page.close_approaches.take(pa.array(rows, pa.int64())),
+        approach_counts=tuple(itertools.compress(page.approach_counts, keep)),
+        unknown_fields={index: page.unknown_fields[index] for index in indices if index in page.unknown_fields},
+    )

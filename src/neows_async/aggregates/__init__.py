@@ -1,0 +1,1 @@
+"""Aggregators: figures folded page by page. One file each; how they are written is a part of its own."""

@@ -1,0 +1,51 @@
+"""How many times the NEOs passed closer than a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self
+
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from neows_async.page import Json, Page
+
+
+class CloseApproachesWithin:
+    """Counts close approaches strictly below ``threshold_au`` (``miss_distance.astronomical``).
+
+    :param orbiting_body: those to this body alone; None is any
+    """
+
+    name = "close_approaches_within"
+
+    def __init__(self, threshold_au: float = 0.2, orbiting_body: str | None = None) -> None:
+        self._threshold_au = threshold_au
+        self._orbiting_body = orbiting_body
+        self._neos = self._close_approaches = self._count = 0
+
+    def update(self, page: Page) -> None:
+        """Fold one page."""
+        approaches = page.close_approaches
+        if self._orbiting_body is not None:
+            approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
+        self._neos += page.neos.num_rows
+        self._close_approaches += approaches.num_rows
+        # An unknown distance is not below the threshold.
+        self._count += pc.sum(pc.less(approaches["miss_distance_au"], self._threshold_au)).as_py() or 0
+
+    def merge(self, other: Self) -> None:
+        """Take in what ``other`` counted in other pages."""
+        self._neos += other._neos
+        self._close_approaches += other._close_approaches
+        self._count += other._count
+
+    def result(self) -> Mapping[str, Json]:
+        """``neos`` and ``close_approaches`` are those that were looked at."""
+        return {
+            "threshold_au": self._threshold_au,
+            "orbiting_body": self._orbiting_body,
+            "neos": self._neos,
+            "close_approaches": self._close_approaches,
+            "count": self._count,
+        }

@@ -1,0 +1,159 @@
+"""``RawPage`` → ``Page``: validated, columnar. Pure: equal bytes give an equal page."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from neows_async import browse, regular
+from neows_async.model import CloseApproach, Neo, Unreadable
+from neows_async.page import Page, RawPage, Rejected
+from neows_async.regular import KNOWN_FIELDS, Columns, FieldTree
+from neows_async.schema import CLOSE_APPROACHES, NEOS
+
+
+def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
+    """Read a page that has passed :func:`neows_async.browse.check`.
+
+    :param orbiting_body: choose the closest approach among those to this body; None is any
+    :raises BadPageError: it is not a Browse page after all
+    """
+    columns = regular.read(raw.body)
+    if columns is None:
+        return _decode_by_contract(raw, orbiting_body)
+    info, objects = browse.split(raw.body)
+    return _page(raw, info, tuple(range(len(objects))), columns, orbiting_body)
+
+
+def _decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
+    info, objects = browse.split(raw.body)
+    read: list[Neo] = []
+    indices: list[int] = []
+    rejected: list[Rejected] = []
+    unknown: dict[int, dict[str, int]] = {}
+    for index, text in enumerate(objects):
+        try:
+            read.append(Neo.from_browse(text))
+        except Unreadable as exc:
+            rejected.append(_rejected(info, index, text, exc))
+            continue
+        indices.append(index)
+        if found := _unknown_fields(text):
+            unknown[index] = found
+    return _page(raw, info, tuple(indices), _columns(read), orbiting_body, tuple(rejected), unknown)
+
+
+def _rejected(info: browse.PageInfo, index: int, text: bytes, why: Unreadable) -> Rejected:
+    return Rejected(
+        page=info.number,
+        position=info.first_position + index,
+        id=_claimed_id(text),
+        reason=why.reason,
+        pointer=browse.pointer("near_earth_objects", index, *why.path),
+        raw=text.decode(),
+    )
+
+
+def _claimed_id(text: bytes) -> str | None:
+    """The id that a rejected object goes by, if it has a usable one."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    for name in ("id", "neo_reference_id"):
+        value = record.get(name) if isinstance(record, dict) else None
+        if isinstance(value, str) and value and value.isprintable() and value.isascii():
+            return value
+    return None
+
+
+def _unknown_fields(text: bytes) -> dict[str, int]:
+    """Fields that the source was not known to send, dotted: name → how often, ascending."""
+    found: Counter[str] = Counter()
+
+    def walk(value: Any, known: FieldTree, path: str) -> None:
+        for entry in value if isinstance(value, list) else [value]:
+            for name, beneath in entry.items() if isinstance(entry, dict) else ():
+                if name not in known:
+                    found[path + name] += 1
+                elif (deeper := known[name]) is not None:
+                    walk(beneath, deeper, f"{path}{name}.")
+
+    walk(json.loads(text), KNOWN_FIELDS, "")
+    return dict(sorted(found.items()))
+
+
+def _columns(neos: list[Neo]) -> Columns:
+    approaches = [(neo.id, approach) for neo in neos for approach in neo.close_approaches]
+    names = [name for name in NEOS.names if not name.startswith("closest_")]
+    return Columns(
+        {name: pa.array([getattr(neo, name) for neo in neos], NEOS.field(name).type) for name in names},
+        pa.RecordBatch.from_arrays(
+            [
+                pa.array([id_ for id_, _ in approaches], pa.string()),
+                *(
+                    pa.array([getattr(approach, name) for _, approach in approaches], type_)
+                    for name, type_ in _APPROACH_FIELDS
+                ),
+            ],
+            schema=CLOSE_APPROACHES,
+        ),
+        tuple(len(neo.close_approaches) for neo in neos),
+    )
+
+
+_APPROACH_FIELDS = list(zip(CloseApproach.model_fields, CLOSE_APPROACHES.types[1:], strict=True))
+
+
+def _page(  # noqa: PLR0913 - a page has so many parts; both ways of reading one end here
+    raw: RawPage,
+    info: browse.PageInfo,
+    indices: tuple[int, ...],
+    columns: Columns,
+    orbiting_body: str | None,
+    rejected: tuple[Rejected, ...] = (),
+    unknown_fields: dict[int, dict[str, int]] | None = None,
+) -> Page:
+    closest = columns.close_approaches.take(_closest(columns, orbiting_body))
+    neos = columns.neos | {
+        "closest_approach_miss_distance_km": closest["miss_distance_km"],
+        "closest_approach_date": closest["close_approach_date"],
+        "closest_approach_relative_velocity_km_s": closest["relative_velocity_km_s"],
+    }
+    return Page(
+        info=info,
+        body=raw.body,
+        body_sha256=hashlib.sha256(raw.body).digest(),
+        indices=indices,
+        neos=pa.RecordBatch.from_arrays([neos[name] for name in NEOS.names], schema=NEOS),
+        close_approaches=columns.close_approaches,
+        approach_counts=columns.approach_counts,
+        rejected=rejected,
+        unknown_fields=unknown_fields or {},
+    )
+
+
+def _closest(columns: Columns, orbiting_body: str | None) -> pa.Array:
+    """For each NEO the row of its closest approach, or null: the least km, then the earlier epoch, then the first."""
+    approaches = columns.close_approaches
+    distances_km = approaches["miss_distance_km"].to_pylist()
+    epochs_ms = approaches["close_approach_at"].cast(pa.int64()).to_pylist()
+    bodies = approaches["orbiting_body"].to_pylist() if orbiting_body is not None else ()
+    chosen: list[int | None] = []
+    for start, stop in itertools.pairwise(itertools.accumulate(columns.approach_counts, initial=0)):
+        best, best_km, best_ms = None, math.inf, math.inf
+        for row in range(start, stop):
+            km = distances_km[row]
+            if km is None or km > best_km or (bodies and bodies[row] != orbiting_body):
+                continue
+            epoch_ms = math.inf if epochs_ms[row] is None else epochs_ms[row]
+            if best is None or km < best_km or epoch_ms < best_ms:
+                best, best_km, best_ms = row, km, epoch_ms
+        chosen.append(best)
+    return pa.array(chosen, pa.int64())

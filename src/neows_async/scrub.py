@@ -1,0 +1,75 @@
+"""Takes keys out of bodies. Pure.
+
+The source prints the caller's key into every ``links`` of a page, 22 times or so, and into its
+error texts. Scrubbing is structural first: the value of every ``api_key`` parameter, whoever's,
+becomes ``REDACTED``. Then the literal key goes, with its encodings, but only if it is long enough
+not to be found in innocent data: a key of one letter must not damage a page.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+REDACTED: Final = b"REDACTED"
+LITERAL_MIN_CHARS: Final = 16
+
+# The value ends where a URL parameter or the JSON string does, also where those characters are
+# written as JSON or percent escapes.
+_PARAMETER: Final = re.compile(
+    rb"""(api_key(?:=|%3[Dd]|\\u003[dD]))(?:[^&"'\\\s\#;<>%]|\\/|\\u(?!00(?:26|22|23|27|3[BbCcEe]|20))|%(?!26|22|23|3[BbCcEe]|20))+"""
+)
+
+
+class Scrubber:
+    """``scrubber(body)`` is ``body`` without keys.
+
+    :param keys: the keys that are ours; never shown again
+    """
+
+    __slots__ = ("_literals",)
+
+    def __init__(self, *keys: str) -> None:
+        literals = {form for key in keys if len(key) >= LITERAL_MIN_CHARS for form in _forms(key)}
+        # The longest first: a shorter one may be a part of it.
+        self._literals = sorted(literals, key=lambda form: (-len(form), form))
+
+    def __call__(self, body: bytes) -> bytes:
+        """Idempotent; a body without keys comes back as it is."""
+        body = _PARAMETER.sub(rb"\1" + REDACTED, body)
+        for literal in self._literals:
+            body = body.replace(literal, REDACTED)
+        return body
+
+    def text(self, text: str) -> str:
+        """The same for a message."""
+        return self(text.encode(errors="backslashreplace")).decode()
+
+    def __repr__(self) -> str:
+        return "Scrubber(…)"
+
+
+def _forms(key: str) -> set[bytes]:
+    raw = key.encode()
+    escaped = "".join(f"%{byte:02X}" for byte in raw)
+    forms = {
+        raw,
+        json.dumps(key)[1:-1].encode(),
+        quote(key, safe="").encode(),
+        quote(key, safe="").lower().encode() if "%" in quote(key, safe="") else raw,
+        quote_plus(key).encode(),
+        escaped.encode(),
+        escaped.lower().encode(),
+    }
+    for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
+        for before in range(3):
+            # Inside a longer text the key's base64 depends on where it begins, and its first and
+            # last letters on its neighbours: what is left of the three forms is the key's own.
+            code = encode(b"\0" * before + raw).rstrip(b"=")
+            start = (before * 8 + 5) // 6
+            stop = (before + len(raw)) * 8 // 6
+            forms.add(code[start:stop])
+    return forms

@@ -1,0 +1,1 @@
+"""Sinks: where admitted pages go. One file each."""
