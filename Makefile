@@ -1,0 +1,110 @@
+# Needs git, make and Python 3.11 or newer, and nothing else. `make` alone shows what there is.
+
+# The interpreter of the virtual environment; by default the best that is found.
+PYTHON ?=
+# Where the virtual environment lies.
+VENV ?= .venv
+# More arguments for pytest: make test ARGS='-k pacing'
+ARGS ?=
+
+BIN := $(VENV)/bin
+# Programs and packages come from the environment alone, never from the user's own folders.
+export PYTHONNOUSERSITE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench test-all wheel lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(VENV)/.run $(VENV)/.package ## Fetch 200 near-Earth objects into data/ (needs no key: then a sandbox stands in for NASA)
+	$(BIN)/python -m neows_async run --limit 200
+
+test: $(VENV)/.test $(VENV)/.package ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy $(wildcard src tests benchmarks examples)
+	$(BIN)/lint-imports
+
+format: $(VENV)/.check ## Format the code and mend what can be mended by a program
+	$(BIN)/python -m ruff check --fix-only .
+	$(BIN)/python -m ruff format .
+
+bench: $(VENV)/.test $(VENV)/.package ## Measure: run each program of benchmarks/
+	@set -e; for program in $(sort $(wildcard benchmarks/*.py)); do \
+		echo "== $$program"; $(BIN)/python "$$program"; \
+	done
+
+test-all: ## Run the tests on each supported Python that is found
+	@failed=""; passed=""; missing=""; \
+	for version in 3.11 3.12 3.13 3.14; do \
+		if python="$$(tools/find-python $$version 2>/dev/null)"; then \
+			echo "== Python $$version: $$python"; \
+			if $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python"; \
+			then passed="$$passed $$version"; else failed="$$failed $$version"; fi; \
+		else missing="$$missing $$version"; fi; \
+	done; \
+	echo "Passed on:$${passed:- none}. Failed on:$${failed:- none}. Not found:$${missing:- none}."; \
+	test -z "$$failed" && test -n "$$passed"
+
+wheel: $(VENV)/.run ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m hatchling build
+
+lock: $(VENV)-lock/.created ## Renew the pinned versions in requirements/
+	@$(VENV)-lock/bin/python -m pip install --quiet --quiet uv
+	@# A later lock must hold every version of the earlier ones, or the environments would differ.
+	@$(LOCK) --upgrade --group build --output-file requirements/run.txt pyproject.toml
+	@$(LOCK) --upgrade --group test --constraints requirements/run.txt --output-file requirements/test.txt pyproject.toml
+	@$(LOCK) --upgrade --group check --constraints requirements/test.txt --output-file requirements/check.txt pyproject.toml
+
+# Universal: one lock for every supported Python, system and processor.
+LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra s3 \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+clean: ## Remove environments, caches and dist/; the lake under data/ stays
+	rm -rf .venv .venv-* dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environments. Each step leaves a stamp, so that it is done again only when its lock changes.
+# An environment holds absolute paths: one that was moved, or whose interpreter is gone, is made anew.
+define environment
+ifneq ($$(shell test -x $(1)/bin/python && cat $(1)/.created 2>/dev/null),$$(CURDIR))
+.PHONY: $(1)/.created
+endif
+$(1)/.created:
+	@python="$$$$(tools/find-python $$(PYTHON))" && \
+		echo "Making $(1) with $$$$python" && \
+		rm -f $(1)/.run $(1)/.test $(1)/.check $(1)/.package && \
+		"$$$$python" -m venv --clear $(1)
+	@echo '$$(CURDIR)' > $$@
+endef
+$(eval $(call environment,$(VENV)))
+$(eval $(call environment,$(VENV)-lock))
+
+# Only wheels: the sources of a package would be built by tools that no hash covers.
+INSTALL = $(BIN)/python -m pip install --quiet --quiet --require-hashes --only-binary :all: --requirement
+
+$(VENV)/.run: requirements/run.txt $(VENV)/.created
+	@echo "Installing what is pinned in $<"
+	@$(INSTALL) $<
+	@touch $@
+
+# Each of the next two locks holds all that the one before it holds.
+$(VENV)/.test: requirements/test.txt $(VENV)/.created
+	@echo "Installing what is pinned in $<"
+	@$(INSTALL) $<
+	@touch $(VENV)/.run $@
+
+$(VENV)/.check: requirements/check.txt $(VENV)/.created
+	@echo "Installing what is pinned in $<"
+	@$(INSTALL) $<
+	@touch $(VENV)/.run $(VENV)/.test $@
+
+# The package itself, from where it lies. Its backend and its needs are installed by then, by hash.
+$(VENV)/.package: pyproject.toml $(VENV)/.created | $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --quiet --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
