@@ -1,0 +1,88 @@
+"""What the operating system's error numbers mean for a lake, and what to do about each."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from neows_async.errors import NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_AGAIN: Final = "then run the same command again"
+
+_MEANINGS: Final[dict[int, str]] = {
+    errno.ENOSPC: f"the disk is full; free some space, {_AGAIN}",
+    errno.EDQUOT: f"the disk quota is exceeded; free some space or raise the quota, {_AGAIN}",
+    errno.EFBIG: "the file is larger than the file system or a limit of the process (ulimit -f) allows",
+    errno.EROFS: "the file system is read-only; remount it for writing or choose another root",
+    errno.EISDIR: "a folder has this name; move it away or choose another root",
+    errno.ENOTEMPTY: "a folder has this name; move it away or choose another root",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter root",
+    errno.ELOOP: "its symbolic links run in a circle; repair them",
+    errno.EXDEV: "part of the root lies on another file system; a root must lie on one",
+    errno.EMLINK: "the file system refuses one more link; choose a root on another one",
+    errno.EMFILE: "this process has too many open files; raise the limit (ulimit -n) or lower the concurrency",
+    errno.ENFILE: "the machine has too many open files; close some programs",
+    errno.EIO: "the device reports an input/output error; check the disk and the system's log",
+    errno.ESTALE: f"the network file system lost the file; check the mount, {_AGAIN}",
+    errno.ENOLCK: "the file system has no locks; choose a root on one that has (not every network mount does)",
+    errno.EOPNOTSUPP: "the file system lacks hard links or locks; choose a root on one that has both",
+    errno.ENOTSUP: "the file system lacks hard links or locks; choose a root on one that has both",
+    errno.ENOMEM: f"memory is short; close some programs, {_AGAIN}",
+}
+
+
+def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: bool, root_seen: bool) -> StorageError:
+    """``exc`` as one line that names the object, what is wrong and what to do.
+
+    :param doing: the verb, as in "cannot *write* …"
+    :param reading: no such file is then a :class:`NotFoundError`
+    :param root_seen: the root was there before, so that its absence is a fault
+    """
+    cannot = f"cannot {doing} {path}: "
+    if root_seen and _is_gone(root):
+        return StorageError(f"{cannot}the folder {root} was removed while in use; restore it or start anew")
+    blocker = _file_in_the_way(root, path)
+    if exc.errno in (errno.ENOTDIR, errno.EEXIST) and blocker is not None:
+        if reading and blocker != root and root in blocker.parents:
+            return NotFoundError(f"{path}: no such object")
+        return StorageError(f"{cannot}{blocker} is not a folder; move it away or choose another root")
+    if exc.errno == errno.ENOENT:
+        if reading:
+            return NotFoundError(f"{path}: no such object")
+        return StorageError(f"{cannot}its folder was removed while it was written; {_AGAIN.removeprefix('then ')}")
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return StorageError(f"{cannot}permission denied for uid {os.geteuid()}; change the owner or mode, or the root")
+    meaning = _MEANINGS.get(exc.errno or 0) or f"{exc.strerror or type(exc).__name__}; see the system's log"
+    return StorageError(cannot + meaning)
+
+
+def refuse_files(root: Path) -> None:
+    """Nothing, if ``root`` is a folder or nothing prevents it from becoming one.
+
+    :raises NotADirectoryError: it or a parent of it is something else
+    """
+    if _file_in_the_way(root, root) is not None:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
+
+
+def _file_in_the_way(root: Path, path: Path) -> Path | None:
+    """The topmost of ``root`` and the parents of ``path`` that exists and is no folder (a broken link counts)."""
+    for folder in (*reversed(path.parents), root):
+        # Path.is_dir would raise where a folder on the way may not be entered.
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            return folder
+    return None
+
+
+def _is_gone(root: Path) -> bool:
+    try:
+        root.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,181 @@
+"""The folders below a root, and the steps that make a file in one of them survive a power cut."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_RACES: Final = 32  # how often a folder may be removed between making and using it
+
+
+class Folders:
+    """Makes folders when a file needs them and removes them when the last file goes.
+
+    Removing is why making is a loop: another writer may take an empty folder away at any time.
+    Every folder on the way is synced once, whoever made it, since its maker may not have got
+    that far yet.
+
+    :param durable: without it nothing is synced: whole files still, but not after a power cut
+    """
+
+    def __init__(self, root: Path, *, durable: bool) -> None:
+        self.root = root
+        self.root_seen = root.is_dir()
+        self._durable = durable
+        self._synced: set[Path] = set()
+
+    def open_temporary(self, folder: Path) -> tuple[int, Path]:
+        """A new, empty, hidden file in ``folder``, open for writing.
+
+        It is held by ``flock``, so that :meth:`remove_abandoned` tells a live writer from a dead one.
+
+        :raises OSError: it cannot be made
+        """
+        for _ in range(_RACES):
+            try:
+                self._ensure(folder)
+                path = folder / f".neows-{secrets.token_hex(8)}.tmp"
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                self._forget(folder)
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.fstat(fd).st_nlink > 0:  # else a sweep came between the two calls
+                    return fd, path
+            except OSError:
+                path.unlink()
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+
+    def open_lock_file(self, path: Path) -> int:
+        """The file ``path``, made if there is none, open for reading and writing.
+
+        :raises OSError: it cannot be made or opened
+        """
+        for _ in range(_RACES):
+            try:
+                self._ensure(path.parent)
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                self._forget(path.parent)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    def remove_abandoned(self, temporary: Path) -> bool:
+        """Remove ``temporary`` unless a live writer holds it; whether it was removed.
+
+        :raises OSError: it cannot be removed
+        """
+        fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            # Removed while held: a writer that has opened it and waits for the lock sees no link.
+            temporary.unlink()
+            return True
+        finally:
+            os.close(fd)
+
+    def move(self, old: Path, new: Path) -> None:
+        """Rename the file ``old`` to ``new``, durably, replacing what is there.
+
+        :raises OSError: it cannot be renamed, or not synced
+        """
+        for _ in range(_RACES):
+            try:
+                self._ensure(new.parent)
+                old.rename(new)
+            except FileNotFoundError:
+                if not old.exists():
+                    raise
+                self._forget(new.parent)
+                continue
+            # The new name first: a power cut between the two shows both, never neither.
+            self.sync_folder(new.parent)
+            if old.parent != new.parent:
+                self.sync_folder(old.parent)
+                self.remove_empty(old.parent)
+            return
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(new))
+
+    def sync_file(self, fd: int) -> None:
+        """Flush ``fd`` to the medium."""
+        if not self._durable:
+            return
+        if sys.platform == "darwin":
+            try:
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there, fsync stops at the drive's own cache
+            except OSError:
+                pass  # network mounts have no such call
+            else:
+                return
+        os.fsync(fd)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Flush the names in ``folder`` to the medium."""
+        if not self._durable:
+            return
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network mounts sync files alone
+                raise
+        finally:
+            os.close(fd)
+
+    def remove_empty(self, folder: Path) -> None:
+        """Remove ``folder`` and its parents below the root as far as they are empty; never raises."""
+        while folder != self.root and self.root in folder.parents:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return
+            self._synced.discard(folder)
+            folder = folder.parent
+
+    def _ensure(self, folder: Path) -> None:
+        if folder in self._synced:
+            return
+        if not self.root_seen:
+            self._make_root()
+        below = folder.relative_to(self.root)
+        path = self.root
+        for part in below.parts:
+            parent, path = path, path / part
+            if path in self._synced:
+                continue
+            _make(path)
+            self.sync_folder(parent)
+            self._synced.add(path)
+
+    def _forget(self, folder: Path) -> None:
+        self._synced.difference_update((folder, *folder.parents))
+
+    def _make_root(self) -> None:
+        missing = [path for path in (self.root, *self.root.parents) if not path.is_dir()]
+        for path in reversed(missing):
+            _make(path)
+            self.sync_folder(path.parent)
+        self.root_seen = True
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
