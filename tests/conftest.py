@@ -1,0 +1,61 @@
+"""What every test has: the event loops it runs on, the recorded pages, and the watch over blocking calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import blocking, virtual_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+RECORDED = ROOT.parent / "shared" / "data" / "neows-2026-03-01"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs every async test on asyncio and on trio, but for those whose markers say otherwise."""
+    if "anyio_backend" not in metafunc.fixturenames:
+        return
+    marked = {mark.name for mark in metafunc.definition.iter_markers()}
+    backends = ["asyncio", "trio"]
+    if "asyncio_only" in marked:
+        backends.remove("trio")
+    if "trio_only" in marked:
+        backends.remove("asyncio")
+    if "uvloop" in marked:
+        backends.append("uvloop")
+    metafunc.parametrize("anyio_backend", backends, indirect=True)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of an async test, with anyio's options for it."""
+    name: str = request.param
+    if request.node.get_closest_marker("virtual_time"):
+        return virtual_time.backend(name)
+    if name == "uvloop":
+        return "asyncio", {"use_uvloop": True}
+    return name, {}
+
+
+@pytest.fixture(autouse=True)
+def never_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails an async test in which a coroutine of the package blocks the event loop."""
+    if "anyio_backend" not in request.fixturenames or request.node.get_closest_marker("may_block"):
+        yield
+        return
+    with blocking.watch("neows_async") as seen:
+        yield
+    assert not seen, "a coroutine blocked the event loop:\n\n" + "\n".join(seen)
+
+
+@pytest.fixture(scope="session")
+def recorded_pages() -> Path:
+    """The folder of the ten recorded pages, ``page_0000N.json.gz``; only to be read."""
+    if not RECORDED.is_dir():
+        pytest.skip(f"the recorded pages are not here: {RECORDED}")
+    return RECORDED

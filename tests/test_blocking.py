@@ -1,0 +1,49 @@
+"""The watch over blocking calls sees those of the watched package's coroutines, and no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from tests.blocking import watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")  # noqa: ASYNC240 - it is to be caught
+
+
+async def read_in_thread(path: Path) -> str:
+    return await anyio.to_thread.run_sync(path.read_text)
+
+
+async def test_a_coroutine_that_opens_a_file_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("text", encoding="utf-8")
+
+    with watch(__name__) as seen:
+        assert await read(file) == "text"
+
+    assert len(seen) == 1
+    assert str(file) in seen[0]
+    assert __file__ in seen[0]
+
+
+async def test_work_in_a_thread_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("text", encoding="utf-8")
+
+    with watch(__name__) as seen:
+        assert await read_in_thread(file) == "text"
+
+    assert seen == []
+
+
+async def test_other_packages_are_not(tmp_path: Path) -> None:
+    with watch("somebody_else") as seen:
+        (tmp_path / "file").touch()
+
+    assert seen == []
