@@ -60,9 +60,10 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
     try:
         # msgspec passes over strings without judging their UTF-8, which everything behind us would.
         text = str(body, "utf-8")
-        envelope = _envelope.decode(body)
     except UnicodeDecodeError as exc:
         raise BadPageError(f"not JSON: byte {exc.start} is not UTF-8") from exc
+    try:
+        envelope = _envelope.decode(body)
     except (msgspec.DecodeError, RecursionError) as exc:
         if isinstance(exc, msgspec.ValidationError):
             raise BadPageError(f"not a Browse page: {exc}") from exc

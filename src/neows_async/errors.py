@@ -17,6 +17,7 @@
     │       ├── RateLimitedError   429: the source names when to come back
     │       └── BadPageError       an answer came, but it is not the whole, right page
     ├── PausedError                the quota is spent for now; resumable from ``resume_at_s``
+    ├── PartError                  a part that was handed in failed; ``__cause__`` is its own exception
     ├── SnapshotHeldError          another live run writes this snapshot
     └── StorageError               the lake could not be read or written
         ├── NotFoundError          no object of that name
@@ -26,6 +27,8 @@ Every text is one line that says what was wrong, where, and what to do. No text 
 """
 
 from __future__ import annotations
+
+from neows_async.rate_limit import RateLimit
 
 
 class NeowsError(Exception):
@@ -76,12 +79,16 @@ class AttemptError(SourceError):
     """One attempt failed in a way that another attempt may not.
 
     :param status: the HTTP status, where there was an answer
+    :param rate_limit: what that answer said of the quota, if it said
     :param body: what came instead of a page, already scrubbed, for inspection; may be cut short
     """
 
-    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, rate_limit: RateLimit | None = None, body: bytes = b""
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.rate_limit = rate_limit
         self.body = body
 
 
@@ -92,8 +99,10 @@ class UnreachableError(AttemptError):
 class RateLimitedError(AttemptError):
     """The gateway refuses for now. ``retry_after_s`` is its own word, or None if it gave none."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None, body: bytes = b"") -> None:
-        super().__init__(message, status=429, body=body)
+    def __init__(
+        self, message: str, *, retry_after_s: float | None, rate_limit: RateLimit | None = None, body: bytes = b""
+    ) -> None:
+        super().__init__(message, status=429, rate_limit=rate_limit, body=body)
         self.retry_after_s = retry_after_s
 
 
@@ -110,6 +119,10 @@ class PausedError(NeowsError):
     def __init__(self, message: str, *, resume_at_s: float) -> None:
         super().__init__(message)
         self.resume_at_s = resume_at_s
+
+
+class PartError(NeowsError):
+    """A sink, source or aggregator that was handed in failed in a way of its own."""
 
 
 class SnapshotHeldError(NeowsError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neows_async import browse
+from neows_async.rate_limit import RateLimit as RateLimit  # noqa: PLC0414 - part of a RawPage, so it is had from here too
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
     from neows_async.model import Neo
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """What an answer said of the quota: ``X-RateLimit-Limit`` and ``-Remaining``, requests an hour."""
-
-    limit: int
-    remaining: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +115,8 @@ class Page:
         return (Neo.from_browse(objects[index]) for index in self.indices)
 
     def __repr__(self) -> str:
-        return f"Page(number={self.number}, neos={self.neos.num_rows}, close_approaches={self.close_approaches.num_rows}, rejected={len(self.rejected)})"
+        rows = f"neos={self.neos.num_rows}, close_approaches={self.close_approaches.num_rows}"
+        return f"Page(number={self.number}, {rows}, rejected={len(self.rejected)})"
 
 
 @dataclass(frozen=True, slots=True)

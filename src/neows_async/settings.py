@@ -6,16 +6,14 @@ The library reads no environment and no file; :mod:`neows_async.cli.configuratio
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    StringConstraints,
     field_validator,
-    model_validator,
 )
 
 NASA_URL: Final = "https://api.nasa.gov/neo/rest/v1"
@@ -33,6 +31,14 @@ ORBITING_BODIES: Final = (
     "Pluto",
 )  # JPL's spellings, which the source uses
 
+_FULL_NAMES: Final = {
+    "mercury": "Merc",
+    "jupiter": "Juptr",
+    "saturn": "Satrn",
+    "uranus": "Urnus",
+    "neptune": "Neptn",
+}
+
 _Positive = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -47,8 +53,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
-    IDENTITY: ClassVar[tuple[str, ...]] = ("page_size", "limit")
+    IDENTITY: ClassVar[tuple[str, ...]] = ("base_url", "page_size", "limit")
     DERIVATION: ClassVar[tuple[str, ...]] = ("partition_by", "within_au", "orbiting_body", "max_rejects")
+    OPERATION: ClassVar[tuple[str, ...]] = (
+        "concurrency",
+        "max_rate_per_s",
+        "retry_budget_s",
+        "max_missing_pages",
+        "archive",
+        "queue_neos",
+    )
 
     # Identity
     limit: _Positive | None = Field(200, description="The first N positions of Browse; None is the whole catalogue.")
@@ -69,8 +83,14 @@ class Settings(BaseModel):
 
     # Operation
     root: str = Field("data/", description="The lake: a folder or a URI such as s3://bucket/prefix.")
-    api_key: SecretStr | None = Field(None, description="NASA's key; sent in the X-Api-Key header and nowhere else.")
+    api_key: SecretStr | None = Field(None, description="Sent in the X-Api-Key header and nowhere else.")
     concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Requests under way at once, at most.")
+    max_rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Requests a second, at most; None is what the gateway allows."
+    )
+    max_missing_pages: Annotated[int, Field(ge=0)] | None = Field(
+        0, description="Commit with so many pages missing, as recorded holes."
+    )
     archive: bool = Field(True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
     queue_neos: _Positive = Field(2_000, description="NEOs between decoding and each consumer, at most.")
     window_pages: _Positive = Field(32, description="Without the archive: pages fetched ahead of the writing, at most.")
@@ -82,3 +102,44 @@ class Settings(BaseModel):
     snapshot: str | None = Field(None, description="The snapshot's id; None is the UTC start.")
     fresh: bool = Field(False, description="Do not look for an unfinished snapshot to resume.")
     resume_within_s: _Seconds = Field(86_400.0, description="Older unfinished snapshots are named, not resumed.")
+
+    @field_validator("snapshot")
+    @classmethod
+    def _snapshot_id(cls, value: str | None) -> str | None:
+        if value is not None and (not SNAPSHOT_ID.fullmatch(value) or value == "latest"):
+            raise ValueError(
+                "a snapshot id has 1 to 64 letters, digits, '.', '_' or '-', begins with a letter or digit, "
+                "and is not 'latest'"
+            )
+        return value
+
+    @field_validator("orbiting_body")
+    @classmethod
+    def _body(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        for body in ORBITING_BODIES:
+            if value.casefold() == body.casefold():
+                return body
+        if value.casefold() in _FULL_NAMES:
+            return _FULL_NAMES[value.casefold()]
+        raise ValueError(f"there is no orbiting body {value!r}; the source spells them {', '.join(ORBITING_BODIES)}")
+
+    @field_validator("partition_by")
+    @classmethod
+    def _partitions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        datasets = []
+        for entry in value:
+            dataset, colon, column = entry.partition(":")
+            if not (dataset and colon and column):
+                raise ValueError(f"{entry!r} is not DATASET:COLUMN, e.g. close_approaches:orbiting_body")
+            datasets.append(dataset)
+        for dataset in datasets:
+            if datasets.count(dataset) > 1:
+                raise ValueError(f"{dataset} can be laid out by one column only")
+        return value
+
+    @property
+    def partitions(self) -> dict[str, str]:
+        """Dataset → the column it is laid out by."""
+        return dict(entry.split(":", 1) for entry in self.partition_by)

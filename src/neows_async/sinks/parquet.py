@@ -164,7 +164,8 @@ class _Partition:
         """The bytes of one row group of the first ``rows`` rows, or of all if there are fewer."""
         table = pa.Table.from_batches(self._buffered, self._schema)
         group, rest = table.slice(0, rows), table.slice(rows)
-        self._open().write_table(group, row_group_size=rows)
+        # In one piece, so that the bytes tell nothing of how the rows came in.
+        self._open().write_table(group.combine_chunks(), row_group_size=rows)
         self._buffered = rest.to_batches()
         self.buffered_rows -= group.num_rows
         self.written_rows += group.num_rows

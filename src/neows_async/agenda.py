@@ -1,0 +1,64 @@
+"""Which page is fetched next. Pure: it decides, the pipeline does."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Agenda:
+    """The pages 0 … ``pages - 1`` on their way in: to do, under way, in, late, missing.
+
+    A page that fails is set back until nothing else can be done, so that it blocks nobody; failing
+    again it is given up.
+
+    :param kept: pages that are in already
+    :param window: fetch at most so many pages ahead of the reader; None is no limit
+    """
+
+    def __init__(self, pages: int, *, kept: frozenset[int] = frozenset(), window: int | None = None) -> None:
+        self._todo = deque(number for number in range(pages) if number not in kept)
+        self._late: deque[int] = deque()
+        self._in = set(kept)
+        self._tried: set[int] = set()
+        self._window = window
+        self._reading = 0
+        self.missing: dict[int, str] = {}
+        """Pages given up → why."""
+
+    def next_page(self) -> int | None:
+        """The page to fetch now, from then on under way; None if there is none now."""
+        if self._todo and (self._window is None or self._todo[0] < self._reading + self._window):
+            return self._todo.popleft()
+        # Either all others are in or under way, or the window waits for a late one.
+        return self._late.popleft() if self._late else None
+
+    def is_in(self, number: int) -> bool:
+        """Whether the page has come."""
+        return number in self._in
+
+    def landed(self, number: int) -> None:
+        """The page has come and is kept."""
+        self._in.add(number)
+
+    def reading(self, number: int) -> None:
+        """The reader has come to ``number``; what lies before it is done with."""
+        self._reading = number
+        if self._window is not None:
+            self._in.discard(number - 1)
+
+    def set_back(self, number: int) -> bool:
+        """The page failed. True: it is tried again when the others are in; False: it had that chance."""
+        if number in self._tried:
+            return False
+        self._tried.add(number)
+        self._late.append(number)
+        return True
+
+    def give_up(self, number: int, reason: str) -> None:
+        """The page stays a hole."""
+        self.missing[number] = reason
+
+    def damaged(self, number: int) -> None:
+        """The page came, but can't be read any more: it comes first now, for the reader waits for it."""
+        self._in.discard(number)
+        self._todo.appendleft(number)

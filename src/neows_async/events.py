@@ -1,0 +1,145 @@
+"""What a run says while it goes on: one frozen value each, to a plain function.
+
+A listener is called in the event loop's thread, must be quick, and must not raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from neows_async.page import RateLimit, Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOpened:
+    """The run knows where it writes.
+
+    :param pages_kept: of an earlier try, already in the raw zone; they are not asked for again
+    """
+
+    snapshot: str
+    resumed: bool
+    pages_kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPassedOver:
+    """An unfinished snapshot that could be meant is not resumed, and why."""
+
+    snapshot: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The first page told how large the catalogue is.
+
+    :param positions: Browse positions wanted; fewer than the limit when there are no more
+    """
+
+    total_elements: int
+    page_size: int
+    pages: int
+    positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageFetched:
+    """A whole, right page came.
+
+    :param body_bytes: of its JSON
+    :param fetch_s: for the attempt that succeeded
+    """
+
+    number: int
+    body_bytes: int
+    fetch_s: float
+    rate_limit: RateLimit | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt failed and is tried again after ``wait_s``."""
+
+    number: int
+    attempt: int
+    reason: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PageSetBack:
+    """A page failed for its whole retry budget; the others go first, then it is tried again."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageMissing:
+    """A page stays a hole, as was allowed."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageDamaged:
+    """A page of the raw zone can't be read any more: it was set aside and is fetched again."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRejected:
+    """An object could not be read; it goes to the quarantine."""
+
+    rejected: Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class PageWritten:
+    """Every sink and aggregator has taken the page."""
+
+    number: int
+    neos: int
+    close_approaches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committing:
+    """The last page is written; files are about to get their final names."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The snapshot exists."""
+
+    snapshot: str
+
+
+Event: TypeAlias = (
+    SnapshotOpened
+    | SnapshotPassedOver
+    | Planned
+    | PageFetched
+    | AttemptFailed
+    | PageSetBack
+    | PageMissing
+    | PageDamaged
+    | ObjectRejected
+    | PageWritten
+    | Committing
+    | Committed
+)
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """The listener of those who do not listen."""

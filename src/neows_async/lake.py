@@ -1,0 +1,156 @@
+"""The lake's layout, and its storage as seen from the event loop: every call in a thread, with a time limit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from neows_async.errors import StorageError
+from neows_async.page import DatasetFile, ObjectInfo
+
+if TYPE_CHECKING:
+    from neows_async.protocols import OutputFile, Storage
+
+_T = TypeVar("_T")
+_STORAGE_THREADS: Final = 16
+
+LATEST: Final = "_runs/latest.json"
+
+
+def raw_folder(snapshot: str, generation: int = 0) -> str:
+    """Where the raw pages of one generation lie."""
+    return f"raw/snapshot={snapshot}/gen={generation}"
+
+
+def dataset_folder(dataset: str, snapshot: str) -> str:
+    """Where the files of one snapshot of a dataset lie."""
+    return f"{dataset}/snapshot={snapshot}"
+
+
+def staging_folder(snapshot: str) -> str:
+    """Where the work in progress of one snapshot lies."""
+    return f"_staging/{snapshot}"
+
+
+def staged_key(snapshot: str, final_key: str) -> str:
+    """Where the file that will be ``final_key`` waits for the commit."""
+    return f"{staging_folder(snapshot)}/files/{final_key}"
+
+
+def receipt_key(snapshot: str) -> str:
+    """The receipt, whose creation is the commit."""
+    return f"_runs/{snapshot}.json"
+
+
+class Lake:
+    """A :class:`~neows_async.protocols.Storage` for coroutines.
+
+    A call that is cancelled, or takes longer than ``timeout_s``, is abandoned in its thread, which
+    is safe because the verb is idempotent: the same name, the same bytes. Only ``create`` and
+    ``move`` are waited for to the end.
+    """
+
+    def __init__(self, storage: Storage, *, timeout_s: float = 120.0) -> None:
+        self.storage = storage
+        self._timeout_s = timeout_s
+        # Of our own, so that a storage that hangs cannot use up the threads of the program around us.
+        self._threads = anyio.CapacityLimiter(_STORAGE_THREADS)
+
+    @property
+    def uri(self) -> str:
+        """The root as a user would write it."""
+        return self.storage.uri
+
+    async def put(self, key: str, data: bytes) -> None:
+        """See :meth:`Storage.put <neows_async.protocols.Storage.put>`."""
+        await self.call(key, lambda: self.storage.put(key, data))
+
+    async def create(self, key: str, data: bytes) -> None:
+        """See :meth:`Storage.create <neows_async.protocols.Storage.create>`."""
+        await to_thread.run_sync(self.storage.create, key, data, limiter=self._threads)
+
+    async def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """See :meth:`Storage.get <neows_async.protocols.Storage.get>`."""
+        return await self.call(key, lambda: self.storage.get(key, max_bytes=max_bytes))
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        """All objects beneath the folder ``prefix``, ascending by key."""
+        return await self.call(prefix, lambda: list(self.storage.list(prefix)))
+
+    async def move(self, key: str, target: str) -> None:
+        """See :meth:`Storage.move <neows_async.protocols.Storage.move>`."""
+        await to_thread.run_sync(self.storage.move, key, target, limiter=self._threads)
+
+    async def delete(self, key: str) -> None:
+        """See :meth:`Storage.delete <neows_async.protocols.Storage.delete>`."""
+        await self.call(key, lambda: self.storage.delete(key))
+
+    async def delete_folder(self, prefix: str, *, keep: frozenset[str] = frozenset()) -> None:
+        """Remove every object beneath ``prefix`` but those of ``keep``, and what dead writers left there."""
+
+        def remove() -> None:
+            self.storage.sweep(prefix)
+            for entry in list(self.storage.list(prefix)):
+                if entry.key not in keep:
+                    self.storage.delete(entry.key)
+
+        await self.call(prefix, remove)
+
+    async def call(self, key: str, verb: Callable[[], _T]) -> _T:
+        """Run ``verb`` in a thread; it must be idempotent, for it may be abandoned.
+
+        :raises StorageError: it failed, or took too long
+        """
+        try:
+            with anyio.fail_after(self._timeout_s):
+                return await to_thread.run_sync(verb, limiter=self._threads, abandon_on_cancel=True)
+        except TimeoutError as exc:
+            raise StorageError(
+                f"{self.uri}: no answer within {self._timeout_s:g} s for {key}; run again when the storage answers"
+            ) from exc
+
+
+class LakeStage:
+    """A :class:`~neows_async.protocols.Stage` whose files wait beneath ``_staging/<id>/files/``."""
+
+    def __init__(self, lake: Lake, snapshot: str) -> None:
+        self._lake = lake
+        self.snapshot = snapshot
+
+    async def open(self, dataset: str, path: str) -> LakeFile:
+        """Begin the file that will be ``<dataset>/snapshot=<id>/<path>``."""
+        final_key = f"{dataset_folder(dataset, self.snapshot)}/{path}"
+        key = staged_key(self.snapshot, final_key)
+        output = await self._lake.call(key, lambda: self._lake.storage.open_output(key))
+        return LakeFile(self._lake, output, dataset, final_key)
+
+
+class LakeFile:
+    """A :class:`~neows_async.protocols.StagedFile`."""
+
+    def __init__(self, lake: Lake, output: OutputFile, dataset: str, final_key: str) -> None:
+        self._lake = lake
+        self._output = output
+        self._dataset = dataset
+        self._final_key = final_key
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    async def write(self, data: bytes) -> None:
+        """Append ``data``."""
+
+        def append() -> None:
+            self._output.write(data)
+            self._sha256.update(data)
+
+        await self._lake.call(self._final_key, append)
+        self._bytes += len(data)
+
+    async def finish(self, rows: int | None) -> DatasetFile:
+        """Make it durable, and say what it is."""
+        await self._lake.call(self._final_key, self._output.close)
+        return DatasetFile(self._dataset, self._final_key, rows, self._bytes, self._sha256.hexdigest())

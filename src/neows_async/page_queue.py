@@ -1,0 +1,53 @@
+"""The bounded queue between decoding and a consumer. It is counted in NEOs, for pages differ in size."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from neows_async.page import Page
+
+
+class PageQueue:
+    """First in, first out; one task puts, one gets.
+
+    A page that alone is larger than ``max_neos`` passes when the queue is empty.
+    """
+
+    def __init__(self, max_neos: int) -> None:
+        self._max_neos = max_neos
+        self._pages: deque[Page] = deque()
+        self._closed = False
+        self._changed = anyio.Event()
+        self.waiting_neos = 0
+
+    async def put(self, page: Page) -> None:
+        """Add ``page``; waits while there is no room for its NEOs."""
+        while self._pages and self.waiting_neos + page.neos.num_rows > self._max_neos:
+            await self._changed.wait()
+        self._pages.append(page)
+        self.waiting_neos += page.neos.num_rows
+        self._announce()
+
+    async def get(self) -> Page | None:
+        """The next page; waits for it. None after the last one."""
+        while not self._pages:
+            if self._closed:
+                return None
+            await self._changed.wait()
+        page = self._pages.popleft()
+        self.waiting_neos -= page.neos.num_rows
+        self._announce()
+        return page
+
+    def close(self) -> None:
+        """Nothing more is put."""
+        self._closed = True
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

@@ -1,0 +1,101 @@
+"""The raw zone: the ledger of what was fetched. Everything downstream is a pure function of it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+
+from neows_async import browse
+from neows_async import lake as layout
+from neows_async.errors import BadPageError, NotFoundError
+from neows_async.page import RawPage
+
+if TYPE_CHECKING:
+    from neows_async.lake import Lake
+
+_NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
+_LEVEL: Final = 3
+_BAD_KEPT: Final = 5
+
+
+def compress(body: bytes) -> bytes:
+    """One zstd frame with its size and a checksum, so that damage shows."""
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(body)
+
+
+def expand(data: bytes, max_bytes: int) -> bytes:
+    """The inverse.
+
+    :raises BadPageError: it is damaged, or larger than ``max_bytes``
+    """
+    try:
+        if zstandard.frame_content_size(data) > max_bytes:
+            raise BadPageError(f"larger than {max_bytes} bytes when expanded")
+        return zstandard.ZstdDecompressor().decompress(data)
+    except zstandard.ZstdError as exc:
+        raise BadPageError(f"damaged: {exc}") from exc
+
+
+class RawZone:
+    """The pages of one generation of one snapshot."""
+
+    def __init__(self, lake: Lake, snapshot: str, *, max_body_bytes: int, generation: int = 0) -> None:
+        self._lake = lake
+        self._snapshot = snapshot
+        self._folder = layout.raw_folder(snapshot, generation)
+        self._max_body_bytes = max_body_bytes
+        self._bad: deque[str] = deque()
+        self._bad_seen = 0
+
+    async def counted(self) -> set[int]:
+        """The numbers of the pages that lie there, durable."""
+        keys = [entry.key for entry in await self._lake.list(self._folder)]
+        return {int(found[1]) for key in keys if (found := _NAME.fullmatch(key.rpartition("/")[2]))}
+
+    async def put(self, page: RawPage) -> None:
+        """When this returns, the page is durable and is never asked for again.
+
+        It must have been checked and scrubbed.
+        """
+        key = self._key(page.number)
+        await self._lake.call(key, lambda: self._lake.storage.put(key, compress(page.body)))
+
+    async def get(self, number: int) -> RawPage:
+        """The page, whole and right.
+
+        :raises NotFoundError: it does not lie there
+        :raises BadPageError: it cannot be read any more; it still lies there
+        """
+        key = self._key(number)
+
+        def read() -> RawPage:
+            data = self._lake.storage.get(key, max_bytes=self._max_body_bytes)
+            body = expand(data, self._max_body_bytes)
+            browse.check(body, number)
+            return RawPage(number, body)
+
+        return await self._lake.call(key, read)
+
+    async def set_aside(self, number: int) -> None:
+        """Take a page that cannot be read out of the ledger; it is kept until the snapshot is committed."""
+        try:
+            await self._lake.move(self._key(number), f"{layout.staging_folder(self._snapshot)}/damaged/{number:05}.zst")
+        except NotFoundError:
+            return
+
+    async def keep_bad(self, number: int, body: bytes) -> None:
+        """Keep a scrubbed body that was no page, for inspection: the last five, until the commit."""
+        if not body:
+            return
+        self._bad_seen += 1
+        key = f"{layout.staging_folder(self._snapshot)}/bad/{self._bad_seen:04}-page={number:05}.body"
+        self._bad.append(key)
+        await self._lake.put(key, body)
+        if len(self._bad) > _BAD_KEPT:
+            await self._lake.delete(self._bad.popleft())
+
+    def _key(self, number: int) -> str:
+        return f"{self._folder}/page={number:05}.json.zst"

@@ -1,0 +1,126 @@
+"""From one page number to one whole, right, scrubbed page: attempts until there is one, or the budget is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio import to_thread
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+from neows_async import browse
+from neows_async.errors import AttemptError, BadPageError, UnavailableError, UnreachableError
+from neows_async.events import AttemptFailed, Listener, PageFetched
+from neows_async.page import RawPage
+
+if TYPE_CHECKING:
+    from neows_async.gate import Gate
+    from neows_async.protocols import Source
+    from neows_async.scrub import Scrubber
+
+_LONGEST_WAIT_S: Final = 10.0
+
+
+class PageFetcher:
+    """Fetches pages of one source; shared by all fetchers.
+
+    :param budget_s: how long one page is tried in a row; waiting for the gate does not count
+    :param keep_bad: is given what came instead of a page, scrubbed
+    """
+
+    def __init__(  # noqa: PLR0913 - it is where source, gate and checks meet
+        self,
+        source: Source,
+        *,
+        gate: Gate,
+        scrubber: Scrubber,
+        budget_s: float,
+        keep_bad: Callable[[int, bytes], Awaitable[None]],
+        listener: Listener,
+        checking: anyio.CapacityLimiter,
+    ) -> None:
+        self._source = source
+        self._gate = gate
+        self._scrubber = scrubber
+        self._budget_s = budget_s
+        self._keep_bad = keep_bad
+        self._listener = listener
+        self._checking = checking
+        self._any_good = False
+        self.sent = self.failed = 0
+
+    async def fetch(self, number: int, size: int, *, exact_size: bool) -> RawPage:
+        """Page ``number``, whole, right and scrubbed.
+
+        :param exact_size: the answer must use ``size``, since the run is planned with it
+        :raises UnavailableError: it could not be had within the budget; the last reason is its cause
+        :raises RefusedError: no attempt can succeed
+        """
+        last: AttemptError | None = None
+
+        async def attempt() -> RawPage:
+            nonlocal last
+            try:
+                return await self._attempt(number, size if exact_size else None, size, scope)
+            except AttemptError as exc:
+                last = exc
+                self.failed += 1
+                raise
+
+        def before_sleep(state: RetryCallState) -> None:
+            wait_s = state.next_action.sleep if state.next_action else 0.0
+            self._listener(AttemptFailed(number, state.attempt_number, str(last), wait_s))
+
+        retrying = AsyncRetrying(
+            sleep=anyio.sleep,
+            retry=retry_if_exception(self._may_pass),
+            wait=wait_random_exponential(max=_LONGEST_WAIT_S),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+        with anyio.move_on_after(self._budget_s) as scope:
+            try:
+                return await retrying(attempt)
+            except UnreachableError as exc:
+                # Nothing listens and nothing ever did: known at once, not after the whole budget.
+                raise UnavailableError(str(exc)) from exc
+        reason = last or AttemptError(f"no answer within {self._budget_s:g} s")
+        raise UnavailableError(
+            f"page {number} could not be had within {self._budget_s:g} s of trying; at last: {reason}"
+        ) from reason
+
+    def _may_pass(self, exc: BaseException) -> bool:
+        return isinstance(exc, AttemptError) and (self._any_good or not isinstance(exc, UnreachableError))
+
+    async def _attempt(self, number: int, exact: int | None, size: int, scope: anyio.CancelScope) -> RawPage:
+        waiting_since_s = anyio.current_time()
+        async with self._gate.turn() as turn:
+            # The page's budget is for the page; what the gate takes is the quota's affair.
+            scope.deadline += anyio.current_time() - waiting_since_s
+            started_s = anyio.current_time()
+            self.sent += 1
+            try:
+                came = await self._source.fetch(number, size)
+            except AttemptError as exc:
+                turn.failed(exc)
+                await self._keep_bad(number, exc.body)
+                raise
+            turn.answered(came.rate_limit)
+        fetch_s = anyio.current_time() - started_s
+        try:
+            raw = await to_thread.run_sync(self._take_in, came, exact, limiter=self._checking)
+        except BadPageError as exc:
+            await self._keep_bad(number, exc.body)
+            raise
+        self._any_good = True
+        self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
+        return raw
+
+    def _take_in(self, came: RawPage, size: int | None) -> RawPage:
+        body = self._scrubber(came.body)
+        try:
+            browse.check(body, came.number, size)
+        except BadPageError as exc:
+            raise BadPageError(str(exc), body=body) from exc
+        return RawPage(came.number, body, came.rate_limit)

@@ -1,0 +1,328 @@
+"""A snapshot's life: begun or resumed, held by one run, committed at one point.
+
+::
+
+    _staging/<id>/run.json      created, exclusively: the id is taken, the snapshot unfinished
+    _staging/<id>/commit.json   the receipt-to-be: every file is whole and hashed; from here on the
+                                snapshot is rolled forward, whoever comes next
+    <final names>               the files get them one by one
+    _runs/<id>.json             created, exclusively: THE commit; the snapshot exists
+    _runs/latest.json           moved on
+    _staging/<id>/              removed
+
+A run that dies between two of these lines is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import os
+import socket
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from neows_async import lake as layout
+from neows_async.errors import AlreadyExistsError, DataError, NotFoundError, SettingsError, StorageError
+from neows_async.events import Listener, SnapshotPassedOver
+from neows_async.receipt import Receipt, Unfinished
+
+if TYPE_CHECKING:
+    from neows_async.lake import Lake
+    from neows_async.protocols import Lock
+
+_MAX_JSON_BYTES: Final = 64 << 20
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run wants to be, as far as finding its snapshot goes.
+
+    :param identity: must equal an unfinished snapshot's to resume it
+    :param derivation: must equal a committed snapshot's for it to be the answer
+    :param archive: raw pages are kept; otherwise only the id of a dead try is taken over
+    """
+
+    identity: dict[str, Any]
+    derivation: dict[str, Any]
+    synthetic: bool
+    archive: bool
+    parent: str | None
+    snapshot: str | None
+    fresh: bool
+    resume_within_s: float
+    now: dt.datetime
+
+
+class Snapshot:
+    """An unfinished snapshot, held until the ``with`` block ends. ``committed`` is its receipt, if it
+    turned out to exist already.
+    """
+
+    def __init__(self, lake: Lake, unfinished: Unfinished, lock: Lock, *, resumed: bool) -> None:
+        self._lake = lake
+        self._lock = lock
+        self.id = unfinished.snapshot
+        self.started_at = unfinished.started_at
+        self.resumed = resumed
+        self.committed: Receipt | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    async def commit(self, receipt: Receipt) -> None:
+        """Make it exist. Every file of ``receipt`` waits, whole and hashed, in the staging folder.
+
+        :raises SnapshotHeldError: the lock was lost to another run
+        :raises StorageError: the storage failed; the next run goes on from there
+        """
+        await self._lake.put(_commit_key(self.id), receipt.to_json())
+        await self._roll_forward(receipt)
+
+    async def _roll_forward(self, receipt: Receipt) -> None:
+        for file in receipt.files:
+            staged = layout.staged_key(self.id, file.path)
+            try:
+                await self._lake.move(staged, file.path)
+            except NotFoundError:
+                # Moved before the last run died, or lost: the storage knows.
+                await _require_moved(self._lake, file.path, file.bytes)
+        await self._lake.call(receipt.snapshot, self._lock.check)
+        try:
+            await self._lake.create(layout.receipt_key(self.id), receipt.to_json())
+        except AlreadyExistsError:
+            existing = await read_receipt(self._lake, self.id)
+            if existing != receipt:
+                raise
+        self.committed = receipt
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """After the commit: let ``latest`` follow, and remove the staging folder."""
+        if self.committed is None:
+            raise RuntimeError("not committed")
+        await _follow_latest(self._lake, self.committed)
+        await self._lake.delete_folder(layout.staging_folder(self.id))
+
+    async def clear_staged(self) -> None:
+        """Remove what an earlier try derived; the raw zone stays."""
+        keep = frozenset({_run_key(self.id)})
+        await self._lake.delete_folder(layout.staging_folder(self.id), keep=keep)
+
+
+async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
+    """Find the snapshot that ``wanted`` began, or begin one; hold it.
+
+    :raises SnapshotHeldError: another live run holds it
+    :raises SettingsError: the named snapshot is of other settings, or real and synthetic data would mix
+    :raises StorageError: the lake failed
+    """
+    await _refuse_mixing(lake, wanted)
+    if wanted.snapshot is not None:
+        return await _open_named(lake, wanted, wanted.snapshot)
+    if not wanted.fresh:
+        found = await _find_unfinished(lake, wanted, listener)
+        if found is not None:
+            return await _hold(lake, found, wanted, resumed=True)
+    base = wanted.now.strftime("%Y%m%dT%H%M%SZ")
+    for number in itertools.count(1):
+        snapshot = base if number == 1 else f"{base}-{number}"
+        if await _receipt_or_none(lake, snapshot) is not None:
+            continue
+        try:
+            return await _begin(lake, wanted, snapshot)
+        except AlreadyExistsError:
+            continue
+    raise AssertionError("unreachable")
+
+
+async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
+    receipt = await _receipt_or_none(lake, snapshot)
+    if receipt is not None:
+        for kind, ours, theirs in (
+            ("identity", wanted.identity, receipt.identity),
+            ("derivation", wanted.derivation, receipt.derivation),
+        ):
+            if ours != theirs:
+                raise SettingsError(
+                    f"snapshot {snapshot} is committed with another {_difference(ours, theirs)} ({kind}); a committed "
+                    f"snapshot never changes: choose another --snapshot, or rebuild with --source archive "
+                    f"--from-snapshot {snapshot}"
+                )
+        if wanted.fresh:
+            raise SettingsError(f"snapshot {snapshot} is committed; --fresh needs another --snapshot")
+        return await _hold(lake, _unfinished(wanted, snapshot), wanted, resumed=True, receipt=receipt)
+    unfinished = await _unfinished_or_none(lake, snapshot)
+    if unfinished is None:
+        return await _begin(lake, wanted, snapshot)
+    if unfinished.identity != wanted.identity:
+        raise SettingsError(
+            f"snapshot {snapshot} was begun with another {_difference(wanted.identity, unfinished.identity)}; "
+            "give the same to finish it, or choose another --snapshot"
+        )
+    if wanted.fresh:
+        raise SettingsError(f"snapshot {snapshot} is unfinished; finish it without --fresh, or choose another id")
+    return await _hold(lake, unfinished, wanted, resumed=True)
+
+
+async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Unfinished | None:
+    """The newest unfinished snapshot of the same identity; others that could be meant are named."""
+    chosen: Unfinished | None = None
+    for snapshot in sorted(await unfinished_ids(lake), reverse=True):
+        unfinished = await _unfinished_or_none(lake, snapshot)
+        if unfinished is None or unfinished.parent != wanted.parent:
+            continue
+        if unfinished.identity != wanted.identity:
+            reason = f"it was begun with another {_difference(wanted.identity, unfinished.identity)}"
+            listener(SnapshotPassedOver(snapshot, reason))
+            continue
+        if chosen is not None:
+            listener(SnapshotPassedOver(snapshot, f"{chosen.snapshot} is newer"))
+            continue
+        age_s = (wanted.now - unfinished.started_at).total_seconds()
+        if age_s > wanted.resume_within_s:
+            reason = f"it was begun {age_s / 3600:.0f} h ago; --resume-within is {wanted.resume_within_s / 3600:g} h"
+            listener(SnapshotPassedOver(snapshot, reason))
+            continue
+        chosen = unfinished
+    return chosen
+
+
+async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
+    unfinished = _unfinished(wanted, snapshot)
+    lock = await _lock(lake, snapshot)
+    try:
+        await lake.create(_run_key(snapshot), unfinished.to_json())
+    except BaseException:
+        lock.release()
+        raise
+    return Snapshot(lake, unfinished, lock, resumed=False)
+
+
+async def _hold(
+    lake: Lake, unfinished: Unfinished, wanted: Wanted, *, resumed: bool, receipt: Receipt | None = None
+) -> Snapshot:
+    """Lock it, and finish a commit that was begun."""
+    lock = await _lock(lake, unfinished.snapshot)
+    snapshot = Snapshot(lake, unfinished, lock, resumed=resumed)
+    try:
+        # Read again: it may have been committed between finding and holding it.
+        snapshot.committed = receipt or await _receipt_or_none(lake, snapshot.id)
+        if snapshot.committed is not None:
+            await snapshot.tidy()
+            return snapshot
+        intent = await _read(lake, _commit_key(snapshot.id), Receipt)
+        if intent is not None:
+            await snapshot._roll_forward(intent)  # noqa: SLF001 - the other half of this class
+            if intent.derivation != wanted.derivation:
+                raise SettingsError(
+                    f"snapshot {snapshot.id} was ready with another "
+                    f"{_difference(wanted.derivation, intent.derivation)} and is committed now; for the new one run "
+                    f"--source archive --from-snapshot {snapshot.id}"
+                )
+            return snapshot
+        await snapshot.clear_staged()
+    except BaseException:
+        lock.release()
+        raise
+    return snapshot
+
+
+async def unfinished_ids(lake: Lake) -> list[str]:
+    """The ids of the snapshots that were begun and are still in the staging folder, ascending."""
+    keys = [entry.key for entry in await lake.list("_staging")]
+    return sorted({key.split("/")[1] for key in keys if key.endswith("/run.json") and key.count("/") == 2})
+
+
+async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
+    """The receipt of a committed snapshot; ``latest`` is the latest one's.
+
+    :raises NotFoundError: there is no such snapshot
+    :raises DataError: it is damaged
+    """
+    receipt = await _receipt_or_none(lake, snapshot)
+    if receipt is None:
+        what = "no snapshot yet" if snapshot == "latest" else f"no committed snapshot {snapshot}"
+        raise NotFoundError(f"{lake.uri} has {what}")
+    return receipt
+
+
+async def _receipt_or_none(lake: Lake, snapshot: str) -> Receipt | None:
+    return await _read(lake, layout.receipt_key(snapshot), Receipt)
+
+
+async def _unfinished_or_none(lake: Lake, snapshot: str) -> Unfinished | None:
+    return await _read(lake, _run_key(snapshot), Unfinished)
+
+
+async def _read(lake: Lake, key: str, type_: type[_Record]) -> _Record | None:
+    try:
+        return type_.model_validate_json(await lake.get(key, max_bytes=_MAX_JSON_BYTES))
+    except NotFoundError:
+        return None
+    except ValidationError as exc:
+        where = ".".join(str(part) for part in exc.errors()[0]["loc"])
+        raise DataError(f"{lake.uri}: {key} is damaged ({where or 'not JSON'}); restore it, or move it away") from exc
+
+
+async def _refuse_mixing(lake: Lake, wanted: Wanted) -> None:
+    latest = await _receipt_or_none(lake, "latest")
+    synthetic = latest.source.synthetic if latest else None
+    if latest is None:
+        for snapshot in await unfinished_ids(lake):
+            unfinished = await _unfinished_or_none(lake, snapshot)
+            synthetic = unfinished.synthetic if unfinished else synthetic
+    if synthetic is not None and synthetic != wanted.synthetic:
+        kinds = ("synthetic", "real") if wanted.synthetic else ("real", "synthetic")
+        raise SettingsError(f"{lake.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
+
+
+async def _follow_latest(lake: Lake, receipt: Receipt) -> None:
+    latest = await _receipt_or_none(lake, "latest")
+    if latest is None or (latest.logical_at, latest.committed_at) <= (receipt.logical_at, receipt.committed_at):
+        await lake.put(layout.LATEST, receipt.to_json())
+
+
+async def _require_moved(lake: Lake, path: str, size_bytes: int) -> None:
+    folder = path.rpartition("/")[0]
+    if not any(entry.key == path and entry.bytes == size_bytes for entry in await lake.list(folder)):
+        raise StorageError(f"{lake.uri}: {path} is missing in the middle of a commit; it was removed by somebody else")
+
+
+async def _lock(lake: Lake, snapshot: str) -> Lock:
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    key = f"{layout.staging_folder(snapshot)}.lock"
+    return await lake.call(key, lambda: lake.storage.lock(key, holder))
+
+
+def _unfinished(wanted: Wanted, snapshot: str) -> Unfinished:
+    return Unfinished(
+        snapshot=snapshot,
+        parent=wanted.parent,
+        synthetic=wanted.synthetic,
+        archive=wanted.archive,
+        started_at=wanted.now,
+        identity=wanted.identity,
+    )
+
+
+def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return " and ".join(f"{name} ({theirs.get(name)!r}, not {ours.get(name)!r})" for name in names)
+
+
+def _run_key(snapshot: str) -> str:
+    return f"{layout.staging_folder(snapshot)}/run.json"
+
+
+def _commit_key(snapshot: str) -> str:
+    return f"{layout.staging_folder(snapshot)}/commit.json"

@@ -1,0 +1,1 @@
+"""Sources: where Browse pages come from. One file each."""

@@ -1,0 +1,40 @@
+"""The raw zone of an earlier snapshot as a source: rebuilds without a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neows_async.errors import BadPageError, DataError, NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from neows_async.page import RawPage
+    from neows_async.raw import RawZone
+
+
+class ArchiveSource:
+    """Pages as they were kept.
+
+    :param snapshot: whose raw pages they are
+    :param synthetic: as that snapshot's receipt says
+    """
+
+    def __init__(self, zone: RawZone, *, snapshot: str, synthetic: bool) -> None:
+        self._zone = zone
+        self._snapshot = snapshot
+        self.origin = f"snapshot={snapshot}"
+        self.synthetic = synthetic
+
+    async def fetch(self, number: int, size: int) -> RawPage:  # noqa: ARG002 - the archive's pages have the size they have
+        """Page ``number``.
+
+        :raises UnavailableError: it was never fetched
+        :raises DataError: it cannot be read any more
+        """
+        try:
+            return await self._zone.get(number)
+        except NotFoundError as exc:
+            raise UnavailableError(f"the raw zone of snapshot {self._snapshot} has no page {number}") from exc
+        except BadPageError as exc:
+            raise DataError(
+                f"raw page {number} of snapshot {self._snapshot} is damaged ({exc}); fetch the snapshot again"
+            ) from exc

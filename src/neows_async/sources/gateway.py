@@ -1,0 +1,231 @@
+"""NeoWs over HTTP, through the api.data.gov gateway: one attempt at one page, and what its answer means."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import zlib
+from typing import Final, NoReturn
+
+import anyio
+import httpx
+
+from neows_async.errors import (
+    AttemptError,
+    KeyRefusedError,
+    RateLimitedError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+)
+from neows_async.page import RateLimit, RawPage
+from neows_async.scrub import Scrubber
+
+_ERROR_BODY_BYTES: Final = 64 << 10
+_EXCERPT_CHARS: Final = 120
+_REDIRECT, _CLIENT, _SERVER, _BEYOND = 300, 400, 500, 600
+
+
+def check_base_url(base_url: str) -> httpx.URL:
+    """That keys may be sent there: ``https://``, or ``http://`` to this machine.
+
+    :raises SettingsError: it is no such URL
+    """
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as exc:
+        raise SettingsError(f"--base-url {base_url!r} is not a URL: {exc}") from exc
+    if url.userinfo or url.query or url.fragment:
+        raise SettingsError("--base-url must not hold a user, a query or a fragment; the key is NASA_API_KEY")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise SettingsError(f"--base-url {base_url!r} must start with https:// and name a host")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise SettingsError(
+            f"--base-url {base_url!r} would send the key unencrypted; http:// is for loopback alone, use https://"
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_client(
+    *, connections: int, connect_timeout_s: float, timeout_s: float, proxy: str | None = None
+) -> httpx.AsyncClient:
+    """A client that takes nothing from the environment and follows no redirect. Close it yourself."""
+    return httpx.AsyncClient(
+        trust_env=False,
+        follow_redirects=False,
+        proxy=proxy,
+        timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+    )
+
+
+class GatewaySource:
+    """Browse pages of NeoWs.
+
+    The key travels in the ``X-Api-Key`` header and nowhere else: a URL would carry it into logs.
+
+    :param client: yours; it is not closed here, and its redirects stay off
+    :param base_url: without the final ``/neo/browse``
+    :param timeout_s: for one request, all in
+    :param max_body_bytes: a larger body, sent or decoded, ends the attempt
+    :raises SettingsError: ``base_url`` is not a URL that a key may be sent to
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a fact of the connection, and all have names
+        self,
+        client: httpx.AsyncClient,
+        *,
+        base_url: str,
+        api_key: str,
+        timeout_s: float = 60.0,
+        max_body_bytes: int = 64 << 20,
+        synthetic: bool = False,
+        origin: str | None = None,
+    ) -> None:
+        url = check_base_url(base_url)
+        self._client = client
+        self._url = url.copy_with(path=url.path.rstrip("/") + "/neo/browse")
+        self._headers = {
+            "X-Api-Key": api_key,
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": "neows-async",
+        }
+        self._timeout_s = timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._scrub = Scrubber(api_key)
+        self.synthetic = synthetic
+        self.origin = origin or str(url).rstrip("/")
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        """One attempt at page ``number``.
+
+        :raises UnreachableError: nothing listens there, or the name does not resolve
+        :raises RateLimitedError: 429
+        :raises AttemptError: another failure that may pass
+        :raises KeyRefusedError: the gateway does not take the key
+        :raises RefusedError: another failure that will not pass
+        """
+        try:
+            with anyio.fail_after(self._timeout_s):
+                return await self._fetch(number, size)
+        except TimeoutError as exc:
+            raise AttemptError(f"{self._where}: no whole answer within {self._timeout_s:g} s") from exc
+        except httpx.ConnectError as exc:
+            if isinstance(exc.__cause__, ssl.SSLError) or "CERTIFICATE" in str(exc):
+                raise RefusedError(f"{self._where}: the secure connection failed: {exc}") from exc
+            raise UnreachableError(
+                f"{self._where} cannot be reached ({str(exc) or 'no connection'}); is the address right, does a "
+                "server run there?"
+            ) from exc
+        except httpx.TimeoutException as exc:
+            raise AttemptError(f"{self._where}: timed out ({type(exc).__name__})") from exc
+        except httpx.HTTPError as exc:
+            raise AttemptError(f"{self._where}: the connection broke ({str(exc) or type(exc).__name__})") from exc
+
+    async def _fetch(self, number: int, size: int) -> RawPage:
+        request = self._client.build_request(
+            "GET", self._url, params={"page": number, "size": size}, headers=self._headers
+        )
+        response = await self._client.send(request, stream=True, follow_redirects=False)
+        try:
+            if response.status_code == httpx.codes.OK:
+                body = await _read_body(response, self._max_body_bytes)
+                return RawPage(number, body, _rate_limit(response))
+            await self._refuse(response)
+        finally:
+            await response.aclose()
+
+    async def _refuse(self, response: httpx.Response) -> NoReturn:
+        status = response.status_code
+        body = self._scrub(await _read_error(response))
+        said = _excerpt(body)
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            raise RateLimitedError(
+                f"{self._where}: 429, over the rate limit",
+                retry_after_s=_whole_number(response, "Retry-After"),
+                rate_limit=_rate_limit(response),
+                body=body,
+            )
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise KeyRefusedError(f"{self._where} refused the key: {status} {said}; check NASA_API_KEY", status=status)
+        if _REDIRECT <= status < _CLIENT:
+            raise RefusedError(
+                f"{self._where}: {status}, a redirect to {_redirect_host(response)}; it is not followed, since the "
+                "key would go with it. If it is right, give it as --base-url",
+                status=status,
+            )
+        if _SERVER <= status < _BEYOND or status == httpx.codes.REQUEST_TIMEOUT:
+            raise AttemptError(
+                f"{self._where}: {status} {said}", status=status, rate_limit=_rate_limit(response), body=body
+            )
+        raise RefusedError(f"{self._where}: {status} {said}", status=status)
+
+    @property
+    def _where(self) -> str:
+        return self._url.netloc.decode("ascii", "replace")
+
+
+async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
+    """The decoded body, without ever holding more than the limit.
+
+    httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise AttemptError(f"the body is encoded as {encoding!r}, which was not asked for")
+    gzip = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
+    parts: list[bytes] = []
+    received = expanded = 0
+    async for chunk in response.aiter_raw():
+        received += len(chunk)
+        try:
+            part = gzip.decompress(chunk, max_bytes + 1 - expanded) if gzip else chunk
+        except zlib.error as exc:
+            raise AttemptError(f"the body is not gzip: {exc}") from exc
+        expanded += len(part)
+        if max(received, expanded) > max_bytes:
+            raise AttemptError(f"the body is larger than {max_bytes} bytes")
+        parts.append(part)
+    if gzip is not None and not gzip.eof:
+        raise AttemptError(f"the gzip body ends after {received} bytes, before its end")
+    return b"".join(parts)
+
+
+async def _read_error(response: httpx.Response) -> bytes:
+    """The beginning of an error's body; it explains, nothing depends on it."""
+    try:
+        return await _read_body(response, _ERROR_BODY_BYTES)
+    except (AttemptError, httpx.HTTPError):
+        return b""
+
+
+def _excerpt(body: bytes) -> str:
+    text = " ".join(body.decode(errors="replace").split())
+    return "".join(char if char.isprintable() else "?" for char in text[:_EXCERPT_CHARS])
+
+
+def _rate_limit(response: httpx.Response) -> RateLimit | None:
+    limit = _whole_number(response, "X-RateLimit-Limit")
+    remaining = _whole_number(response, "X-RateLimit-Remaining")
+    return None if limit is None or remaining is None else RateLimit(limit, remaining)
+
+
+def _whole_number(response: httpx.Response, header: str) -> int | None:
+    value = response.headers.get(header, "").strip()
+    # Nine digits are 31 years of seconds; what is longer is no number anybody meant.
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else None  # noqa: PLR2004
+
+
+def _redirect_host(response: httpx.Response) -> str:
+    try:
+        return httpx.URL(response.headers.get("location", "")).host or "nowhere"
+    except httpx.InvalidURL:
+        return "nowhere"
