@@ -13,6 +13,8 @@ export PYTHONNOUSERSITE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
+# Two targets would install into one environment at once.
+.NOTPARALLEL:
 .PHONY: help run test check format bench test-all wheel lock clean
 
 help: ## Show this list
@@ -25,10 +27,13 @@ test: $(VENV)/.test $(VENV)/.package ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
-	$(BIN)/python -m ruff check .
-	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy $(wildcard src tests benchmarks examples)
-	$(BIN)/lint-imports
+	@status=0; \
+	try() { echo "$$*"; "$$@" || status=1; }; \
+	try $(BIN)/python -m ruff check .; \
+	try $(BIN)/python -m ruff format --check .; \
+	try $(BIN)/python -m mypy $(wildcard src tests benchmarks examples); \
+	try $(BIN)/lint-imports --no-logo; \
+	exit $$status
 
 format: $(VENV)/.check ## Format the code and mend what can be mended by a program
 	$(BIN)/python -m ruff check --fix-only .
@@ -36,7 +41,7 @@ format: $(VENV)/.check ## Format the code and mend what can be mended by a progr
 
 bench: $(VENV)/.test $(VENV)/.package ## Measure: run each program of benchmarks/
 	@set -e; for program in $(sort $(wildcard benchmarks/*.py)); do \
-		echo "== $$program"; $(BIN)/python "$$program"; \
+		echo "== $$program"; $(BIN)/python "$$program"; echo; \
 	done
 
 test-all: ## Run the tests on each supported Python that is found
@@ -104,7 +109,8 @@ $(VENV)/.check: requirements/check.txt $(VENV)/.created
 	@$(INSTALL) $<
 	@touch $(VENV)/.run $(VENV)/.test $@
 
-# The package itself, from where it lies. Its backend and its needs are installed by then, by hash.
-$(VENV)/.package: pyproject.toml $(VENV)/.created | $(VENV)/.run
+# The package itself, from where it lies. Its backend comes from the lock that stands before this stamp
+# wherever it is asked for, so nothing is fetched here.
+$(VENV)/.package: pyproject.toml $(VENV)/.created
 	@$(BIN)/python -m pip install --quiet --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,0 +1,56 @@
+"""How long each pure step holds a thread, for a page of a megabyte. Decoding may take 4 ms.
+
+The pages are the recorded ones beside the project, or those in the folder that is named:
+``python benchmarks/decode.py FOLDER``, of ``*.json.gz``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neows_async import browse
+from neows_async.decode import decode
+from neows_async.page import RawPage
+from neows_async.scrub import Scrubber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECORDED = Path(__file__).parents[2] / "shared" / "data" / "neows-2026-03-01"
+ROUNDS = 20
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDED
+    bodies = [gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("*.json.gz"))]
+    if not bodies:
+        sys.exit(f"No *.json.gz in {folder}: name a folder of Browse pages.")
+    scrub = Scrubber("k" * 40)
+    numbers = [browse.split(body)[0].number for body in bodies]
+    pages = [RawPage(number, body) for number, body in zip(numbers, bodies, strict=True)]
+    steps: dict[str, Callable[[], object]] = {
+        "scrub": lambda: [scrub(body) for body in bodies],
+        "check": lambda: [browse.check(body, number) for number, body in zip(numbers, bodies, strict=True)],
+        "decode": lambda: [decode(page) for page in pages],
+    }
+    mb = sum(map(len, bodies)) / 1e6
+    print(f"{len(bodies)} pages, {mb:.2f} MB; {ROUNDS} rounds, ms a MB")
+    print(f"{'step':10}{'best':>8}{'median':>8}{'worst':>8}")
+    for name, step in steps.items():
+        times_ms = [_time_ms(step) / mb for _ in range(ROUNDS)]
+        print(f"{name:10}{min(times_ms):8.2f}{statistics.median(times_ms):8.2f}{max(times_ms):8.2f}")
+
+
+def _time_ms(step: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    step()
+    return (time.perf_counter() - began_s) * 1000
+
+
+if __name__ == "__main__":
+    main()
