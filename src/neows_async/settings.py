@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-NASA_URL: Final = "https://api.nasa.gov/neo/rest/v1"
+NASA_URL: Final = "https://api.nasa.gov"
 SNAPSHOT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ORBITING_BODIES: Final = (
     "Merc",
@@ -67,7 +67,7 @@ class Settings(BaseModel):
     # Identity
     limit: _Positive | None = Field(200, description="The first N positions of Browse; None is the whole catalogue.")
     page_size: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Objects a page to ask for.")
-    base_url: str = Field(NASA_URL, description="Where NeoWs is; without the final /neo/browse.")
+    base_url: str = Field(NASA_URL, description="Where NeoWs is.")
 
     # Derivation
     partition_by: tuple[str, ...] = Field((), description="DATASET:COLUMN to lay out by, beneath the snapshot.")

@@ -256,6 +256,37 @@ async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
     return receipt
 
 
+@dataclass(frozen=True, slots=True)
+class RawOf:
+    """Where the raw pages of a snapshot lie.
+
+    :param named: the snapshot asked for, by its id
+    :param snapshot: whose raw zone they are in: that one, or the one it was rebuilt from
+    :param limit: what that snapshot was limited to
+    """
+
+    named: str
+    snapshot: str
+    synthetic: bool
+    limit: int | None
+
+
+async def find_raw(lake: Lake, snapshot: str) -> RawOf:
+    """The raw pages behind ``snapshot``, committed or not; ``latest`` is the latest one's.
+
+    :raises NotFoundError: there is no such snapshot, or it kept no raw pages
+    """
+    receipt = await _receipt_or_none(lake, snapshot)
+    if receipt is not None:
+        if receipt.raw.snapshot is None:
+            raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
+        return RawOf(receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit"))
+    unfinished = await _unfinished_or_none(lake, snapshot)
+    if unfinished is None:
+        raise NotFoundError(f"{lake.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
+    return RawOf(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
+
+
 async def _receipt_or_none(lake: Lake, snapshot: str) -> Receipt | None:
     return await _read(lake, layout.receipt_key(snapshot), Receipt)
 

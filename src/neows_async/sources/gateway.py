@@ -21,6 +21,7 @@ from neows_async.errors import (
 from neows_async.page import RateLimit, RawPage
 from neows_async.scrub import Scrubber
 
+_API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
 _EXCERPT_CHARS: Final = 120
 _REDIRECT, _CLIENT, _SERVER, _BEYOND = 300, 400, 500, 600
@@ -39,14 +40,15 @@ def check_base_url(base_url: str) -> httpx.URL:
         raise SettingsError("--base-url must not hold a user, a query or a fragment; the key is NASA_API_KEY")
     if url.scheme not in ("http", "https") or not url.host:
         raise SettingsError(f"--base-url {base_url!r} must start with https:// and name a host")
-    if url.scheme == "http" and not _is_loopback(url.host):
+    if url.scheme == "http" and not is_loopback(url.host):
         raise SettingsError(
             f"--base-url {base_url!r} would send the key unencrypted; http:// is for loopback alone, use https://"
         )
     return url
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine, by its address or as ``localhost``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -72,7 +74,7 @@ class GatewaySource:
     The key travels in the ``X-Api-Key`` header and nowhere else: a URL would carry it into logs.
 
     :param client: yours; it is not closed here, and its redirects stay off
-    :param base_url: without the final ``/neo/browse``
+    :param base_url: e.g. ``https://api.nasa.gov``, with or without the ``/neo/rest/v1`` that follows
     :param timeout_s: for one request, all in
     :param max_body_bytes: a larger body, sent or decoded, ends the attempt
     :raises SettingsError: ``base_url`` is not a URL that a key may be sent to
@@ -91,7 +93,8 @@ class GatewaySource:
     ) -> None:
         url = check_base_url(base_url)
         self._client = client
-        self._url = url.copy_with(path=url.path.rstrip("/") + "/neo/browse")
+        path = url.path.rstrip("/").removesuffix("/neo/browse").removesuffix(_API)
+        self._url = url.copy_with(path=f"{path}{_API}/neo/browse")
         self._headers = {
             "X-Api-Key": api_key,
             "Accept": "application/json",
@@ -102,7 +105,7 @@ class GatewaySource:
         self._max_body_bytes = max_body_bytes
         self._scrub = Scrubber(api_key)
         self.synthetic = synthetic
-        self.origin = origin or str(url).rstrip("/")
+        self.origin = origin or str(url.copy_with(path=path)).rstrip("/")
 
     async def fetch(self, number: int, size: int) -> RawPage:
         """One attempt at page ``number``.

@@ -8,32 +8,49 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from neows_async.errors import SettingsError
+from neows_async.storage.faults import CountingStorage
 from neows_async.storage.local import LocalStorage
 
 if TYPE_CHECKING:
     from neows_async.protocols import Storage
 
-__all__ = ["LocalStorage", "open_storage"]
+__all__ = ["CountingStorage", "LocalStorage", "open_storage"]
 
-_URI: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.*", re.DOTALL)
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OBJECT_STORES: Final = ("s3", "gs", "az")
+_KNOWN: Final = "a folder such as data/, file:///…, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 
 
 def open_storage(uri: str, *, durable: bool = True) -> Storage:
-    """The storage that ``uri`` names: a path such as ``data/``, or ``file:///srv/lake``.
+    """The storage that ``uri`` names.
 
-    :param durable: False skips a local lake's syncs, which are its cost
-    :raises SettingsError: the URI is not understood
-    :raises StorageError: the root cannot be what it should be
+    A path such as ``data/`` or ``file:///srv/lake``;
+    ``s3://bucket/prefix?region=…&endpoint_override=…``; ``gs://bucket/prefix``;
+    ``az://container/prefix``. For an object store **the environment is read** (credentials,
+    profile, region, endpoint), see :func:`neows_async.storage.object_uris.open_object_storage`;
+    nothing is sent yet.
+
+    :param durable: False skips a local lake's syncs, to measure what they cost
+    :raises SettingsError: the URI is not understood, or its extra is not installed
+    :raises StorageError: a local root cannot be a folder
     """
-    match = _URI.fullmatch(uri)
+    match = _SCHEME.match(uri)
     if match is None:
-        if not uri:
-            raise SettingsError("the root is empty; give a folder such as data/, or a URI such as s3://bucket/prefix")
+        if not uri or uri.partition(":")[0].lower() in ("file", *_OBJECT_STORES):
+            raise SettingsError(f"the root {uri!r} is not understood; give {_KNOWN}")
         return LocalStorage(Path(uri), durable=durable)
     scheme = match[1].lower()
     if scheme == "file":
         return LocalStorage(_file_path(uri), durable=durable)
-    raise SettingsError(f"{scheme}:// is no storage that is known; give a folder, file:///… or s3://bucket/prefix")
+    if scheme not in _OBJECT_STORES:
+        raise SettingsError(f"{scheme}:// is no storage that is known; give {_KNOWN}")
+    try:
+        from neows_async.storage.object_uris import open_object_storage  # noqa: PLC0415 - an extra brings its client
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != "obstore":
+            raise
+        raise SettingsError(f"{scheme}:// needs a package that is not installed; install neows-async[s3]") from exc
+    return open_object_storage(uri)
 
 
 def _file_path(uri: str) -> Path:

@@ -1,0 +1,291 @@
+"""The commands. Each is thin: gather settings, call the library, show, exit with a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from neows_async.cli import exits
+from neows_async.cli.durations import Duration
+from neows_async.errors import NeowsError
+
+PROGRAM: Final = "neows-async"
+_F = TypeVar("_F", bound=Callable[..., object])
+_CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exits.MEANINGS.items())
+
+
+class _Command(click.Command):
+    """A command whose epilog keeps its lines."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+
+
+def _option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
+    """An option that can also come from the environment and the file; its help names the variable."""
+    name = max(declarations, key=len).removeprefix("--").replace("-", "_")
+    return click.option(*declarations, envvar=f"NEOWS_{name.upper()}", show_envvar=True, **attributes)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Run 'neows-async COMMAND --help' for a command's options and examples.",
+)
+@click.version_option(version(PROGRAM), prog_name=PROGRAM)
+def neows_async() -> None:
+    """Move NASA's near-Earth-object catalogue into a Parquet data lake, exactly and politely."""
+
+
+@neows_async.command(
+    cls=_Command,
+    epilog=f"""Examples:
+  neows-async run                                        the first 200, from the built-in sandbox
+  NASA_API_KEY=DEMO_KEY neows-async run                  the first 200, from NASA
+  neows-async run --all --root s3://bucket/neows         the whole catalogue, with your key in .env
+  neows-async run --partition-by close_approaches:orbiting_body
+  neows-async run --source archive --from-snapshot latest --within-au 0.05
+                                                         again from the kept pages, without a request
+
+The key is NASA_API_KEY (environment, .env or nasa_api_key in the file), never an argument.
+Arguments come before the environment, that before .env, that before the file.
+
+Exit codes:
+{_CODES}""",
+)
+@_option("--limit", type=int, metavar="N", default=200, show_default=True, help="The first N objects of the catalogue.")
+@_option("--all", "all_", is_flag=True, help="The whole catalogue.")
+@_option(
+    "--root", metavar="URI", help="The lake: a folder, or s3://bucket/prefix.  [default: data/, sandbox: data/sandbox/]"
+)
+@_option(
+    "--source",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="auto, nasa, archive, sandbox, or module:attribute. auto is NASA with a key, the sandbox for a bare run without.",
+)
+@_option("--from-snapshot", metavar="ID", help="Whose raw pages --source archive reads; 'latest' is one.")
+@_option("--base-url", metavar="URL", default="https://api.nasa.gov", show_default=True, help="Where NeoWs is.")
+@_option("--page-size", type=int, metavar="N", default=20, show_default=True, help="Objects a page to ask for.")
+@_option(
+    "--concurrency", type=int, metavar="N", default=4, show_default=True, help="Requests under way at once, at most."
+)
+@_option("--max-rate", type=float, metavar="R", help="Requests a second, at most.  [default: no limit]")
+@_option(
+    "--retry-budget",
+    type=Duration(),
+    metavar="TIME",
+    default="30s",
+    show_default=True,
+    help="How long one page is tried in a row.",
+)
+@_option(
+    "--max-missing-pages",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Commit with so many pages missing, recorded as holes.",
+)
+@_option(
+    "--snapshot", metavar="ID", help="The snapshot's id, e.g. a scheduler's logical date.  [default: the UTC start]"
+)
+@_option("--fresh", is_flag=True, help="Begin a new snapshot, even if an unfinished one could be resumed.")
+@_option(
+    "--resume-within",
+    type=Duration(),
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="Older unfinished snapshots are named, not resumed.",
+)
+@_option(
+    "--partition-by",
+    multiple=True,
+    metavar="DATASET:COLUMN",
+    help="Lay a dataset out by a column; can be given once a dataset.",
+)
+@_option(
+    "--within-au",
+    type=float,
+    metavar="X",
+    default=0.2,
+    show_default=True,
+    help="Count close approaches strictly closer than X au.",
+)
+@_option(
+    "--orbiting-body",
+    metavar="NAME",
+    help="Closest approach and aggregates over this body alone, e.g. Earth.  [default: any]",
+)
+@_option(
+    "--max-rejects",
+    type=int,
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="More unreadable objects than this end the run.",
+)
+@_option("--no-archive", is_flag=True, help="Keep no raw pages; the run can then not be resumed or rebuilt.")
+@_option(
+    "--sink",
+    multiple=True,
+    metavar="NAME",
+    default=("parquet",),
+    show_default=True,
+    help="Where objects go: parquet, or module:attribute; can be given several times.",
+)
+@_option(
+    "--aggregator",
+    multiple=True,
+    metavar="NAME",
+    default=("close_approaches_within", "close_approaches_by_year"),
+    show_default=True,
+    help="What is counted; one of your own is module:attribute.",
+)
+@_option(
+    "--aggregate-writer",
+    metavar="NAME",
+    default="json",
+    show_default=True,
+    help="How aggregates are written: json, csv, or module:attribute.",
+)
+@_option(
+    "--sandbox-neos",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=41_282,
+    show_default=True,
+    help="How many objects the embedded sandbox has.",
+)
+@_option("--sandbox-seed", type=int, metavar="N", default=1, show_default=True, help="What they are made from.")
+@_option("--quiet", is_flag=True, help="Print nothing but errors.")
+@_option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: events as lines on stderr, the receipt on stdout.",
+)
+@_option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    callback=lambda ctx, _, path: _take_defaults(ctx, path),
+    expose_value=False,
+    help="Settings from a TOML file, named as the options: max_rate = 2.",
+)
+@click.pass_context
+def run(ctx: click.Context, /, **options: Any) -> None:
+    """Fetch objects, save them as Parquet, count their close approaches.
+
+    The same command finishes what died: pages that are in are never asked for again.
+    """
+    from neows_async.cli.running import run_command  # noqa: PLC0415 - heavy, and --help does without
+
+    ctx.exit(run_command(ctx, options))
+
+
+@neows_async.command(
+    cls=_Command,
+    epilog="""Examples:
+  neows-async path                       the folder of the latest snapshot's neos
+  neows-async path close_approaches --root s3://bucket/neows
+  duckdb -c "SELECT count(*) FROM read_parquet('$(neows-async path)/**/*.parquet')\"""",
+)
+@click.argument("dataset", default="neos")
+@_option("--root", metavar="URI", default="data/", show_default=True, help="The lake: a folder, or s3://bucket/prefix.")
+@_option("--snapshot", metavar="ID", default="latest", show_default=True, help="Which snapshot.")
+def path(dataset: str, root: str, snapshot: str) -> None:
+    """Print where a snapshot of a DATASET lies: neos, close_approaches, aggregates or quarantine."""
+    from neows_async.cli.running import path_command  # noqa: PLC0415 - heavy, and --help does without
+
+    click.echo(path_command(dataset, root, snapshot))
+
+
+@neows_async.command(
+    cls=_Command,
+    epilog="""Examples:
+  neows-async sandbox --port 8080
+  NASA_API_KEY=anything neows-async run --base-url http://127.0.0.1:8080 --root /tmp/lake""",
+)
+@_option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    metavar="N",
+    default=8080,
+    show_default=True,
+    help="Where to listen, on 127.0.0.1; 0 chooses a free one.",
+)
+@_option(
+    "--neos",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=41_282,
+    show_default=True,
+    help="How many synthetic objects the catalogue has.",
+)
+@_option("--seed", type=int, metavar="N", default=1, show_default=True, help="What they are made from.")
+@_option(
+    "--pages",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Serve the recorded pages of a folder instead: page_NNNNN.json, .json.gz or .json.zst.",
+)
+@_option(
+    "--scenario", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Bad days to imitate, as TOML."
+)
+def sandbox(**options: Any) -> None:
+    """Serve an imitation of NeoWs and its gateway on loopback, to try things without NASA."""
+    from neows_async.cli.serving import serve_command  # noqa: PLC0415 - heavy, and --help does without
+
+    serve_command(**options)
+
+
+def _take_defaults(ctx: click.Context, config: Path | None) -> None:
+    """Put ``.env`` and the file behind arguments and environment, before click looks for them."""
+    from neows_async.cli.configuration import defaults_of  # noqa: PLC0415 - --help does without
+
+    if ctx.resilient_parsing:
+        return
+    ctx.default_map, ctx.meta["variables"] = defaults_of(ctx.command, config)
+    ctx.meta["config"] = config
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Errors are one line on stderr."""
+    try:
+        code = neows_async.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        return exits.USAGE
+    except click.ClickException as exc:
+        command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else PROGRAM
+        return _fail(f"{exc.format_message()} See '{command} --help'.", exits.USAGE)
+    except NeowsError as exc:
+        return _fail(str(exc), exits.code_of(exc))
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", exits.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left; what was to be saved is saved.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.DONE
+    except Exception as exc:
+        if os.environ.get("NEOWS_TRACEBACK"):
+            raise
+        said = f"{type(exc).__name__}: {exc}"
+        return _fail(f"a fault of the program: {said}. NEOWS_TRACEBACK=1 shows where", exits.FAULT)
+    return code if isinstance(code, int) else exits.DONE
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"{PROGRAM}: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,246 @@
+"""Parts by name: the only place where a string becomes a source, a sink or an aggregator.
+
+A name is one of ours, or ``module:attribute``, or an entry point of one of the groups
+``neows_async.sources``, ``neows_async.sinks``, ``neows_async.aggregators`` and
+``neows_async.aggregate_writers``. What it names is called with the run's
+:class:`~neows_async.settings.Settings` and returns the part (for a sink, it may return a list of sinks).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from neows_async.errors import SettingsError
+
+if TYPE_CHECKING:
+    from neows_async.pipeline import Parts
+    from neows_async.protocols import Aggregator, Sink, Source, Storage
+    from neows_async.settings import Settings
+    from neows_async.snapshot import RawOf
+
+_PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+SANDBOX_URL: Final = "https://sandbox.invalid"
+SANDBOX_KEY: Final = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which parts a command names.
+
+    :param source: ``nasa``, ``archive``, ``sandbox`` or a name of somebody else's
+    :param raw: what ``archive`` reads
+    """
+
+    source: str
+    raw: RawOf | None
+    sinks: tuple[str, ...]
+    aggregators: tuple[str, ...]
+    aggregate_writer: str
+    sandbox_neos: int
+    sandbox_seed: int
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]:
+    """The parts, open until the block ends.
+
+    :raises SettingsError: a name means nothing
+    :raises StorageError: the root cannot be used
+    """
+    from neows_async.pipeline import Parts  # noqa: PLC0415 - heavy: it brings Arrow
+    from neows_async.storage import open_storage  # noqa: PLC0415 - as above
+
+    sinks = _sinks(settings, chosen.sinks)
+    aggregators = _aggregators(settings, chosen.aggregators)
+    storage = open_storage(settings.root)
+    async with AsyncExitStack() as stack:
+        yield Parts(
+            storage=storage,
+            source=await _source(settings, chosen, storage, stack),
+            source_name=chosen.source,
+            sinks=sinks,
+            aggregators=aggregators,
+            aggregate_writer=_named("aggregate-writer", chosen.aggregate_writer, _AGGREGATE_WRITERS)(settings),
+            parent=chosen.raw.named if chosen.raw else None,
+        )
+
+
+async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: AsyncExitStack) -> Source:
+    if chosen.source == "archive":
+        return _archive(settings, chosen, storage)
+    if chosen.source not in ("nasa", "sandbox"):
+        source: Source = _named("source", chosen.source, {})(settings)
+        return source
+    from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx
+
+    if chosen.source == "nasa":
+        from neows_async.cli.configuration import proxy_for  # noqa: PLC0415 - with httpx alone
+
+        url = gateway.check_base_url(settings.base_url)
+        client = gateway.open_client(
+            connections=settings.concurrency,
+            connect_timeout_s=settings.connect_timeout_s,
+            timeout_s=settings.request_timeout_s,
+            proxy=None if gateway.is_loopback(url.host) else proxy_for(url.host),
+        )
+        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        await stack.enter_async_context(client)
+        return gateway.GatewaySource(
+            client,
+            base_url=settings.base_url,
+            api_key=key,
+            timeout_s=settings.request_timeout_s,
+            max_body_bytes=settings.max_body_bytes,
+        )
+    import httpx  # noqa: PLC0415 - as above
+
+    from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - for those who use it
+    from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
+    from neows_async.sandbox.transport import AsgiTransport  # noqa: PLC0415 - as above
+
+    app = SandboxApp(SyntheticCatalogue(neos=chosen.sandbox_neos, seed=chosen.sandbox_seed))
+    client = httpx.AsyncClient(transport=AsgiTransport(app), timeout=settings.request_timeout_s, trust_env=False)
+    await stack.enter_async_context(client)
+    return gateway.GatewaySource(
+        client,
+        base_url=SANDBOX_URL,
+        api_key=SANDBOX_KEY,
+        timeout_s=settings.request_timeout_s,
+        max_body_bytes=settings.max_body_bytes,
+        synthetic=True,
+        origin=f"sandbox, {chosen.sandbox_neos} objects of seed {chosen.sandbox_seed}",
+    )
+
+
+def _archive(settings: Settings, chosen: Chosen, storage: Storage) -> Source:
+    from neows_async.lake import Lake  # noqa: PLC0415 - as in open_parts
+    from neows_async.raw import RawZone  # noqa: PLC0415 - as above
+    from neows_async.sources.archive import ArchiveSource  # noqa: PLC0415 - as above
+
+    if chosen.raw is None:
+        raise SettingsError("--source archive needs --from-snapshot ID: whose raw pages to read")
+    lake = Lake(storage, timeout_s=settings.storage_timeout_s)
+    zone = RawZone(lake, chosen.raw.snapshot, max_body_bytes=settings.max_body_bytes)
+    return ArchiveSource(zone, snapshot=chosen.raw.snapshot, synthetic=chosen.raw.synthetic)
+
+
+# -- sinks and aggregators ----------------------------------------------------------------------
+
+
+def _parquet(settings: Settings) -> list[Sink]:
+    from neows_async.schema import DATASETS  # noqa: PLC0415 - it brings Arrow
+    from neows_async.sinks.parquet import ParquetSink, check_partition  # noqa: PLC0415 - as above
+
+    for dataset, column in settings.partitions.items():
+        check_partition(dataset, column)
+    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
+
+
+def _within(settings: Settings) -> Aggregator:
+    from neows_async.aggregates.within import CloseApproachesWithin  # noqa: PLC0415 - it brings Arrow
+
+    return CloseApproachesWithin(settings.within_au, settings.orbiting_body)
+
+
+def _by_year(settings: Settings) -> Aggregator:
+    from neows_async.aggregates.by_year import CloseApproachesByYear  # noqa: PLC0415 - it brings Arrow
+
+    return CloseApproachesByYear(settings.orbiting_body)
+
+
+def _json_files(_: Settings) -> Any:
+    from neows_async.aggregates.json_files import JsonAggregates  # noqa: PLC0415 - only when chosen
+
+    return JsonAggregates()
+
+
+def _csv_files(_: Settings) -> Any:
+    from neows_async.aggregates.csv_files import CsvAggregates  # noqa: PLC0415 - only when chosen
+
+    return CsvAggregates()
+
+
+Factory = Callable[..., Any]
+_SINKS: Final[dict[str, Factory]] = {"parquet": _parquet}
+_AGGREGATORS: Final[dict[str, Factory]] = {"close_approaches_within": _within, "close_approaches_by_year": _by_year}
+_AGGREGATE_WRITERS: Final[dict[str, Factory]] = {"json": _json_files, "csv": _csv_files}
+DEFAULT_SINKS: Final = tuple(_SINKS)
+DEFAULT_AGGREGATORS: Final = tuple(_AGGREGATORS)
+
+
+def _sinks(settings: Settings, names: Sequence[str]) -> list[Sink]:
+    sinks: list[Sink] = []
+    for name in names:
+        made = _named("sink", name, _SINKS)(settings)
+        sinks += made if isinstance(made, list) else [made]
+    _require_names("sink", [sink.name for sink in sinks])
+    return sinks
+
+
+def _aggregators(settings: Settings, names: Sequence[str]) -> list[Aggregator]:
+    aggregators = [_named("aggregator", name, _AGGREGATORS)(settings) for name in names]
+    _require_names("aggregator", [aggregator.name for aggregator in aggregators])
+    return aggregators
+
+
+def _require_names(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not _PART_NAME.fullmatch(name):
+            raise SettingsError(f"--{kind}: {name!r} is no usable name; it has letters, digits, '.', '_', ':', '-'")
+        if names.count(name) > 1:
+            raise SettingsError(f"--{kind}: two of them are called {name!r}; give each once")
+
+
+def _named(kind: str, name: str, ours: Mapping[str, Factory]) -> Factory:
+    if name in ours:
+        return ours[name]
+    if ":" in name:
+        return _imported(kind, name)
+    group = f"neows_async.{kind.replace('-', '_')}s"
+    for point in entry_points(group=group, name=name):
+        return _loaded(kind, name, point.load)
+    known = sorted({*ours, *entry_points(group=group).names})
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known) or 'none'}"
+    raise SettingsError(f"--{kind}: there is no {name!r}; {hint} One of your own is named module:attribute")
+
+
+def _imported(kind: str, name: str) -> Factory:
+    module, _, attribute = name.partition(":")
+
+    def load() -> Factory:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        return found  # type: ignore[no-any-return]  # whatever it is, it is called
+
+    # As `python -m` does: a part may lie beside the data it is for.
+    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109 - sys.path holds strings
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
+    return _loaded(kind, name, load)
+
+
+def _loaded(kind: str, name: str, load: Callable[[], Factory]) -> Factory:
+    try:
+        factory = load()
+    except Exception as exc:
+        raise SettingsError(f"--{kind} {name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    if not callable(factory):
+        raise SettingsError(f"--{kind} {name} is no class or function; it must take the settings and return the {kind}")
+
+    def build(settings: Settings) -> Any:
+        try:
+            return factory(settings)
+        except Exception as exc:
+            raise SettingsError(f"--{kind} {name} cannot be made: {type(exc).__name__}: {exc}") from exc
+
+    return build

@@ -1,0 +1,212 @@
+"""``run``: from options to settings and parts, and from a receipt or an exception to what people see."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import click
+from click.core import ParameterSource
+
+from neows_async.cli import exits
+from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
+from neows_async.cli.parts import Chosen, open_parts
+from neows_async.cli.screen import listening
+from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError
+from neows_async.lake import Lake, dataset_folder
+from neows_async.pipeline import ingest
+from neows_async.scrub import Scrubber
+from neows_async.settings import Settings
+from neows_async.snapshot import RawOf, find_raw, read_receipt
+from neows_async.storage import open_storage
+
+if TYPE_CHECKING:
+    from neows_async.receipt import Receipt
+
+_GRACE_S: Final = 1.5
+_SANDBOX_ROOT: Final = "data/sandbox/"
+_NOT_BARE: Final = ("root", "base_url", "snapshot")
+_DATASETS: Final = ("neos", "close_approaches", "aggregates", "quarantine")
+# The later one in this list gives way to the earlier.
+_RANK: Final = [
+    ParameterSource.COMMANDLINE,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.DEFAULT,
+]
+
+
+def run_command(ctx: click.Context, options: dict[str, Any]) -> int:
+    """The ``run`` command; returns the exit code."""
+    given = {name for name in options if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    key = api_key(ctx.meta["variables"])
+    source = _choose_source(options, given, key, has_config=ctx.meta["config"] is not None)
+    settings = settings_of(_values(ctx, options, given, key, source))
+    raw = anyio.run(_find_raw, settings, options["from_snapshot"]) if source == "archive" else None
+    if raw is not None:
+        settings = _as_the_archive(settings, raw, given)
+    if options["from_snapshot"] is not None and raw is None:
+        raise SettingsError("--from-snapshot goes with --source archive")
+    chosen = Chosen(
+        source=source,
+        raw=raw,
+        sinks=options["sink"],
+        aggregators=options["aggregator"],
+        aggregate_writer=options["aggregate_writer"],
+        sandbox_neos=options["sandbox_neos"],
+        sandbox_seed=options["sandbox_seed"],
+    )
+    if source == "sandbox" and options["source"] == "auto" and not options["quiet"]:
+        click.echo(
+            f"No {KEY_VARIABLE} is set: using the built-in sandbox. Its objects are SYNTHETIC, and go to "
+            f"{settings.root}. For NASA's, set {KEY_VARIABLE}=DEMO_KEY (enough for 200) or a key of your own.",
+            err=True,
+        )
+    if not settings.archive and not options["quiet"]:
+        click.echo("--no-archive: if this run dies, it cannot be resumed; it begins anew", err=True)
+    return _run(settings, chosen, quiet=options["quiet"], log_format=options["log_format"])
+
+
+def _choose_source(options: Mapping[str, Any], given: set[str], key: str | None, *, has_config: bool) -> str:
+    source: str = options["source"]
+    if source == "auto" and options["from_snapshot"] is not None:
+        return "archive"
+    if source not in ("auto", "nasa"):
+        return source
+    if key is not None:
+        return "nasa"
+    why = [flag(name) for name in _NOT_BARE if name in given] + (["--config"] if has_config else [])
+    if source == "auto" and not why:
+        return "sandbox"
+    reason = "--source nasa" if source == "nasa" else f"a run with {why[0]}"
+    raise KeyRefusedError(
+        f"{reason} needs a key: set {KEY_VARIABLE}, e.g. {KEY_VARIABLE}=DEMO_KEY (enough for 200), or use "
+        "--source sandbox for synthetic objects"
+    )
+
+
+def _values(
+    ctx: click.Context, options: Mapping[str, Any], given: set[str], key: str | None, source: str
+) -> dict[str, Any]:
+    """By setting: what was given."""
+    values = {
+        SETTING_OF.get(name, name): options[name]
+        for name in given
+        if SETTING_OF.get(name, name) in Settings.model_fields
+    }
+    if "no_archive" in given:
+        values["archive"] = not options["no_archive"]
+    if options["all_"]:
+        ranks = [_RANK.index(found) for name in ("all_", "limit") if (found := ctx.get_parameter_source(name))]
+        if ranks[0] == ranks[1]:
+            raise SettingsError("--all and --limit contradict each other; give one of them")
+        if ranks[0] < ranks[1]:
+            values["limit"] = None
+    if source == "sandbox":
+        values.setdefault("root", _SANDBOX_ROOT)
+    elif key is not None:
+        values["api_key"] = key
+    return values
+
+
+async def _find_raw(settings: Settings, snapshot: str | None) -> RawOf:
+    if snapshot is None:
+        raise SettingsError("--source archive needs --from-snapshot ID: whose raw pages to read")
+    try:
+        return await find_raw(Lake(open_storage(settings.root), timeout_s=settings.storage_timeout_s), snapshot)
+    except NotFoundError as exc:
+        raise SettingsError(f"--from-snapshot: {exc}") from exc
+
+
+def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings:
+    """A rebuild covers what its archive was meant to hold, and says what it does not hold."""
+    update: dict[str, Any] = {}
+    if not {"limit", "all_"} & given:
+        update["limit"] = raw.limit
+    if "max_missing_pages" not in given:
+        update["max_missing_pages"] = None
+    return settings.model_copy(update=update)
+
+
+def _run(settings: Settings, chosen: Chosen, *, quiet: bool, log_format: str) -> int:
+    scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
+    outcome = anyio.run(_main, settings, chosen, quiet, log_format)
+    if isinstance(outcome, NeowsError):
+        message = " ".join(scrubber.text(str(outcome)).split())
+        code = exits.code_of(outcome)
+    elif isinstance(outcome, int):
+        message, code = f"{signal.Signals(outcome).name}: stopped; run the same command again to go on", 128 + outcome
+    else:
+        _show(settings, outcome, quiet=quiet, log_format=log_format)
+        return exits.DONE
+    if log_format == "json":
+        click.echo(json.dumps({"event": "error", "exit_code": code, "message": message}), err=True)
+    else:
+        click.echo(f"neows-async: {message}", err=True)
+    return code
+
+
+async def _main(settings: Settings, chosen: Chosen, quiet: bool, log_format: str) -> Receipt | NeowsError | int:  # noqa: FBT001 - anyio.run passes by position
+    """The receipt, or what went wrong, or the signal that ended it."""
+    outcome: Receipt | NeowsError | int | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def until_signalled() -> None:
+            nonlocal outcome
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for number in signals:
+                    outcome = int(number)
+                    # A storage call that hangs must not hold the process: whatever is not done by
+                    # then is found unfinished by the next run, as after any other death.
+                    _exit_soon(128 + number)
+                    tasks.cancel_scope.cancel()
+                    return
+
+        tasks.start_soon(until_signalled)
+        try:
+            with listening(quiet=quiet, log_format=log_format) as listener:
+                async with open_parts(settings, chosen) as parts:
+                    outcome = await ingest(settings, parts, listener)
+        except NeowsError as exc:
+            outcome = exc
+        tasks.cancel_scope.cancel()
+    if outcome is None:
+        raise RuntimeError("cancelled without a signal")
+    return outcome
+
+
+def _exit_soon(code: int) -> None:
+    timer = threading.Timer(_GRACE_S, os._exit, args=(code,))
+    timer.daemon = True
+    timer.start()
+
+
+def _show(settings: Settings, receipt: Receipt, *, quiet: bool, log_format: str) -> None:
+    if log_format == "json":
+        click.echo(receipt.model_dump_json())
+    elif not quiet:
+        from neows_async.cli.summary import show  # noqa: PLC0415 - rich is for those who look
+
+        storage = open_storage(settings.root)
+        show(receipt, root=settings.root, limit=settings.limit, open_input=storage.open_input)
+    sys.stdout.flush()
+
+
+def path_command(dataset: str, root: str, snapshot: str) -> str:
+    """Where ``dataset`` of ``snapshot`` lies.
+
+    :raises SettingsError: there is no such dataset or snapshot
+    """
+    if dataset not in _DATASETS:
+        raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(_DATASETS)}")
+    try:
+        receipt = anyio.run(read_receipt, Lake(open_storage(root)), snapshot)
+    except NotFoundError as exc:
+        raise SettingsError(f"{exc}; 'neows-async run' makes one") from exc
+    return f"{root.partition('?')[0].rstrip('/')}/{dataset_folder(dataset, receipt.snapshot)}"

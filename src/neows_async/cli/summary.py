@@ -1,0 +1,217 @@
+"""The answers, when a run is done: for people who would rather look than read."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neows_async.receipt import Receipt
+
+_BAR_CELLS: Final = 40
+_CLOSEST: Final = 5
+_LUNAR_DISTANCE_KM: Final = 384_400
+_NAMED: Final = 8
+
+
+def show(receipt: Receipt, *, root: str, limit: int | None, open_input: Callable[[str], BinaryIO]) -> None:
+    """Print the summary of a committed snapshot.
+
+    :param limit: what was asked for
+    :param open_input: opens a file of the lake, for the closest passes
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    for line in _head(receipt, limit):
+        console.print(line)
+    _chart(console, receipt.aggregates.get("close_approaches_by_year", {}))
+    _closest(console, receipt, open_input)
+    for text in _tail(receipt, root):
+        console.print(text)
+
+
+def _head(receipt: Receipt, limit: int | None) -> Iterator[Text]:
+    records = receipt.records
+    yield Text()
+    yield Text.assemble(
+        (f"{records.written:,} near-Earth objects", "bold"),
+        f" with {receipt.close_approaches:,} close approaches, snapshot {receipt.snapshot}",
+    )
+    if receipt.source.synthetic:
+        yield Text(
+            "These objects are SYNTHETIC, made up by the built-in sandbox. For NASA's: NASA_API_KEY=… (DEMO_KEY is "
+            "enough for 200)",
+            style="bold yellow",
+        )
+    if limit is not None and limit > receipt.total_elements:
+        yield Text(f"{limit:,} were asked for; these are all there are in the catalogue")
+    elif receipt.complete is True:
+        yield Text("The whole catalogue, complete")
+    elif receipt.complete == "unknown":
+        yield Text("The catalogue changed while it was read; whether this is all of it is unknown")
+    within = receipt.aggregates.get("close_approaches_within")
+    if within:
+        body = within["orbiting_body"]
+        yield Text.assemble(
+            (f"{within['count']:,} times", "bold"),
+            f" closer than {within['threshold_au']:g} au{f' to {body}' if body else ''}",
+        )
+
+
+def _chart(console: Console, by_year: Mapping[str, Any]) -> None:
+    decades: Counter[int] = Counter()
+    for year, count in by_year.get("count_by_year", {}).items():
+        decades[int(year) // 10 * 10] += count
+    if not decades:
+        return
+    fine = _can_draw(console)
+    most = max(decades.values())
+    console.print()
+    years = len(by_year["count_by_year"])
+    console.print(Text(f"Close approaches a decade ({years} years present)", style="bold"))
+    for decade in range(min(decades), max(decades) + 10, 10):
+        count = decades[decade]
+        console.print(Text.assemble(f"{decade:04}s ", (_bar(count / most, fine=fine), "cyan"), f" {count:,}"))
+
+
+def _can_draw(console: Console) -> bool:
+    return "utf" in (console.encoding or "").lower()
+
+
+def _bar(share: float, *, fine: bool) -> str:
+    if not fine:
+        return "#" * round(share * _BAR_CELLS)
+    eighths = round(share * _BAR_CELLS * 8)
+    return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def _closest(console: Console, receipt: Receipt, open_input: Callable[[str], BinaryIO]) -> None:
+    rows = _closest_rows(receipt, open_input)
+    if not rows:
+        return
+    table = Table(title="Closest passes", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("NEO")
+    for column in ("date", "km", "lunar distances", "km/s"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        km, speed = row["closest_approach_miss_distance_km"], row["closest_approach_relative_velocity_km_s"]
+        table.add_row(
+            Text(_clean(row["name"])),
+            str(row["closest_approach_date"] or "unknown"),
+            f"{km:,.0f}",
+            f"{km / _LUNAR_DISTANCE_KM:,.2f}",
+            "unknown" if speed is None else f"{speed:.1f}",
+        )
+    console.print()
+    console.print(table)
+
+
+def _closest_rows(receipt: Receipt, open_input: Callable[[str], BinaryIO]) -> Sequence[Mapping[str, Any]]:
+    """The NEOs with the least miss distance, from the files as they were written."""
+    import pyarrow as pa  # noqa: PLC0415 - the run has loaded it, other commands need not
+    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+
+    columns = [
+        "name",
+        "closest_approach_date",
+        "closest_approach_miss_distance_km",
+        "closest_approach_relative_velocity_km_s",
+    ]
+    parts = []
+    for file in receipt.files:
+        if file.dataset == "neos" and file.path.endswith(".parquet"):
+            with open_input(file.path) as opened:
+                parquet = pq.ParquetFile(opened)
+                if set(columns) <= set(parquet.schema_arrow.names):
+                    table = parquet.read(columns=columns)
+                    parts.append(table.filter(table["closest_approach_miss_distance_km"].is_valid()))
+    if not parts:
+        return []
+    order = [("closest_approach_miss_distance_km", "ascending"), ("name", "ascending")]
+    rows: list[dict[str, Any]] = pa.concat_tables(parts).sort_by(order).slice(0, _CLOSEST).to_pylist()
+    return rows
+
+
+def _tail(receipt: Receipt, root: str) -> Iterator[Text]:
+    yield Text()
+    yield Text("Written", style="bold")
+    by_dataset: dict[str, tuple[int, int, int | None]] = {}
+    for file in receipt.files:
+        files, size, rows = by_dataset.get(file.dataset, (0, 0, 0))
+        total = None if rows is None or file.rows is None else rows + file.rows
+        by_dataset[file.dataset] = (files + 1, size + file.bytes, total)
+    for dataset, (files, size, rows) in sorted(by_dataset.items()):
+        told = "" if rows is None else f", {rows:,} rows"
+        plural = "" if files == 1 else "s"
+        yield Text(f"  {_folder(root, dataset, receipt)}  {files} file{plural}{told}, {_size(size)}")
+    yield from _troubles(receipt)
+    yield Text()
+    yield Text("Look at it", style="bold")
+    yield Text(f"  {duckdb_line(root, receipt)}")
+
+
+def _troubles(receipt: Receipt) -> Iterator[Text]:
+    records = receipt.records
+    if records.rejected:
+        reasons = "; ".join(f"{count} × {_clean(why)}" for why, count in receipt.rejected_because.items())
+        yield Text(
+            f"Rejected {records.rejected} unreadable objects, kept in quarantine/snapshot={receipt.snapshot}/: {reasons}",
+            style="yellow",
+        )
+    if records.duplicates:
+        yield Text(f"Dropped {records.duplicates} objects that had been read already; the first one counts")
+    if receipt.pages.missing:
+        pages = ", ".join(str(number) for number in receipt.pages.missing[:_NAMED])
+        more = "" if len(receipt.pages.missing) <= _NAMED else " …"
+        yield Text(f"Missing {len(receipt.pages.missing)} pages, as was allowed: {pages}{more}", style="yellow")
+    if receipt.unknown_fields:
+        names = ", ".join(_clean(name) for name in list(receipt.unknown_fields)[:_NAMED])
+        yield Text(f"Fields not known so far, kept in the raw pages: {names}", style="yellow")
+    nulls = {name: count for name, count in receipt.nulls.items() if name not in _OFTEN_NULL}
+    if nulls:
+        yield Text(
+            "Null, as the source gave no value: " + ", ".join(f"{count} × {name}" for name, count in nulls.items())
+        )
+
+
+# Most NEOs have no name of their own, and a tenth no approach: no news.
+_OFTEN_NULL: Final = {
+    "neos.name_limited",
+    "neos.closest_approach_date",
+    "neos.closest_approach_miss_distance_km",
+    "neos.closest_approach_relative_velocity_km_s",
+}
+
+
+def duckdb_line(root: str, receipt: Receipt) -> str:
+    """A shell command that shows the closest passes; it works where ``root`` means the same."""
+    glob = f"{_folder(root, 'neos', receipt)}**/*.parquet".replace("'", "''")
+    query = (
+        "SELECT name, closest_approach_date, closest_approach_miss_distance_km AS km "
+        f"FROM read_parquet('{glob}', hive_partitioning=false) ORDER BY km LIMIT 5"
+    )
+    return f"duckdb -c {shlex.quote(query)}" if "'" in glob else f'duckdb -c "{query}"'
+
+
+def _folder(root: str, dataset: str, receipt: Receipt) -> str:
+    return f"{root.partition('?')[0].rstrip('/')}/{dataset}/snapshot={receipt.snapshot}/"
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:  # noqa: PLR2004 - a thousand of each is one of the next
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _clean(text: str) -> str:
+    """The source's text without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in text)
