@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests import blocking, virtual_time
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 RECORDED = ROOT.parent / "shared" / "data" / "neows-2026-03-01"
+
+# How long an example takes depends on what else the machine does. A check before landing must give
+# the same answer twice; at the desk every run looks at other examples.
+hypothesis.settings.register_profile("project", deadline=None, print_blob=True, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("project")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
