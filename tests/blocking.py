@@ -51,7 +51,8 @@ def watch(package: str) -> Iterator[list[str]]:
     """Collects the stacks of blocking calls made by coroutines of ``package``, in the order they came.
 
     The innermost coroutine on the stack is whose call it is, so a test may open files as it likes.
-    Work handed to a thread has no coroutine above it. Importing a module is forgiven.
+    Work handed to a thread has no coroutine above it. Importing a module is forgiven, and so is looking
+    up a time zone: both happen once a process, to whoever comes first.
     """
     global _hooked  # noqa: PLW0603 - an audit hook is there for good, so there is but one
     if not _hooked:
@@ -65,7 +66,7 @@ def watch(package: str) -> Iterator[list[str]]:
 
 
 def _hook(event: str, args: tuple[object, ...]) -> None:
-    if not _watches or event not in _BLOCKING:
+    if not _watches or event not in _BLOCKING or (event == "open" and "/zoneinfo/" in str(args[0])):
         return
     caller = sys._getframe(1)
     owner = _innermost_coroutine(caller)
