@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from neows_async.errors import TooManyRejectsError
-from neows_async.page import Page, Rejected
+
+if TYPE_CHECKING:
+    from neows_async.page import Page, Rejected
 
 
 @dataclass(slots=True)

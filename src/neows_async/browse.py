@@ -165,9 +165,7 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
     if size is not None and page.size != size:
         raise BadPageError(f"page {number} has size {page.size}, but the run was planned with {size}")
     if len(objects) != page.announced_objects:
-        raise BadPageError(
-            f"page {number} announces {page.announced_objects} objects, but holds {len(objects)}"
-        )
+        raise BadPageError(f"page {number} announces {page.announced_objects} objects, but holds {len(objects)}")
     return page
 
 

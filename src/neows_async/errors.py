@@ -28,7 +28,10 @@ Every text is one line that says what was wrong, where, and what to do. No text 
 
 from __future__ import annotations
 
-from neows_async.rate_limit import RateLimit
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neows_async.rate_limit import RateLimit
 
 
 class NeowsError(Exception):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from neows_async.page import RateLimit, Rejected
+if TYPE_CHECKING:
+    from neows_async.page import Rejected
+    from neows_async.rate_limit import RateLimit
 
 
 @dataclass(frozen=True, slots=True)

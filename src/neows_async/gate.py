@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 
 from neows_async.errors import AttemptError, RateLimitedError
-from neows_async.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from neows_async.rate_limit import RateLimit
 
 
 class Turn:
@@ -44,8 +48,8 @@ class Gate:
     async def turn(self) -> AsyncIterator[Turn]:
         """Wait for one's turn; first come, first served."""
         async with self._lock:
-            while (wait_s := self._next_s - anyio.current_time()) > 0:
-                await anyio.sleep(wait_s)
+            while anyio.current_time() < self._next_s:  # noqa: ASYNC110 - it may be put off while we wait
+                await anyio.sleep_until(self._next_s)
             self._next_s = anyio.current_time() + self._spacing_s
         yield Turn(self)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -13,10 +12,13 @@ from neows_async.errors import StorageError
 from neows_async.page import DatasetFile, ObjectInfo
 
 if TYPE_CHECKING:
-    from neows_async.protocols import OutputFile, Storage
+    from collections.abc import Callable
+
+    from neows_async.protocols import Lock, OutputFile, Storage
 
 _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
+_GRACE_S: Final = 0.5
 
 LATEST: Final = "_runs/latest.json"
 
@@ -100,6 +102,10 @@ class Lake:
 
         await self.call(prefix, remove)
 
+    async def lock(self, key: str, holder: str) -> LakeLock:
+        """See :meth:`Storage.lock <neows_async.protocols.Storage.lock>`."""
+        return LakeLock(self, key, await self.call(key, lambda: self.storage.lock(key, holder)))
+
     async def call(self, key: str, verb: Callable[[], _T]) -> _T:
         """Run ``verb`` in a thread; it must be idempotent, for it may be abandoned.
 
@@ -112,6 +118,27 @@ class Lake:
             raise StorageError(
                 f"{self.uri}: no answer within {self._timeout_s:g} s for {key}; run again when the storage answers"
             ) from exc
+
+
+class LakeLock:
+    """A :class:`~neows_async.protocols.Lock` for coroutines."""
+
+    def __init__(self, lake: Lake, key: str, lock: Lock) -> None:
+        self._lake = lake
+        self._key = key
+        self._lock = lock
+
+    async def check(self) -> None:
+        """That it is still ours.
+
+        :raises SnapshotHeldError: it was lost to somebody else
+        """
+        await self._lake.call(self._key, self._lock.check)
+
+    async def release(self) -> None:
+        """Let go, also when cancelled; a storage that hangs is left to find out by itself."""
+        with anyio.move_on_after(_GRACE_S, shield=True):
+            await to_thread.run_sync(self._lock.release, abandon_on_cancel=True)
 
 
 class LakeStage:

@@ -1,11 +1,11 @@
-"""The contract: what an object of the source must be, and the validated values it becomes.
+r"""The contract: what an object of the source must be, and the validated values it becomes.
 
 A field that is absent or null is null. A value that is present but unreadable is an error, which
 rejects the whole object: a bad approach too, since the closest one would then be a guess.
 Unknown fields are let through here; :mod:`neows_async.decode` counts them.
 
 Numbers have one grammar wherever they stand, as text or as a JSON number:
-``-?(\\d+\\.?\\d*|\\.\\d+)([eE][+-]?\\d+)?``, ASCII, at most 64 characters, finite as float64 and in
+``-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?``, ASCII, at most 64 characters, finite as float64 and in
 the column's range. Booleans are no numbers; nor is a bare ``NaN``.
 """
 

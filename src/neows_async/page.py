@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neows_async import browse
-from neows_async.rate_limit import RateLimit as RateLimit  # noqa: PLC0414 - part of a RawPage, so it is had from here too
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import pyarrow as pa
 
     from neows_async.model import Neo
+    from neows_async.rate_limit import RateLimit
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,7 +34,6 @@ from neows_async.errors import (
 )
 from neows_async.gate import Gate
 from neows_async.lake import Lake, LakeStage
-from neows_async.page import DatasetFile, Page, RawPage
 from neows_async.page_queue import PageQueue
 from neows_async.plan import Plan, plan
 from neows_async.raw import RawZone
@@ -46,7 +44,10 @@ from neows_async.sinks.quarantine import Quarantine
 from neows_async.snapshot import Snapshot, Wanted, open_snapshot
 
 if TYPE_CHECKING:
-    from neows_async.protocols import Aggregator, AggregateWriter, Sink, Source, Storage
+    from collections.abc import Iterator, Sequence
+
+    from neows_async.page import DatasetFile, Page, RawPage
+    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Storage
     from neows_async.settings import Settings
 
 PROGRAM: Final = "neows-async"
@@ -80,7 +81,7 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
     """
     lake = Lake(parts.storage, timeout_s=settings.storage_timeout_s)
     snapshot = await open_snapshot(lake, _wanted(settings, parts), listener)
-    with snapshot:
+    async with snapshot:
         if snapshot.committed is None:
             run = _Run(settings, parts, lake, snapshot, listener)
             try:
@@ -437,7 +438,5 @@ def _naming(part: str) -> Iterator[None]:
 
 def _the_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Of what several tasks raised, the one that tells most: one of ours before a stranger."""
-    leaves: list[BaseException] = []
-    for exc in group.exceptions:
-        leaves.append(_the_one(exc) if isinstance(exc, BaseExceptionGroup) else exc)
+    leaves = [_the_one(exc) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
     return next((exc for exc in leaves if isinstance(exc, NeowsError)), leaves[0])

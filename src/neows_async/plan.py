@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from neows_async.browse import PageInfo
 from neows_async.errors import EmptyCatalogueError
+
+if TYPE_CHECKING:
+    from neows_async.browse import PageInfo
 
 
 @dataclass(frozen=True, slots=True)

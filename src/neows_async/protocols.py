@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
-from neows_async.page import DatasetFile, Json, ObjectInfo, Page, RawPage
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from neows_async.page import DatasetFile, Json, ObjectInfo, Page, RawPage
 
 
 class Source(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -15,6 +14,8 @@ from neows_async.events import AttemptFailed, Listener, PageFetched
 from neows_async.page import RawPage
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from neows_async.gate import Gate
     from neows_async.protocols import Source
     from neows_async.scrub import Scrubber

@@ -15,12 +15,10 @@ A run that dies between two of these lines is finished by the next one.
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import os
 import socket
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,8 +29,10 @@ from neows_async.events import Listener, SnapshotPassedOver
 from neows_async.receipt import Receipt, Unfinished
 
 if TYPE_CHECKING:
-    from neows_async.lake import Lake
-    from neows_async.protocols import Lock
+    import datetime as dt
+    from types import TracebackType
+
+    from neows_async.lake import Lake, LakeLock
 
 _MAX_JSON_BYTES: Final = 64 << 20
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -63,7 +63,7 @@ class Snapshot:
     turned out to exist already.
     """
 
-    def __init__(self, lake: Lake, unfinished: Unfinished, lock: Lock, *, resumed: bool) -> None:
+    def __init__(self, lake: Lake, unfinished: Unfinished, lock: LakeLock, *, resumed: bool) -> None:
         self._lake = lake
         self._lock = lock
         self.id = unfinished.snapshot
@@ -71,13 +71,13 @@ class Snapshot:
         self.resumed = resumed
         self.committed: Receipt | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release()
+        await self._lock.release()
 
     async def commit(self, receipt: Receipt) -> None:
         """Make it exist. Every file of ``receipt`` waits, whole and hashed, in the staging folder.
@@ -96,7 +96,7 @@ class Snapshot:
             except NotFoundError:
                 # Moved before the last run died, or lost: the storage knows.
                 await _require_moved(self._lake, file.path, file.bytes)
-        await self._lake.call(receipt.snapshot, self._lock.check)
+        await self._lock.check()
         try:
             await self._lake.create(layout.receipt_key(self.id), receipt.to_json())
         except AlreadyExistsError:
@@ -203,7 +203,7 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
     try:
         await lake.create(_run_key(snapshot), unfinished.to_json())
     except BaseException:
-        lock.release()
+        await lock.release()
         raise
     return Snapshot(lake, unfinished, lock, resumed=False)
 
@@ -232,7 +232,7 @@ async def _hold(
             return snapshot
         await snapshot.clear_staged()
     except BaseException:
-        lock.release()
+        await lock.release()
         raise
     return snapshot
 
@@ -240,7 +240,8 @@ async def _hold(
 async def unfinished_ids(lake: Lake) -> list[str]:
     """The ids of the snapshots that were begun and are still in the staging folder, ascending."""
     keys = [entry.key for entry in await lake.list("_staging")]
-    return sorted({key.split("/")[1] for key in keys if key.endswith("/run.json") and key.count("/") == 2})
+    parts = [key.split("/") for key in keys]
+    return sorted({snapshot for _, snapshot, *rest in parts if rest == ["run.json"]})
 
 
 async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
@@ -329,10 +330,10 @@ async def _require_moved(lake: Lake, path: str, size_bytes: int) -> None:
         raise StorageError(f"{lake.uri}: {path} is missing in the middle of a commit; it was removed by somebody else")
 
 
-async def _lock(lake: Lake, snapshot: str) -> Lock:
+async def _lock(lake: Lake, snapshot: str) -> LakeLock:
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     key = f"{layout.staging_folder(snapshot)}.lock"
-    return await lake.call(key, lambda: lake.storage.lock(key, holder))
+    return await lake.lock(key, holder)
 
 
 def _unfinished(wanted: Wanted, snapshot: str) -> Unfinished:

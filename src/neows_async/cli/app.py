@@ -69,7 +69,8 @@ Exit codes:
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="auto, nasa, archive, sandbox, or module:attribute. auto is NASA with a key, the sandbox for a bare run without.",
+    help="auto, nasa, archive, sandbox, or module:attribute; auto is NASA with a key, the sandbox for a bare run "
+    "without one.",
 )
 @_option("--from-snapshot", metavar="ID", help="Whose raw pages --source archive reads; 'latest' is one.")
 @_option("--base-url", metavar="URL", default="https://api.nasa.gov", show_default=True, help="Where NeoWs is.")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import click
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from neows_async.errors import SettingsError
 from neows_async.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import click
 
 ENV_PREFIX: Final = "NEOWS_"
 KEY_VARIABLE: Final = "NASA_API_KEY"

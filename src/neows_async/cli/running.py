@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -27,6 +26,8 @@ from neows_async.snapshot import RawOf, find_raw, read_receipt
 from neows_async.storage import open_storage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from neows_async.receipt import Receipt
 
 _GRACE_S: Final = 1.5

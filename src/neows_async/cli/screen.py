@@ -6,13 +6,14 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from neows_async import events
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from neows_async.events import Listener
 
 _LINE_EVERY_S: Final = 5.0
@@ -52,7 +53,8 @@ def told(event: events.Event) -> str | None:
         case events.PageDamaged(number, reason):
             return f"raw page {number} was set aside and is fetched again: {reason}"
         case events.ObjectRejected(rejected):
-            return f"rejected {rejected.id or 'an object'} at {rejected.pointer} of page {rejected.page}: {rejected.reason}"
+            what = rejected.id or "an object"
+            return f"rejected {what} at {rejected.pointer} of page {rejected.page}: {rejected.reason}"
         case _:
             return None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def serve_command(*, port: int, neos: int, seed: int, pages: Path | None, scenario: Path | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from neows_async.receipt import Receipt
 
@@ -160,9 +159,10 @@ def _tail(receipt: Receipt, root: str) -> Iterator[Text]:
 def _troubles(receipt: Receipt) -> Iterator[Text]:
     records = receipt.records
     if records.rejected:
-        reasons = "; ".join(f"{count} × {_clean(why)}" for why, count in receipt.rejected_because.items())
+        reasons = "; ".join(f"{count}x {_clean(why)}" for why, count in receipt.rejected_because.items())
         yield Text(
-            f"Rejected {records.rejected} unreadable objects, kept in quarantine/snapshot={receipt.snapshot}/: {reasons}",
+            f"Rejected {records.rejected} unreadable objects, kept in quarantine/snapshot={receipt.snapshot}/: "
+            f"{reasons}",
             style="yellow",
         )
     if records.duplicates:
@@ -177,7 +177,7 @@ def _troubles(receipt: Receipt) -> Iterator[Text]:
     nulls = {name: count for name, count in receipt.nulls.items() if name not in _OFTEN_NULL}
     if nulls:
         yield Text(
-            "Null, as the source gave no value: " + ", ".join(f"{count} × {name}" for name, count in nulls.items())
+            "Null, as the source gave no value: " + ", ".join(f"{count}x {name}" for name, count in nulls.items())
         )
 
 
@@ -194,7 +194,7 @@ def duckdb_line(root: str, receipt: Receipt) -> str:
     """A shell command that shows the closest passes; it works where ``root`` means the same."""
     glob = f"{_folder(root, 'neos', receipt)}**/*.parquet".replace("'", "''")
     query = (
-        "SELECT name, closest_approach_date, closest_approach_miss_distance_km AS km "
+        "SELECT name, closest_approach_date, closest_approach_miss_distance_km AS km "  # noqa: S608 - shown, not run
         f"FROM read_parquet('{glob}', hive_partitioning=false) ORDER BY km LIMIT 5"
     )
     return f"duckdb -c {shlex.quote(query)}" if "'" in glob else f'duckdb -c "{query}"'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -17,6 +16,8 @@ from neows_async.errors import SettingsError
 from neows_async.schema import DATASETS, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from neows_async.page import DatasetFile, Page
     from neows_async.protocols import Stage, StagedFile
 
@@ -27,7 +28,7 @@ NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
 class ParquetSink:
-    """Writes ``neos`` or ``close_approaches`` as ``part-00000.parquet``, ``part-00001.parquet`` …
+    """Writes ``neos`` or ``close_approaches`` as ``part-00000.parquet``, ``part-00001.parquet``, and so on.
 
     Rows stand in Browse order. Row groups are cut at ``row_group_rows`` and files at ``file_rows``,
     whatever the borders of the pages. At most one row group a partition is held in memory.
@@ -240,7 +241,7 @@ def _can_partition(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_boolean(type_) or pa.types.is_integer(type_))
 
 
-def _segment(value: str | bool | int | None) -> str:
+def _segment(value: str | int | None) -> str:
     if value is None:
         return NULL_PARTITION
     return quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")

@@ -18,7 +18,8 @@ from neows_async.errors import (
     SettingsError,
     UnreachableError,
 )
-from neows_async.page import RateLimit, RawPage
+from neows_async.page import RawPage
+from neows_async.rate_limit import RateLimit
 from neows_async.scrub import Scrubber
 
 _API: Final = "/neo/rest/v1"

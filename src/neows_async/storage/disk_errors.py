@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _AGAIN: Final = "then run the same command again"
 
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a folder is no object, nor does an object hold others
+
 _MEANINGS: Final[dict[int, str]] = {
     errno.ENOSPC: f"the disk is full; free some space, {_AGAIN}",
     errno.EDQUOT: f"the disk quota is exceeded; free some space or raise the quota, {_AGAIN}",
@@ -46,14 +48,12 @@ def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: 
     if root_seen and _is_gone(root):
         return StorageError(f"{cannot}the folder {root} was removed while in use; restore it or start anew")
     blocker = _file_in_the_way(root, path)
+    if reading and exc.errno in _ABSENT and (blocker is None or root in blocker.parents):
+        return NotFoundError(f"{path}: no such object")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST) and blocker is not None:
-        if reading and blocker != root and root in blocker.parents:
-            return NotFoundError(f"{path}: no such object")
         return StorageError(f"{cannot}{blocker} is not a folder; move it away or choose another root")
     if exc.errno == errno.ENOENT:
-        if reading:
-            return NotFoundError(f"{path}: no such object")
-        return StorageError(f"{cannot}its folder was removed while it was written; {_AGAIN.removeprefix('then ')}")
+        return StorageError(f"{cannot}its folder was removed meanwhile; run the same command again")
     if exc.errno in (errno.EACCES, errno.EPERM):
         return StorageError(f"{cannot}permission denied for uid {os.geteuid()}; change the owner or mode, or the root")
     meaning = _MEANINGS.get(exc.errno or 0) or f"{exc.strerror or type(exc).__name__}; see the system's log"

@@ -1,0 +1,91 @@
+"""Fakes to test with, also for your own parts: no patches needed, the seams are real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+
+from neows_async.errors import UnavailableError
+from neows_async.page import RawPage
+
+if TYPE_CHECKING:
+    from neows_async.page import DatasetFile, Page
+    from neows_async.protocols import Stage
+
+
+class ListSource:
+    """A source over a list of objects, in the given order.
+
+    :param objects: as the source's JSON, one value each
+    :param fail: called before each answer with the page's number and how often it was asked for; may raise
+    """
+
+    synthetic = True
+
+    def __init__(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        *,
+        origin: str = "list",
+        fail: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.objects = list(objects)
+        self.origin = origin
+        self.asked: list[int] = []
+        """The numbers of the pages asked for, in order."""
+        self._fail = fail
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        """Page ``number`` of ``size`` objects."""
+        self.asked.append(number)
+        if self._fail is not None:
+            self._fail(number, self.asked.count(number))
+        return RawPage(number, browse_page(self.objects, number, size))
+
+
+def browse_page(objects: Sequence[Mapping[str, Any]], number: int, size: int) -> bytes:
+    """The JSON of one Browse page over ``objects``."""
+    shown = objects[number * size : (number + 1) * size]
+    pages = -(-len(objects) // size)
+    info = {"size": size, "total_elements": len(objects), "total_pages": pages, "number": number}
+    page = {"links": {}, "page": info, "near_earth_objects": shown}
+    return json.dumps(page, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class ListSink:
+    """A sink that appends: ``rows`` of NEOs and ``close_approaches``, as plain dictionaries.
+
+    :param fail_after_pages: raise :class:`UnavailableError` on the page after so many; None is never
+    """
+
+    def __init__(self, name: str = "list", *, fail_after_pages: int | None = None) -> None:
+        self.name = name
+        self.pages: list[int] = []
+        self.rows: list[dict[str, Any]] = []
+        self.close_approaches: list[dict[str, Any]] = []
+        self.commits = 0
+        self._fail_after_pages = fail_after_pages
+
+    async def open(self, stage: Stage) -> None:
+        """Note the snapshot's id."""
+        self.snapshot = stage.snapshot
+
+    async def write(self, page: Page) -> None:
+        """Append the page's rows."""
+        if len(self.pages) == self._fail_after_pages:
+            raise UnavailableError("the list is full, as was asked for")
+        self.pages.append(page.number)
+        # In a thread: Arrow asks the system's files for the time zone.
+        self.rows += await to_thread.run_sync(page.neos.to_pylist)
+        self.close_approaches += await to_thread.run_sync(page.close_approaches.to_pylist)
+
+    async def finish(self) -> Sequence[DatasetFile]:
+        """Nothing lies in the stage."""
+        return ()
+
+    async def commit(self) -> None:
+        """Count how often."""
+        self.commits += 1
