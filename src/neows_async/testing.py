@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
@@ -12,6 +11,8 @@ from neows_async.errors import UnavailableError
 from neows_async.page import RawPage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from neows_async.page import DatasetFile, Page
     from neows_async.protocols import Stage
 

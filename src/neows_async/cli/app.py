@@ -242,7 +242,12 @@ def path(dataset: str, root: str, snapshot: str) -> None:
     help="Serve the recorded pages of a folder instead: page_NNNNN.json, .json.gz or .json.zst.",
 )
 @_option(
-    "--scenario", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Bad days to imitate, as TOML."
+    "--hourly-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1_000,
+    show_default=True,
+    help="Requests an hour that a key has; DEMO_KEY has 30.",
 )
 def sandbox(**options: Any) -> None:
     """Serve an imitation of NeoWs and its gateway on loopback, to try things without NASA."""

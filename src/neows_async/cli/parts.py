@@ -2,14 +2,16 @@
 
 A name is one of ours, or ``module:attribute``, or an entry point of one of the groups
 ``neows_async.sources``, ``neows_async.sinks``, ``neows_async.aggregators`` and
-``neows_async.aggregate_writers``. What it names is called with the run's
-:class:`~neows_async.settings.Settings` and returns the part (for a sink, it may return a list of sinks).
+``neows_async.aggregate_writers``. What it names is a class or function that returns the part (a sink's may
+return a list of sinks). If it has a parameter called ``settings``, it is given the run's
+:class:`~neows_async.settings.Settings`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 SANDBOX_URL: Final = "https://sandbox.invalid"
 SANDBOX_KEY: Final = "sandbox"
+_SANDBOX_LIMIT: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,12 @@ async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: A
 
     from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - for those who use it
     from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
+    from neows_async.sandbox.gateway import Gateway  # noqa: PLC0415 - as above
     from neows_async.sandbox.transport import AsgiTransport  # noqa: PLC0415 - as above
 
-    app = SandboxApp(SyntheticCatalogue(neos=chosen.sandbox_neos, seed=chosen.sandbox_seed))
+    # A catalogue of one's own needs no quota.
+    gate = Gateway(hourly_limit=_SANDBOX_LIMIT)
+    app = SandboxApp(SyntheticCatalogue(chosen.sandbox_neos, chosen.sandbox_seed), gateway=gate)
     client = httpx.AsyncClient(transport=AsgiTransport(app), timeout=settings.request_timeout_s, trust_env=False)
     await stack.enter_async_context(client)
     return gateway.GatewaySource(
@@ -235,11 +241,12 @@ def _loaded(kind: str, name: str, load: Callable[[], Factory]) -> Factory:
     except Exception as exc:
         raise SettingsError(f"--{kind} {name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     if not callable(factory):
-        raise SettingsError(f"--{kind} {name} is no class or function; it must take the settings and return the {kind}")
+        raise SettingsError(f"--{kind} {name} is no class or function; it must return the {kind}")
 
     def build(settings: Settings) -> Any:
         try:
-            return factory(settings)
+            wants_settings = "settings" in inspect.signature(factory).parameters
+            return factory(settings=settings) if wants_settings else factory()
         except Exception as exc:
             raise SettingsError(f"--{kind} {name} cannot be made: {type(exc).__name__}: {exc}") from exc
 

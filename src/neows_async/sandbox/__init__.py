@@ -1,0 +1,1 @@
+"""An imitation of NeoWs' Browse and of the gateway before it: in the process, or on loopback."""
