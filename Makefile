@@ -24,7 +24,8 @@ run: $(VENV)/.run $(VENV)/.package ## Fetch 200 near-Earth objects into data/ (n
 	$(BIN)/python -m neows_async run --limit 200
 
 test: $(VENV)/.test $(VENV)/.package ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	@# The tests start programs that came with the environment, such as the S3 server.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
 	@status=0; \
