@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 BUCKET: Final = "lake"
 ACCESS_KEY: Final = "AKNEOWSTEST"
-SECRET_KEY: Final = "the-secret-of-the-test-server"
+SECRET_KEY: Final = "the-secret-of-the-test-server"  # noqa: S105 - of a server on loopback, for seconds
 READER_ACCESS_KEY: Final = "AKNEOWSREADER"
-READER_SECRET_KEY: Final = "the-secret-of-the-reader"
+READER_SECRET_KEY: Final = "the-secret-of-the-reader"  # noqa: S105 - as above
 READY: Final = timedelta(seconds=30)
 FEW_RETRIES: Final[RetryConfig] = {
     "max_retries": 3,
@@ -120,11 +120,7 @@ def running(program: str, folder: Path) -> Iterator[SeaweedFS]:
             _wait_until_ready(s3_port, log_path)
             yield SeaweedFS(s3_port)
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()  # its data goes with the folder
 
 
 def _wait_until_ready(port: int, log_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_create_is_refused_when_somebody_was_first(storage: Storage) -> None:
 
 
 def test_of_concurrent_creators_exactly_one_wins(storage: Storage) -> None:
-    at_once = threading.Barrier(8)
+    at_once = threading.Barrier(4)
 
     def create(number: int) -> int | None:
         at_once.wait(10)
@@ -57,8 +57,8 @@ def test_of_concurrent_creators_exactly_one_wins(storage: Storage) -> None:
             return None
         return number
 
-    with ThreadPoolExecutor(8) as threads:
-        winners = [number for number in threads.map(create, range(8)) if number is not None]
+    with ThreadPoolExecutor(4) as threads:
+        winners = [number for number in threads.map(create, range(4)) if number is not None]
     assert len(winners) == 1
     assert storage.get("_runs/a.json") == str(winners[0]).encode() * 1000
     assert keys(storage) == ["_runs/a.json"]
@@ -268,7 +268,7 @@ def test_of_concurrent_takers_one_has_the_lock(storage: Storage) -> None:
 
     def take(number: int) -> int:
         held = 0
-        for _ in range(25):
+        for _ in range(8):
             try:
                 lock = storage.lock("a/lock", str(number))
             except SnapshotHeldError:
@@ -281,8 +281,8 @@ def test_of_concurrent_takers_one_has_the_lock(storage: Storage) -> None:
             held += 1
         return held
 
-    with ThreadPoolExecutor(6) as threads:
-        assert sum(threads.map(take, range(6))) > 0
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(take, range(4))) > 0
     assert keys(storage) == []
 
 

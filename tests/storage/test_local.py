@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,28 @@ def test_a_lock_names_its_holder_to_other_processes_and_dies_with_it(root: Path,
         local.lock("_staging/a/lock", "a third")
     lock.release()
     assert files(root) == []
+
+
+def test_a_lock_whose_file_comes_and_goes_still_excludes(local: LocalStorage) -> None:
+    inside: list[int] = []
+
+    def take(number: int) -> int:
+        held = 0
+        for _ in range(200):
+            try:
+                lock = local.lock("a/lock", str(number))
+            except SnapshotHeldError:
+                continue
+            inside.append(number)
+            assert inside == [number]
+            inside.remove(number)
+            lock.release()
+            held += 1
+        return held
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(take, range(8))) > 0
+    assert list(local.list("")) == []
 
 
 def test_a_forgotten_file_or_lock_is_let_go(root: Path, local: LocalStorage) -> None:
@@ -286,9 +309,9 @@ def test_a_full_disk_is_told_and_leaves_no_part(tmp_path: Path) -> None:
                 verb()
             assert isinstance(caught.value.__cause__, OSError)
         output = storage.open_output("b/e")
+        output.write(b"x" * 10_000)
         with pytest.raises(StorageError, match=r"write .*b/e: the disk is full"):
-            for _ in range(100):
-                output.write(b"x" * 10_000)
+            output.write(b"x" * 1_000_000)
         output.abort()
         assert files(disk) == ["lake", "lake/a"]
         storage.put("a", b"and goes on")

@@ -38,11 +38,13 @@ _STATUSES: Final = {
 }
 _SIGNS: Final = (
     ("169.254.", "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give it a role"),
-    ("kind: Connect", "it cannot be reached; check the network and the endpoint, then run the same command again"),
     ("dns error", "its name does not resolve; check the endpoint and the region"),
+    ("kind: Connect", "it cannot be reached; check the network and the endpoint, then run the same command again"),
     ("kind: Timeout", "it did not answer in time; run the same command again"),
     ("kind: Request", "the connection broke; run the same command again"),
     ("kind: Interrupted", "the connection broke; run the same command again"),
+    # An upload in parts does not say more.
+    ("error sending request", "no answer came; check the network and the endpoint, then run the same command again"),
 )
 
 
