@@ -78,7 +78,7 @@ def _hook(event: str, args: tuple[object, ...]) -> None:
 def _innermost_coroutine(frame: FrameType | None) -> str:
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("importlib."):
+        if module.startswith("importlib.") or frame.f_code.co_name == "__del__":
             return ""
         if frame.f_code.co_flags & _COROUTINE:
             return module

@@ -20,6 +20,18 @@ async def read_in_thread(path: Path) -> str:
     return await anyio.to_thread.run_sync(path.read_text)
 
 
+class Leftover:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __del__(self) -> None:
+        self.path.unlink()
+
+
+async def drop(leftovers: list[Leftover]) -> None:
+    leftovers.clear()
+
+
 async def test_a_coroutine_that_opens_a_file_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("text", encoding="utf-8")
@@ -46,4 +58,15 @@ async def test_other_packages_are_not(tmp_path: Path) -> None:
     with watch("somebody_else") as seen:
         (tmp_path / "file").touch()
 
+    assert seen == []
+
+
+async def test_a_finalizer_is_not_the_doing_of_the_coroutine_it_interrupts(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    with watch(__name__) as seen:
+        await drop([Leftover(file)])
+
+    assert not file.exists()
     assert seen == []
