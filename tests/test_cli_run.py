@@ -294,7 +294,7 @@ class Eccentricity:
 class Names:
     name = "names"
 
-    def __init__(self, settings):
+    def __init__(self):
         self.names = []
 
     async def open(self, stage):

@@ -92,7 +92,7 @@ class Settings(BaseModel):
         0, description="Commit with so many pages missing, as recorded holes."
     )
     archive: bool = Field(True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
-    queue_neos: _Positive = Field(2_000, description="NEOs between decoding and each consumer, at most.")
+    queue_neos: _Positive = Field(200, description="NEOs between decoding and each consumer, at most.")
     window_pages: _Positive = Field(32, description="Without the archive: pages fetched ahead of the writing, at most.")
     request_timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="For one request, all in.")
     connect_timeout_s: Annotated[float, Field(gt=0)] = Field(4.0, description="For one connection.")

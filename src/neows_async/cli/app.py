@@ -190,6 +190,9 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     The same command finishes what died: pages that are in are never asked for again.
     """
+    from neows_async.cli.memory import keep_flat  # noqa: PLC0415 - for those who need it
+
+    keep_flat()
     from neows_async.cli.running import run_command  # noqa: PLC0415 - heavy, and --help does without
 
     ctx.exit(run_command(ctx, options))

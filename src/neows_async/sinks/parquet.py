@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS: Final = 65_536
 FILE_ROWS: Final = 16 * ROW_GROUP_ROWS
 MAX_PARTITIONS: Final = 64
+_LOOSE_BATCHES: Final = 32
+_REPEATING: Final = ("neo_id", "orbiting_body", "close_approach_date", "first_observation_date", "last_observation_date")
 NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -141,6 +143,7 @@ class _Partition:
         self._folder = folder
         self._schema = schema
         self._buffered: list[pa.RecordBatch] = []
+        self._loose: list[pa.RecordBatch] = []
         self._pending = io.BytesIO()
         self._writer: pq.ParquetWriter | None = None
         self.buffered_rows = 0
@@ -158,16 +161,26 @@ class _Partition:
 
     def add(self, rows: pa.RecordBatch) -> None:
         if rows.num_rows:
-            self._buffered.append(rows)
+            self._loose.append(rows)
             self.buffered_rows += rows.num_rows
+            if len(self._loose) == _LOOSE_BATCHES:
+                self._tie()
+
+    def _tie(self) -> None:
+        """Of many small batches make one: Arrow spends more on a small batch than its values take."""
+        if self._loose:
+            self._buffered.append(pa.concat_batches(self._loose))
+            self._loose.clear()
 
     def encode_group(self, rows: int) -> bytes:
         """The bytes of one row group of the first ``rows`` rows, or of all if there are fewer."""
+        self._tie()
         table = pa.Table.from_batches(self._buffered, self._schema)
-        group, rest = table.slice(0, rows), table.slice(rows)
         # In one piece, so that the bytes tell nothing of how the rows came in.
-        self._open().write_table(group.combine_chunks(), row_group_size=rows)
-        self._buffered = rest.to_batches()
+        group = table.slice(0, rows).combine_chunks()
+        self._buffered = table.slice(rows).to_batches()
+        del table  # the encoder needs its room
+        self._open().write_table(group, row_group_size=rows)
         self.buffered_rows -= group.num_rows
         self.written_rows += group.num_rows
         return self._drain()
@@ -191,6 +204,8 @@ class _Partition:
                 pa.PythonFile(_Unclosed(self._pending), mode="w"),
                 self._schema,
                 compression="zstd",
+                # Elsewhere hardly two values are equal: a dictionary would cost memory and gain nothing.
+                use_dictionary=[name for name in _REPEATING if name in self._schema.names],
                 write_statistics=True,
                 write_page_index=True,
             )
