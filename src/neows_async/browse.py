@@ -11,10 +11,14 @@ The shape, of which only what is read here is relied on::
 from __future__ import annotations
 
 import json
+from typing import Any, Final, Self
 
 import msgspec
 
 from neows_async.errors import BadPageError
+
+NUMBER_CHARS: Final = 64
+"""Longer numbers are not read."""
 
 _EXCERPT_CHARS = 60
 
@@ -68,7 +72,7 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
         if isinstance(exc, msgspec.ValidationError):
             raise BadPageError(f"not a Browse page: {exc}") from exc
         return _split_leniently(text)
-    return _checked(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
+    return checked(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
 
 
 def _split_leniently(text: str) -> tuple[PageInfo, list[bytes]]:
@@ -91,7 +95,7 @@ def _split_leniently(text: str) -> tuple[PageInfo, list[bytes]]:
     except (ValueError, RecursionError) as exc:
         reason = str(exc) if isinstance(exc, json.JSONDecodeError) else "nested too deeply"
         raise BadPageError(f"not JSON: {reason}; it starts with {_excerpt(text)}") from exc
-    return _checked(page), slices
+    return checked(page), slices
 
 
 def _skip(text: str, at: int) -> int:
@@ -140,7 +144,11 @@ def _next(text: str, at: int, closing: str) -> int:
     return at
 
 
-def _checked(page: PageInfo) -> PageInfo:
+def checked(page: PageInfo) -> PageInfo:
+    """``page``, whose numbers can be those of a catalogue.
+
+    :raises BadPageError: they cannot
+    """
     if page.size < 1 or page.total_elements < 0 or page.number < 0:
         raise BadPageError(
             f"not a Browse page: size {page.size}, total_elements {page.total_elements}, number {page.number}"
@@ -167,6 +175,37 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
     if len(objects) != page.announced_objects:
         raise BadPageError(f"page {number} announces {page.announced_objects} objects, but holds {len(objects)}")
     return page
+
+
+class LongNumber(float):
+    """A JSON number of more than :data:`NUMBER_CHARS` characters; about its value."""
+
+    def __new__(cls, text: str) -> Self:
+        """``text`` is the number as it stands in the JSON."""
+        number = super().__new__(cls, text)
+        number.chars = len(text)
+        return number
+
+    chars: int
+
+
+def _integer(text: str) -> int | LongNumber:
+    return int(text) if len(text) <= NUMBER_CHARS else LongNumber(text)
+
+
+def _float(text: str) -> float:
+    return float(text) if len(text) <= NUMBER_CHARS else LongNumber(text)
+
+
+_values = json.JSONDecoder(parse_int=_integer, parse_float=_float)
+
+
+def parse(raw: bytes) -> Any:
+    """The value of an object that :func:`split` gave; the numbers of more than 64 characters are marked.
+
+    :raises RecursionError: it is nested too deeply
+    """
+    return _values.decode(str(raw, "utf-8"))
 
 
 def pointer(*parts: str | int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections import Counter
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from neows_async import browse, regular
-from neows_async.model import CloseApproach, Neo, Unreadable
+from neows_async.model import CloseApproach, Neo, Unreadable, parse
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.regular import KNOWN_FIELDS, Columns, FieldTree
 from neows_async.schema import CLOSE_APPROACHES, NEOS
@@ -24,11 +23,11 @@ def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
     :param orbiting_body: choose the closest approach among those to this body; None is any
     :raises BadPageError: it is not a Browse page after all
     """
-    columns = regular.read(raw.body)
-    if columns is None:
+    read = regular.read(raw.body)
+    if read is None:
         return _decode_by_contract(raw, orbiting_body)
-    info, objects = browse.split(raw.body)
-    return _page(raw, info, tuple(range(len(objects))), columns, orbiting_body)
+    info, columns = read
+    return _page(raw, info, tuple(range(len(columns.approach_counts))), columns, orbiting_body)
 
 
 def _decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
@@ -39,12 +38,13 @@ def _decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
     unknown: dict[int, dict[str, int]] = {}
     for index, text in enumerate(objects):
         try:
-            read.append(Neo.from_browse(text))
+            value = parse(text)
+            read.append(Neo.from_value(value))
         except Unreadable as exc:
             rejected.append(_rejected(info, index, text, exc))
             continue
         indices.append(index)
-        if found := _unknown_fields(text):
+        if found := _unknown_fields(value):
             unknown[index] = found
     return _page(raw, info, tuple(indices), _columns(read), orbiting_body, tuple(rejected), unknown)
 
@@ -63,8 +63,8 @@ def _rejected(info: browse.PageInfo, index: int, text: bytes, why: Unreadable) -
 def _claimed_id(text: bytes) -> str | None:
     """The id that a rejected object goes by, if it has a usable one."""
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        record = parse(text)
+    except Unreadable:
         return None
     for name in ("id", "neo_reference_id"):
         value = record.get(name) if isinstance(record, dict) else None
@@ -73,7 +73,7 @@ def _claimed_id(text: bytes) -> str | None:
     return None
 
 
-def _unknown_fields(text: bytes) -> dict[str, int]:
+def _unknown_fields(record: Any) -> dict[str, int]:
     """Fields that the source was not known to send, dotted: name → how often, ascending."""
     found: Counter[str] = Counter()
 
@@ -81,11 +81,11 @@ def _unknown_fields(text: bytes) -> dict[str, int]:
         for entry in value if isinstance(value, list) else [value]:
             for name, beneath in entry.items() if isinstance(entry, dict) else ():
                 if name not in known:
-                    found[path + name] += 1
+                    found[path + name.encode(errors="backslashreplace").decode()] += 1
                 elif (deeper := known[name]) is not None:
                     walk(beneath, deeper, f"{path}{name}.")
 
-    walk(json.loads(text), KNOWN_FIELDS, "")
+    walk(record, KNOWN_FIELDS, "")
     return dict(sorted(found.items()))
 
 
@@ -111,7 +111,7 @@ def _columns(neos: list[Neo]) -> Columns:
 _APPROACH_FIELDS = list(zip(CloseApproach.model_fields, CLOSE_APPROACHES.types[1:], strict=True))
 
 
-def _page(  # noqa: PLR0913 - a page has so many parts; both ways of reading one end here
+def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of reading one end here
     raw: RawPage,
     info: browse.PageInfo,
     indices: tuple[int, ...],

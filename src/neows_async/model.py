@@ -14,14 +14,18 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import sys
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from neows_async import browse
+from neows_async.browse import NUMBER_CHARS, LongNumber
+
 NUMBER: Final = r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-NUMBER_CHARS: Final = 64
 DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 INT64_MAX: Final = 2**63 - 1
+FLOAT64_MAX: Final = sys.float_info.max
 # The years that both Python and Parquet's readers agree on: 0001 to 9999.
 EPOCH_MIN_MS: Final = -62_135_596_800_000
 EPOCH_MAX_MS: Final = 253_402_300_799_999
@@ -41,10 +45,11 @@ def read_number(value: object) -> float:
 
     :raises ValueError: it is not a number by the grammar, or not finite
     """
-    if isinstance(value, str):
-        if len(value) > NUMBER_CHARS:
-            raise ValueError(f"a number of {len(value)} characters; at most {NUMBER_CHARS} are read")
-        if not _number.fullmatch(value):
+    if isinstance(value, str | LongNumber):
+        chars = value.chars if isinstance(value, LongNumber) else len(value)
+        if chars > NUMBER_CHARS:
+            raise ValueError(f"a number of {chars} characters; at most {NUMBER_CHARS} are read")
+        if isinstance(value, str) and not _number.fullmatch(value):
             raise ValueError(f"not a number: {_said(value)}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"not a number: {_said(value)}")  # noqa: TRY004 - pydantic collects ValueErrors
@@ -174,6 +179,17 @@ class CloseApproach(BaseModel):
     relative_velocity_km_s: float | None
 
 
+def parse(raw: bytes) -> Any:
+    """The object's JSON as a value, not judged yet.
+
+    :raises Unreadable: it is nested too deeply
+    """
+    try:
+        return browse.parse(raw)
+    except RecursionError as exc:
+        raise Unreadable("nested too deeply", ()) from exc
+
+
 class Neo(BaseModel):
     """One near-Earth object, validated: the saved columns, and all of its close approaches."""
 
@@ -219,15 +235,25 @@ class Neo(BaseModel):
     def from_browse(cls, raw: bytes) -> Neo:
         """One object of a Browse page, by the contract.
 
-        :raises Unreadable: it is not one; the first trouble in the object's own order of fields
+        :raises Unreadable: it is not one; the first trouble in the order of this class's fields
+        """
+        return cls.from_value(parse(raw))
+
+    @classmethod
+    def from_value(cls, value: Any) -> Neo:
+        """The same of what :func:`parse` made of the object.
+
+        :raises Unreadable: as :meth:`from_browse`
         """
         try:
-            record = _Object.model_validate_json(raw)
+            record = _Object.model_validate(value)
         except ValidationError as exc:
             raise Unreadable.because(exc) from exc
-        id_ = record.id or record.neo_reference_id
+        id_ = record.neo_reference_id if record.id is None else record.id
         if id_ is None:
             raise Unreadable("neither id nor neo_reference_id is given", ())
+        if not id_:
+            raise Unreadable("empty", ("neo_reference_id",))
         diameter = (record.estimated_diameter or _Diameter()).meters or _Meters()
         orbit = record.orbital_data or _Orbit()
         return cls.model_construct(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -100,10 +99,10 @@ class Page:
     def raw_objects(self) -> Iterator[dict[str, Any]]:
         """The source's own JSON of each row of ``neos``, in order: every field there is, unvalidated.
 
-        Parsed anew at each call, one object at a time.
+        Parsed anew at each call, one object at a time. A number of more than 64 characters comes as a float.
         """
         _, objects = browse.split(self.body)
-        return (json.loads(objects[index]) for index in self.indices)
+        return (browse.parse(objects[index]) for index in self.indices)
 
     def objects(self) -> Iterator[Neo]:
         """Each row of ``neos`` as a validated object, in order.

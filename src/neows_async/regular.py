@@ -8,19 +8,25 @@ test holds the two to the same bytes.
 
 from __future__ import annotations
 
-import math
+import itertools
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neows_async.model import DATE, EPOCH_MAX_MS, EPOCH_MIN_MS, INT64_MAX, NUMBER, NUMBER_CHARS
-from neows_async.schema import CLOSE_APPROACHES, NEOS
+from neows_async.browse import NUMBER_CHARS, PageInfo, checked
+from neows_async.errors import BadPageError
+from neows_async.model import EPOCH_MAX_MS, EPOCH_MIN_MS, FLOAT64_MAX, INT64_MAX
+from neows_async.schema import CLOSE_APPROACHES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _Ignored = msgspec.Raw
 _ABSENT: Final = msgspec.Raw()
+_FIRST_DAY: Final = EPOCH_MIN_MS // 86_400_000
 
 
 class _Known(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -50,8 +56,8 @@ class _Approach(_Known):
 
 
 class _Span(_Known):
-    estimated_diameter_min: float | None = None
-    estimated_diameter_max: float | None = None
+    estimated_diameter_min: msgspec.Raw = _ABSENT
+    estimated_diameter_max: msgspec.Raw = _ABSENT
 
 
 class _Diameter(_Known):
@@ -98,13 +104,14 @@ class _Neo(_Known):
     name_limited: str | None = None
     designation: str | None = None
     nasa_jpl_url: str | None = None
-    absolute_magnitude_h: float | None = None
+    absolute_magnitude_h: msgspec.Raw = _ABSENT
     is_potentially_hazardous_asteroid: bool | None = None
     is_sentry_object: _Ignored = _ABSENT
     sentry_data: _Ignored = _ABSENT
 
 
 class _Objects(msgspec.Struct):
+    page: PageInfo
     near_earth_objects: list[_Neo]
 
 
@@ -145,108 +152,141 @@ class _IrregularError(Exception):
     """Some value is not what it always is."""
 
 
-def read(body: bytes) -> Columns | None:
-    """The page's columns, or None if it is not entirely regular."""
+def read(body: bytes) -> tuple[PageInfo, Columns] | None:
+    """The page's envelope and columns, or None if it is not entirely regular."""
     try:
-        neos = _decoder.decode(body).near_earth_objects
-        return Columns(_neos(neos), _approaches(neos), tuple(len(neo.close_approach_data) for neo in neos))
-    except (msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException, _IrregularError):
+        _ = str(body, "utf-8")  # also of what is passed over here, as everything behind us would ask for
+        objects = _decoder.decode(body)
+        return checked(objects.page), _columns(objects.near_earth_objects)
+    except (
+        *(msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException),
+        *(BadPageError, _IrregularError),
+    ):
         return None
 
 
-def _neos(neos: list[_Neo]) -> dict[str, pa.Array]:
+def _columns(neos: list[_Neo]) -> Columns:
+    entries = [entry for neo in neos for entry in neo.close_approach_data]
     orbits = [neo.orbital_data for neo in neos]
     meters = [neo.estimated_diameter.meters for neo in neos]
-    return {
-        "id": _essential([_id(neo) for neo in neos]),
-        "neo_reference_id": _texts([neo.neo_reference_id for neo in neos]),
-        "name": _essential([neo.name for neo in neos]),
-        "name_limited": _texts([neo.name_limited for neo in neos]),
-        "designation": _texts([neo.designation for neo in neos]),
-        "nasa_jpl_url": _texts([neo.nasa_jpl_url for neo in neos]),
-        "absolute_magnitude_h": _within(pa.array([neo.absolute_magnitude_h for neo in neos], pa.float64())),
+    ids = [neo.id if neo.id is not None else neo.neo_reference_id for neo in neos]
+    counts = tuple([len(neo.close_approach_data) for neo in neos])
+    # All that is of one kind is judged in one go: a call into Arrow costs more than twenty values.
+    first_days, last_days, days = _dates(
+        [orbit.first_observation_date for orbit in orbits],
+        [orbit.last_observation_date for orbit in orbits],
+        [entry.close_approach_date for entry in entries],
+    )
+    periods_d, distances_au, distances_km, velocities_km_s = _numbers(
+        [orbit.orbital_period for orbit in orbits],
+        [entry.miss_distance.astronomical for entry in entries],
+        [entry.miss_distance.kilometers for entry in entries],
+        [entry.relative_velocity.kilometers_per_second for entry in entries],
+    )
+    epochs = pa.array(
+        _within([entry.epoch_date_close_approach for entry in entries], EPOCH_MIN_MS, EPOCH_MAX_MS),
+        pa.timestamp("ms", tz="UTC"),
+    )
+    approaches = [
+        pa.array([id_ for id_, count in zip(ids, counts, strict=True) for _ in range(count)], pa.string()),
+        days,
+        epochs,
+        pa.array([entry.orbiting_body for entry in entries], pa.string()),
+        distances_au,
+        distances_km,
+        velocities_km_s,
+    ]
+    columns = {
+        "id": pa.array(_essential(ids), pa.string()),
+        "neo_reference_id": pa.array([neo.neo_reference_id for neo in neos], pa.string()),
+        "name": pa.array(_essential([neo.name for neo in neos]), pa.string()),
+        "name_limited": pa.array([neo.name_limited for neo in neos], pa.string()),
+        "designation": pa.array([neo.designation for neo in neos], pa.string()),
+        "nasa_jpl_url": pa.array([neo.nasa_jpl_url for neo in neos], pa.string()),
+        "absolute_magnitude_h": _floats([neo.absolute_magnitude_h for neo in neos], -FLOAT64_MAX),
         "is_potentially_hazardous_asteroid": pa.array(
             [neo.is_potentially_hazardous_asteroid for neo in neos], pa.bool_()
         ),
-        "estimated_diameter_min_m": _amounts([span.estimated_diameter_min for span in meters]),
-        "estimated_diameter_max_m": _amounts([span.estimated_diameter_max for span in meters]),
-        "first_observation_date": _dates([orbit.first_observation_date for orbit in orbits]),
-        "last_observation_date": _dates([orbit.last_observation_date for orbit in orbits]),
-        "observations_used": _integers([orbit.observations_used for orbit in orbits], 0, INT64_MAX),
-        "orbital_period_d": _numbers([orbit.orbital_period for orbit in orbits]),
+        "estimated_diameter_min_m": _floats([span.estimated_diameter_min for span in meters], 0),
+        "estimated_diameter_max_m": _floats([span.estimated_diameter_max for span in meters], 0),
+        "first_observation_date": first_days,
+        "last_observation_date": last_days,
+        "observations_used": pa.array(_within([orbit.observations_used for orbit in orbits], 0, INT64_MAX), pa.int64()),
+        "orbital_period_d": periods_d,
     }
+    return Columns(columns, pa.RecordBatch.from_arrays(approaches, schema=CLOSE_APPROACHES), counts)
 
 
-def _approaches(neos: list[_Neo]) -> pa.RecordBatch:
-    entries = [entry for neo in neos for entry in neo.close_approach_data]
-    distances = [entry.miss_distance for entry in entries]
-    velocities = [entry.relative_velocity for entry in entries]
-    epochs = _integers([entry.epoch_date_close_approach for entry in entries], EPOCH_MIN_MS, EPOCH_MAX_MS)
-    columns = [
-        pa.array([id_ for neo in neos for id_ in [_id(neo)] * len(neo.close_approach_data)], pa.string()),
-        _dates([entry.close_approach_date for entry in entries]),
-        epochs.cast(pa.timestamp("ms", tz="UTC")),
-        _texts([entry.orbiting_body for entry in entries]),
-        _numbers([distance.astronomical for distance in distances]),
-        _numbers([distance.kilometers for distance in distances]),
-        _numbers([velocity.kilometers_per_second for velocity in velocities]),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=CLOSE_APPROACHES)
+_Number = TypeVar("_Number", int, float)
 
 
-def _id(neo: _Neo) -> str | None:
-    return neo.id if neo.id is not None else neo.neo_reference_id
-
-
-def _essential(values: list[str | None]) -> pa.Array:
+def _essential(values: list[str | None]) -> list[str | None]:
     if not all(values):
-        raise _IrregularError
-    return pa.array(values, pa.string())
-
-
-def _texts(values: list[str | None]) -> pa.Array:
-    return pa.array(values, pa.string())
-
-
-def _integers(values: list[int | None], least: int, most: int) -> pa.Array:
-    return _within(pa.array(values, pa.int64()), least, most)
-
-
-def _amounts(values: list[float | None]) -> pa.Array:
-    return _within(pa.array(values, pa.float64()), 0)
-
-
-def _numbers(values: list[str | None]) -> pa.Array:
-    """Text by the one grammar of numbers, not below zero, as float64."""
-    texts = pa.array(values, pa.string())
-    _require(pc.match_substring_regex(texts, f"^(?:{NUMBER})$"))
-    _within(pc.binary_length(texts), 0, NUMBER_CHARS)
-    return _within(texts.cast(pa.float64()), 0)
-
-
-def _dates(values: list[str | None]) -> pa.Array:
-    texts = pa.array(values, pa.string())
-    _require(pc.match_substring_regex(texts, f"^{DATE}$"))
-    dates = texts.cast(pa.date32())
-    _within(dates.cast(pa.int32()), EPOCH_MIN_MS // 86_400_000)  # Arrow has a year 0, the calendar has not
-    return dates
-
-
-def _require(true: pa.BooleanArray) -> None:
-    if pc.all(true).as_py() is False:
-        raise _IrregularError
-
-
-def _within(values: pa.Array, least: float = -math.inf, most: float = math.inf) -> pa.Array:
-    """``values``, all of them finite and between the two."""
-    if pa.types.is_floating(values.type):
-        _require(pc.is_finite(values))
-    lowest, highest = pc.min_max(values).values()
-    if lowest.is_valid and not least <= lowest.as_py() <= highest.as_py() <= most:
         raise _IrregularError
     return values
 
 
-def names_agree() -> bool:
-    """That the columns read here are those of the schema."""
-    return set(_neos([])) == {name for name in NEOS.names if not name.startswith("closest_")}
+def _within(values: list[_Number | None], least: float, most: float) -> list[_Number | None]:
+    given = [value for value in values if value is not None]
+    if given and not least <= min(given) <= max(given) <= most:
+        raise _IrregularError
+    return values
+
+
+def _floats(values: list[msgspec.Raw], least: float) -> pa.Array:
+    """JSON numbers, or null where there is none."""
+    numbers: list[float | None] = []
+    for value in values:
+        text = bytes(value)
+        if text in {b"", b"null"}:
+            numbers.append(None)
+        elif len(text) <= NUMBER_CHARS and text[-1:].isdigit():  # no string, and neither true nor a list
+            numbers.append(float(text))
+        else:
+            raise _IrregularError
+    return pa.array(_within(numbers, least, FLOAT64_MAX), pa.float64())
+
+
+def _numbers(*columns: list[str | None]) -> Iterator[pa.Array]:
+    """Text by the one grammar of numbers, not below zero, as float64.
+
+    Of texts made of these characters alone, Arrow reads exactly those of the grammar. (A plus sign,
+    which it reads in front too, and the source never sends, is left to the contract.)
+    """
+    texts = pa.array(itertools.chain.from_iterable(columns), pa.string())
+    _require_lengths(texts, 0, NUMBER_CHARS)
+    _require_characters(texts, b"0123456789.-eE")
+    numbers = texts.cast(pa.float64())
+    least, most = pc.min_max(numbers).values()
+    if least.is_valid and not 0 <= least.as_py() <= most.as_py() <= FLOAT64_MAX:
+        raise _IrregularError
+    return _cut(numbers, columns)
+
+
+def _dates(*columns: list[str | None]) -> Iterator[pa.Array]:
+    """Text ``YYYY-MM-DD`` as dates: ten such characters, of which Arrow asks for the rest."""
+    texts = pa.array(itertools.chain.from_iterable(columns), pa.string())
+    _require_lengths(texts, 10, 10)
+    _require_characters(texts, b"0123456789-")
+    dates = texts.cast(pa.date32())
+    least = pc.min(dates.cast(pa.int32()))
+    if least.is_valid and least.as_py() < _FIRST_DAY:  # Arrow has a year 0, the calendar has not
+        raise _IrregularError
+    return _cut(dates, columns)
+
+
+def _cut(values: pa.Array, columns: tuple[list[str | None], ...]) -> Iterator[pa.Array]:
+    borders = itertools.accumulate((len(column) for column in columns), initial=0)
+    return (values[start:stop] for start, stop in itertools.pairwise(borders))
+
+
+def _require_lengths(texts: pa.StringArray, least: int, most: int) -> None:
+    shortest, longest = pc.min_max(pc.binary_length(texts)).values()
+    if shortest.is_valid and not least <= shortest.as_py() <= longest.as_py() <= most:
+        raise _IrregularError
+
+
+def _require_characters(texts: pa.StringArray, allowed: bytes) -> None:
+    _, _, data = texts.buffers()
+    if data is not None and data.to_pybytes().translate(None, allowed):
+        raise _IrregularError
