@@ -12,9 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import duckdb
@@ -23,7 +21,12 @@ import pytest
 from tests import loopback, program
 from tests.loopback import Answer, Asked
 from tests.neos import approach, catalogue, neo
-from tests.program import Ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tests.program import Ended
 
 KEY = secrets.token_hex(20)
 QUICK = ("--retry-budget", "0.4s")
@@ -32,6 +35,10 @@ QUICK = ("--retry-budget", "0.4s")
 def run(root: Path, url: str, *arguments: str, **variables: str) -> Ended:
     variables.setdefault("NASA_API_KEY", KEY)
     return program.run(root, "run", "--base-url", url, "--root", "lake", *QUICK, *arguments, **variables)
+
+
+def rows_of(files: str, columns: str) -> list[Any]:
+    return duckdb.connect().execute(f"SELECT {columns} FROM read_parquet(?)", [files]).fetchall()  # noqa: S608 - our own
 
 
 def nothing_visible(folder: Path) -> bool:
@@ -150,7 +157,7 @@ def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
         ended = run(tmp_path, server.url, "--snapshot", "a")
     assert ended.code == 0, ended.err
     assert "Fields not known so far, kept in the raw pages: close_approach_data.light_time, colour" in ended.out
-    rows = duckdb.sql(f"SELECT * FROM '{tmp_path}/lake/neos/snapshot=a/*.parquet'").fetchall()
+    rows = rows_of(f"{tmp_path}/lake/neos/snapshot=a/*.parquet", "*")
     assert [row[0] for row in rows] == ["9000001", "9000002"]
     receipt = json.loads((tmp_path / "lake/_runs/a.json").read_bytes())
     assert receipt["nulls"]["neos.designation"] == 1
@@ -372,7 +379,7 @@ def test_the_line_for_duckdb_works_when_pasted(tmp_path: Path) -> None:
     assert line.startswith("duckdb -c ")
     shell = f"{sys.executable} -c 'import sys; print(sys.argv[1])' {line.removeprefix('duckdb -c ')}"
     query = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=True).stdout
-    rows = duckdb.sql(query).fetchall()
+    rows = duckdb.connect().execute(query).fetchall()
     assert len(rows) == 5
     assert all(row[2] == pytest.approx(14959787.07) for row in rows)
 
@@ -501,5 +508,5 @@ def test_a_short_key_damages_nothing(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse([neo(1, [approach()], name="xerxes (x)")])) as server:
         ended = run(tmp_path, server.url, "--snapshot", "a", NASA_API_KEY="x")
     assert ended.code == 0, ended.err
-    rows = duckdb.sql(f"SELECT name, designation FROM '{tmp_path}/lake/neos/snapshot=a/*.parquet'").fetchall()
+    rows = rows_of(f"{tmp_path}/lake/neos/snapshot=a/*.parquet", "name, designation")
     assert rows == [("xerxes (x)", "1 TEST")]

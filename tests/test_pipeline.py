@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -38,12 +36,15 @@ from neows_async.testing import ListSink, ListSource
 from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from neows_async.page import Json, Page
     from neows_async.protocols import Aggregator, Sink, Source
     from neows_async.receipt import Receipt
 
 # Sources of these tests answer at once: what fails, fails within a blink.
-QUICK = {"retry_budget_s": 0.2}
+QUICK: dict[str, Any] = {"retry_budget_s": 0.2}
 
 
 def parts(root: Path, source: Source, *sinks: Sink, settings: Settings | None = None, **overrides: Any) -> Parts:
@@ -174,7 +175,7 @@ async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_
 
     seen: list[events.Event] = []
     source = ListSource(catalogue(100), fail=fail)
-    with pytest.raises(UnavailableError, match="page 1 .*gone for good") as caught:
+    with pytest.raises(UnavailableError, match=r"page 1 .*gone for good") as caught:
         await run(tmp_path, source, limit=None, listener=seen.append, **QUICK)
     assert isinstance(caught.value.__cause__, AttemptError)
     assert [event.number for event in seen if isinstance(event, events.PageSetBack)] == [1]
@@ -238,7 +239,7 @@ async def test_an_empty_catalogue_is_no_snapshot(tmp_path: Path) -> None:
 
 async def test_too_many_rejects_end_the_run_and_show_nothing(tmp_path: Path) -> None:
     objects = [neo(number, name="") for number in range(40)]
-    with pytest.raises(TooManyRejectsError, match="40 objects .*--max-rejects 20.*/name: empty"):
+    with pytest.raises(TooManyRejectsError, match=r"40 objects .*--max-rejects 20.*/name: empty"):
         await run(tmp_path, ListSource(objects))
     assert not (tmp_path / "neos").exists()
     receipt = await run(tmp_path, ListSource(objects), max_rejects=None)

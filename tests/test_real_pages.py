@@ -7,13 +7,15 @@ import gzip
 import json
 import secrets
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests import loopback, program
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = secrets.token_urlsafe(30)
 COLUMNS = [
@@ -66,10 +68,10 @@ def day(text: str | None) -> dt.date | None:
 def row(entry: dict[str, Any]) -> dict[str, Any]:
     closest: dict[str, Any] = {}
     if entry["close_approach_data"]:
-        closest = sorted(
+        closest = min(
             entry["close_approach_data"],
             key=lambda one: (float(one["miss_distance"]["kilometers"]), one["epoch_date_close_approach"]),
-        )[0]
+        )
     orbit, metres = entry["orbital_data"], entry["estimated_diameter"]["meters"]
     values = [
         entry["id"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -146,6 +146,7 @@ class LakeStage:
 
     def __init__(self, lake: Lake, snapshot: str) -> None:
         self._lake = lake
+        self._outputs: list[OutputFile] = []
         self.snapshot = snapshot
 
     async def open(self, dataset: str, path: str) -> LakeFile:
@@ -153,7 +154,21 @@ class LakeStage:
         final_key = f"{dataset_folder(dataset, self.snapshot)}/{path}"
         key = staged_key(self.snapshot, final_key)
         output = await self._lake.call(key, lambda: self._lake.storage.open_output(key))
+        self._outputs.append(output)
         return LakeFile(self._lake, output, dataset, final_key)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Forget the files that were not finished, also when cancelled. The next run would sweep them up as well."""
+
+        def abort() -> None:
+            for output in self._outputs:
+                output.abort()
+
+        with anyio.move_on_after(_GRACE_S, shield=True):
+            await to_thread.run_sync(abort, abandon_on_cancel=True)
 
 
 class LakeFile:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class PageQueue:
     """First in, first out; one task puts, one gets.
 
-    A page that alone is larger than ``max_neos`` passes when the queue is empty.
+    A page counts as one NEO at least, since its body is there in any case. One that alone is larger
+    than ``max_neos`` passes when the queue is empty.
     """
 
     def __init__(self, max_neos: int) -> None:
@@ -26,10 +27,10 @@ class PageQueue:
 
     async def put(self, page: Page) -> None:
         """Add ``page``; waits while there is no room for its NEOs."""
-        while self._pages and self.waiting_neos + page.neos.num_rows > self._max_neos:
+        while self._pages and self.waiting_neos + _weight(page) > self._max_neos:
             await self._changed.wait()
         self._pages.append(page)
-        self.waiting_neos += page.neos.num_rows
+        self.waiting_neos += _weight(page)
         self._announce()
 
     async def get(self) -> Page | None:
@@ -39,7 +40,7 @@ class PageQueue:
                 return None
             await self._changed.wait()
         page = self._pages.popleft()
-        self.waiting_neos -= page.neos.num_rows
+        self.waiting_neos -= _weight(page)
         self._announce()
         return page
 
@@ -51,3 +52,8 @@ class PageQueue:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+def _weight(page: Page) -> int:
+    rows: int = page.neos.num_rows
+    return max(1, rows)

@@ -138,7 +138,15 @@ class _Run:
     async def execute(self) -> None:
         started_s = anyio.current_time()
         await self._make_plan()
-        stage = LakeStage(self._lake, self._snapshot.id)
+        async with LakeStage(self._lake, self._snapshot.id) as stage:
+            files = await self._write(stage)
+        self._time_s["total"] = anyio.current_time() - started_s
+        receipt = self._receipt(files)
+        self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
+        await self._snapshot.commit(receipt)
+
+    async def _write(self, stage: LakeStage) -> list[DatasetFile]:
+        """Everything between the plan and the commit."""
         for sink in self._sinks:
             await self._of_part(sink.name, sink.open(stage))
         queues = [PageQueue(self._settings.queue_neos) for _ in range(len(self._sinks) + 1)]
@@ -151,11 +159,7 @@ class _Run:
                     fetchers.start_soon(self._fetch_pages)
                 await self._read_pages(queues)
                 fetchers.cancel_scope.cancel()
-        files = await self._finish(stage)
-        self._time_s["total"] = anyio.current_time() - started_s
-        receipt = self._receipt(files)
-        self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
-        await self._snapshot.commit(receipt)
+        return await self._finish(stage)
 
     # -- plan ---------------------------------------------------------------------------------
 

@@ -27,14 +27,17 @@ def compress(body: bytes) -> bytes:
 
 
 def expand(data: bytes, max_bytes: int) -> bytes:
-    """The inverse.
+    """The inverse, but that nothing is never a page.
 
     :raises BadPageError: it is damaged, or larger than ``max_bytes``
     """
     try:
-        if zstandard.frame_content_size(data) > max_bytes:
+        size = zstandard.frame_content_size(data)
+        if size > max_bytes:
             raise BadPageError(f"larger than {max_bytes} bytes when expanded")
-        return zstandard.ZstdDecompressor().decompress(data)
+        if size == 0:  # then nothing else of the frame would be looked at
+            raise BadPageError("damaged: it says that it is empty")
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as exc:
         raise BadPageError(f"damaged: {exc}") from exc
 

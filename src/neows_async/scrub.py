@@ -1,9 +1,9 @@
 """Takes keys out of bodies. Pure.
 
 The source prints the caller's key into every ``links`` of a page, 22 times or so, and into its
-error texts. Scrubbing is structural first: the value of every ``api_key`` parameter, whoever's,
-becomes ``REDACTED``. Then the literal key goes, with its encodings, but only if it is long enough
-not to be found in innocent data: a key of one letter must not damage a page.
+error texts. Scrubbing is structural: the value of every ``api_key`` parameter, whoever's, becomes
+``REDACTED``. The literal key goes too, with its encodings, but only if it is long enough not to be
+found in innocent data: a key of one letter must not damage a page.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ LITERAL_MIN_CHARS: Final = 16
 # The value ends where a URL parameter or the JSON string does, also where those characters are
 # written as JSON or percent escapes.
 _PARAMETER: Final = re.compile(
-    rb"""(api_key(?:=|%3[Dd]|\\u003[dD]))(?:[^&"'\\\s\#;<>%]|\\/|\\u(?!00(?:26|22|23|27|3[BbCcEe]|20))|%(?!26|22|23|3[BbCcEe]|20))+"""
+    rb"""(api(?:_|%5[Ff]|\\u005[fF])key(?:=|%3[Dd]|\\u003[dD]))(?:[^&"'\\\s\#;<>%]|\\/|\\u(?!00(?:26|22|23|27|3[BbCcEe]|20))|%(?!26|22|23|3[BbCcEe]|20))+"""
 )
+_ESCAPE: Final = re.compile(rb"%[0-9A-F]{2}")
 
 
 class Scrubber:
@@ -39,10 +40,11 @@ class Scrubber:
 
     def __call__(self, body: bytes) -> bytes:
         """Idempotent; a body without keys comes back as it is."""
-        body = _PARAMETER.sub(rb"\1" + REDACTED, body)
+        # The literals first: one of them may hold a character at which a parameter would end.
         for literal in self._literals:
-            body = body.replace(literal, REDACTED)
-        return body
+            while literal in body:  # what comes instead is shorter, but may make a new one with its neighbours
+                body = body.replace(literal, REDACTED)
+        return _PARAMETER.sub(rb"\1" + REDACTED, body)
 
     def text(self, text: str) -> str:
         """The same for a message."""
@@ -54,16 +56,7 @@ class Scrubber:
 
 def _forms(key: str) -> set[bytes]:
     raw = key.encode()
-    escaped = "".join(f"%{byte:02X}" for byte in raw)
-    forms = {
-        raw,
-        json.dumps(key)[1:-1].encode(),
-        quote(key, safe="").encode(),
-        quote(key, safe="").lower().encode() if "%" in quote(key, safe="") else raw,
-        quote_plus(key).encode(),
-        escaped.encode(),
-        escaped.lower().encode(),
-    }
+    forms = {raw, json.dumps(key)[1:-1].encode()}
     for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
         for before in range(3):
             # Inside a longer text the key's base64 depends on where it begins, and its first and
@@ -72,4 +65,8 @@ def _forms(key: str) -> set[bytes]:
             start = (before * 8 + 5) // 6
             stop = (before + len(raw)) * 8 // 6
             forms.add(code[start:stop])
-    return forms
+    for form in list(forms):
+        forms |= {quote(form, safe="").encode(), quote(form).encode(), quote_plus(form).encode()}
+    forms.add("".join(f"%{byte:02X}" for byte in raw).encode())
+    forms |= {_ESCAPE.sub(lambda found: found[0].lower(), form) for form in forms}
+    return forms | {form.replace(b"/", rb"\/") for form in forms}

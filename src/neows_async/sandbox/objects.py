@@ -20,7 +20,7 @@ _BODIES: Final = (
 )
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_MINUTE: Final = -36_816_480  # 1900-01-01
-_MINUTES: Final = 158_311_000  # to the end of 2200
+_MINUTES: Final = 158_310_720  # to the end of 2200
 MOST_APPROACHES: Final = 473
 _KM_PER_AU: Final = 149_597_870.7
 _LUNAR_PER_AU: Final = 389.0

@@ -25,7 +25,13 @@ ROW_GROUP_ROWS: Final = 65_536
 FILE_ROWS: Final = 16 * ROW_GROUP_ROWS
 MAX_PARTITIONS: Final = 64
 _LOOSE_BATCHES: Final = 32
-_REPEATING: Final = ("neo_id", "orbiting_body", "close_approach_date", "first_observation_date", "last_observation_date")
+_REPEATING: Final = (
+    "neo_id",
+    "orbiting_body",
+    "close_approach_date",
+    "first_observation_date",
+    "last_observation_date",
+)
 NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
