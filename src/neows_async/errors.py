@@ -142,3 +142,9 @@ class NotFoundError(StorageError):
 
 class AlreadyExistsError(StorageError):
     """The object was to be created, but exists."""
+
+
+def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what several tasks raised at once the one that tells most: one of ours before a stranger."""
+    leaves = [most_telling(exc) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
+    return next((exc for exc in leaves if isinstance(exc, NeowsError)), leaves[0])

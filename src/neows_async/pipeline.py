@@ -31,6 +31,7 @@ from neows_async.errors import (
     NotFoundError,
     PartError,
     UnavailableError,
+    most_telling,
 )
 from neows_async.gate import Gate
 from neows_async.lake import Lake, LakeStage
@@ -87,7 +88,8 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
             try:
                 await run.execute()
             except BaseExceptionGroup as group:
-                raise _the_one(group) from _the_one(group).__cause__
+                the_one = most_telling(group)
+                raise the_one from the_one.__cause__
         if snapshot.committed is None:
             raise RuntimeError("a run ended without a receipt or an exception")
         listener(events.Committed(snapshot.id))
@@ -438,9 +440,3 @@ def _naming(part: str) -> Iterator[None]:
         raise
     except Exception as exc:
         raise PartError(f"{part} failed: {type(exc).__name__}: {exc}") from exc
-
-
-def _the_one(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of what several tasks raised, the one that tells most: one of ours before a stranger."""
-    leaves = [_the_one(exc) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
-    return next((exc for exc in leaves if isinstance(exc, NeowsError)), leaves[0])

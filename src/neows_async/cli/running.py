@@ -17,7 +17,7 @@ from neows_async.cli import exits
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, open_parts
 from neows_async.cli.screen import listening
-from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError
+from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
 from neows_async.scrub import Scrubber
@@ -176,6 +176,12 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, log_format: str
                     outcome = await ingest(settings, parts, listener)
         except NeowsError as exc:
             outcome = exc
+        except BaseExceptionGroup as group:
+            # A part that runs tasks of its own may wrap what passes through it.
+            the_one = most_telling(group)
+            if not isinstance(the_one, NeowsError):
+                raise
+            outcome = the_one
         tasks.cancel_scope.cancel()
     if outcome is None:
         raise RuntimeError("cancelled without a signal")

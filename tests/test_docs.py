@@ -1,0 +1,115 @@
+"""What the program can do is written down, and what is written down is so."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from neows_async import schema
+from neows_async.cli import exits
+from neows_async.cli.app import neows_async
+from neows_async.cli.configuration import SETTING_OF
+from neows_async.settings import Settings
+from tests import program
+
+PROJECT = Path(__file__).parent.parent
+README = (PROJECT / "README.md").read_text()
+LAKE = (PROJECT / "data/README.md").read_text()
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    return sorted(neows_async.commands.items())
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_command_is_in_the_readme_and_explains_itself(name: str, command: click.Command) -> None:
+    assert f"`neows-async {name}" in README
+    assert command.help
+    assert "Examples:" in (command.epilog or "")
+
+
+def test_the_readme_names_no_command_that_is_not_there() -> None:
+    named = set(re.findall(r"neows-async ([a-z]+)", README))
+    assert named <= {name for name, _ in commands()}
+
+
+def options() -> list[tuple[str, click.Option]]:
+    return [
+        (name, parameter)
+        for name, command in commands()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+    ]
+
+
+@pytest.mark.parametrize(("command", "option"), options())
+def test_every_option_has_a_help_and_a_variable(command: str, option: click.Option) -> None:
+    assert option.help
+    assert option.help.endswith((".", "]")), command
+    flag = max(option.opts, key=len)
+    assert option.envvar == f"NEOWS_{flag.removeprefix('--').replace('-', '_').upper()}"
+    assert option.show_envvar
+
+
+@pytest.mark.parametrize("option", [option for command, option in options() if command == "run"])
+def test_the_defaults_that_help_tells_are_those_of_the_settings(option: click.Option) -> None:
+    setting = Settings.model_fields.get(SETTING_OF.get(str(option.name), str(option.name)))
+    if setting is None:
+        return
+    told: Any = option.default
+    if isinstance(told, str) and isinstance(setting.default, float):
+        told = option.type.convert(told, option, None)
+    if option.show_default:
+        assert told == setting.default
+    elif option.is_flag:
+        assert setting.default is False
+    else:
+        assert "[default:" in (option.help or "") or option.multiple
+
+
+def test_help_is_worth_reading(tmp_path: Path) -> None:
+    ended = program.run(tmp_path, "run", "--help")
+    assert ended.code == 0
+    assert "NASA_API_KEY=DEMO_KEY neows-async run" in ended.out
+    assert "NEOWS_LIMIT" in ended.out
+    for code, meaning in exits.MEANINGS.items():
+        assert f"{code:>3}  {meaning}" in ended.out
+        if code:
+            assert f"{code} " in README
+
+
+@pytest.mark.parametrize(("dataset", "columns"), sorted(schema.DATASETS.items()))
+def test_every_column_is_described(dataset: str, columns: Any) -> None:
+    section = LAKE.split(f"### `{dataset}`")[1].split("###")[0]
+    assert re.findall(r"^\| `(\w+)`", section, flags=re.MULTILINE) == columns.names
+
+
+def test_the_files_of_a_run_are_those_of_the_layout(tmp_path: Path) -> None:
+    assert program.run(tmp_path, "run", "--limit", "3").code == 0
+    root = tmp_path / "data/sandbox"
+    receipt = json.loads((root / "_runs/latest.json").read_bytes())
+    layout = re.search(r"```\n(<root>/.*?)```", LAKE, flags=re.DOTALL)
+    assert layout is not None
+    promised = [line.split()[0] for line in layout[1].splitlines()[1:]]
+    patterns = [re.escape(path).replace("<id>", "[^/]+").replace("<name>", r"\w+") for path in promised]
+    for file in (file for file in root.rglob("*") if file.is_file()):
+        path = str(file.relative_to(root))
+        assert any(re.fullmatch(re.sub(r"0{5}", r"\\d{5}", pattern), path) for pattern in patterns), path
+    assert {file["path"] for file in receipt["files"]} <= {str(file.relative_to(root)) for file in root.rglob("*")}
+
+
+def test_the_readmes_own_part_works(tmp_path: Path) -> None:
+    part = re.search(r"```python\n# eccentricity\.py\n(.*?)```", README, flags=re.DOTALL)
+    assert part is not None
+    (tmp_path / "eccentricity.py").write_text(part[1])
+    ended = program.run(tmp_path, "run", "--limit", "20", "--aggregator", "eccentricity:Eccentricity")
+    assert ended.code == 0, ended.err
+    [file] = (tmp_path / "data/sandbox/aggregates").rglob("*.json")
+    figures = json.loads(file.read_bytes())
+    assert figures["neos"] == 20
+    assert 0 < figures["mean"] < 1

@@ -1,0 +1,43 @@
+"""Never run, only type-checked: our parts fit the seams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neows_async.aggregates.by_year import CloseApproachesByYear
+    from neows_async.aggregates.csv_files import CsvAggregates
+    from neows_async.aggregates.json_files import JsonAggregates
+    from neows_async.aggregates.within import CloseApproachesWithin
+    from neows_async.lake import LakeFile, LakeStage
+    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Stage, StagedFile, Storage
+    from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
+    from neows_async.sinks.parquet import ParquetSink
+    from neows_async.sinks.quarantine import Quarantine
+    from neows_async.sources.archive import ArchiveSource
+    from neows_async.sources.gateway import GatewaySource
+    from neows_async.storage.faults import CountingStorage
+    from neows_async.storage.local import LocalStorage
+    from neows_async.storage.objects import ObjectStorage
+    from neows_async.testing import ListSink, ListSource
+
+    def sources(one: GatewaySource, two: ArchiveSource, three: ListSource) -> list[Source]:
+        return [one, two, three]
+
+    def sinks(one: ParquetSink, two: Quarantine, three: ListSink) -> list[Sink]:
+        return [one, two, three]
+
+    def aggregators(one: CloseApproachesWithin, two: CloseApproachesByYear) -> list[Aggregator]:
+        return [one, two]
+
+    def aggregate_writers(one: JsonAggregates, two: CsvAggregates) -> list[AggregateWriter]:
+        return [one, two]
+
+    def storages(one: LocalStorage, two: ObjectStorage, three: CountingStorage) -> list[Storage]:
+        return [one, two, three]
+
+    def stages(one: LakeStage, two: LakeFile) -> tuple[Stage, StagedFile]:
+        return one, two
+
+    def catalogues(one: SyntheticCatalogue, two: RecordedPages) -> list[Catalogue]:
+        return [one, two]
