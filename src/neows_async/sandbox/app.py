@@ -1,51 +1,74 @@
-"""NeoWs' Browse as an ASGI application: the envelope, the links with the caller's key, gzip, chunks, headers."""
+"""NeoWs' Browse behind its gateway, as an ASGI application."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import parse_qs, quote
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
-import msgspec
+import anyio
 from anyio import to_thread
 
-from neows_async.sandbox.gateway import Gateway, Verdict
+from neows_async.sandbox.answers import JSON, Answer
+from neows_async.sandbox.catalogue import ChangingCatalogue
+from neows_async.sandbox.delivery import CUT, Delivery, Message, Receive, Send
+from neows_async.sandbox.envelope import API, Asked
+from neows_async.sandbox.faults import instead, mistake, page_under, refusal, with_quota
+from neows_async.sandbox.gateway import Gateway
+from neows_async.sandbox.request import Request
+from neows_async.sandbox.scenario import Fault, OverRateLimit, Refused, Scenario, Slow, WrongType
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from neows_async.sandbox.catalogue import Catalogue
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-
-_PATHS: Final = ("/neo/rest/v1/neo/browse", "/neo/browse")
+_PATHS: Final = (f"{API}/neo/browse", "/neo/browse")
 _LARGEST_SIZE: Final = 20
-_CHUNK_BYTES: Final = 16 << 10
-_GZIP_LEVEL: Final = 1
+_SERVED: Final = 100_000
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A request that was answered.
+    """A request, as it was decided on; the answer may have come later, or not at all.
 
-    :param at_s: UTC, seconds since 1970
+    :param at_s: when it arrived; UTC, seconds since 1970
+    :param page: its number, from 0; None where the request names none
+    :param attempt: the how-manieth request of its page that passed the gateway, from 1; 0 did not pass
+    :param fault: what the scenario did to it
     """
 
     at_s: float
     page: int | None
-    key: str | None
     status: int
+    attempt: int = 0
+    key: str | None = field(default=None, repr=False)
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """The work that a decision leaves.
+
+    :param make: gives the body, where that takes milliseconds
+    """
+
+    answer: Answer
+    fault: Fault | None = None
+    wait_s: float = 0.0
+    make: Callable[[], bytes] | None = None
 
 
 class SandboxApp:
-    """The application. ``served`` logs its requests.
+    """The application. Its time counts from its first request.
 
+    :param gateway: None is one of the scenario's rules
+    :param scenario: None is a good day
     :param clock: UTC, seconds since 1970
-    :param announced_total: what the envelope says the catalogue holds; None is the truth
+    :param sleep: waits so many seconds, by the same clock
+    :param threads: make pages in threads, so that the loop stays free; not in virtual time
     """
 
     def __init__(
@@ -53,70 +76,101 @@ class SandboxApp:
         catalogue: Catalogue,
         *,
         gateway: Gateway | None = None,
+        scenario: Scenario | None = None,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        threads: bool = True,
     ) -> None:
-        self._catalogue = catalogue
-        self._gateway = gateway or Gateway()
+        self.scenario = scenario or Scenario()
+        self.gateway = gateway or Gateway(self.scenario.gateway)
+        self.served: deque[Served] = deque(maxlen=_SERVED)
+        """The last 100,000 requests, in the order they came."""
+        self.attempts: Counter[int] = Counter()
+        """How often each page was asked for, of those that passed the gateway."""
+        self._catalogue = ChangingCatalogue(catalogue, self.scenario.changes, self.scenario.seed)
         self._clock = clock
-        self.served: list[Served] = []
+        self._sleep = sleep
+        self._threads = threads
+        self._first_s: float | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One request."""
+        """One request. It ends when it is answered, or when the caller leaves."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
-        query = {name: values[-1] for name, values in parse_qs(scope.get("query_string", b"").decode()).items()}
-        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        key = headers.get("x-api-key") or query.get("api_key")
+        request = Request.of(scope)
+        delivery = Delivery(
+            send=send,
+            cut=scope.get("extensions", {}).get(CUT),
+            gzip="gzip" in request.headers.get("accept-encoding", ""),
+            in_thread=self._in_thread,
+            sleep=self._sleep,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_left, receive, tasks.cancel_scope)
+            decided = self._decide(request)
+            answer = decided.answer
+            if decided.make is not None:
+                answer = replace(answer, body=await self._in_thread(decided.make))
+            if decided.wait_s > 0:
+                await self._sleep(decided.wait_s)
+            await delivery.deliver(answer, decided.fault)
+            tasks.cancel_scope.cancel()
+
+    def _decide(self, request: Request) -> _Decided:
+        """What becomes of ``request``. Nothing waits here, so what is counted is also what was judged."""
         now_s = self._clock()
-        verdict = self._gateway.judge(key, now_s)
-        page: int | None = None
-        if verdict.status == 200:  # noqa: PLR2004 - HTTP's own
-            status, page, body = await self._answer(scope["path"], query, headers, key or "")
-        else:
-            status, body = verdict.status, _refusal(verdict)
-        self.served.append(Served(now_s, page, key, status))
-        await _send(send, status, body, _headers(verdict), compressed="gzip" in headers.get("accept-encoding", ""))
+        self._first_s = now_s if self._first_s is None else self._first_s
+        verdict = self.gateway.judge(request.key, now_s, request.address)
+        if verdict.status != _OK:
+            self._note(request, now_s, verdict.status)
+            return _Decided(refusal(verdict, request))
+        asked = _asked(request)
+        if asked is None:
+            self.gateway.count(request.key, now_s, request.address)
+            answer = with_quota(mistake(request, right_path=_is_browse(request)), verdict)
+            self._note(request, now_s, answer.status)
+            return _Decided(answer)
+        elapsed_s = now_s - self._first_s
+        catalogue = self._catalogue.view(self.attempts.total(), elapsed_s)
+        self.attempts[asked.number] += 1
+        attempt = self.attempts[asked.number]
+        fault = self.scenario.fault_of(asked.number, attempt, elapsed_s)
+        if not isinstance(fault, OverRateLimit | Refused):
+            self.gateway.count(request.key, now_s, request.address)
+        wait_s = self.scenario.latency_s(asked.number, attempt) + (fault.delay_s if isinstance(fault, Slow) else 0.0)
+        struck = instead(fault, verdict, request)
+        self._note(request, now_s, struck.status if struck else _OK, attempt, fault)
+        if struck is not None:
+            return _Decided(struck, fault, wait_s)
+        content_type = fault.content_type if isinstance(fault, WrongType) else JSON
+        answer = with_quota(Answer(_OK, b"", content_type), verdict)
+        return _Decided(answer, fault, wait_s, lambda: page_under(fault, catalogue, asked))
 
-    async def _answer(
-        self, path: str, query: dict[str, str], headers: dict[str, str], key: str
-    ) -> tuple[int, int | None, bytes]:
-        if path.rstrip("/") not in _PATHS:
-            return 404, None, _error("NOT_FOUND", "The requested resource was not found.")
-        try:
-            number, size = int(query.get("page", "0")), int(query.get("size", "20"))
-        except ValueError:
-            number = size = -1
-        if number < 0 or size < 1:
-            return 400, None, _bad_request(path, query, key)
-        # Making a page takes milliseconds, which are the loop's.
-        size = min(size, _LARGEST_SIZE)
-        body = await to_thread.run_sync(self._page, headers.get("host", "api.nasa.gov"), number, size, key)
-        return 200, number, body
+    def _note(self, request: Request, now_s: float, status: int, attempt: int = 0, fault: Fault | None = None) -> None:
+        page = request.number("page", 0)
+        self.served.append(Served(now_s, page, status, attempt, request.key or None, fault))
 
-    def _page(self, host: str, number: int, size: int, key: str) -> bytes:
-        base = f"http://{host}/neo/rest/v1/neo"
-        secret = quote(key, safe="")
-        total = self._catalogue.total
-        pages = -(-total // size)
+    async def _in_thread(self, make: Callable[[], bytes]) -> bytes:
+        return await to_thread.run_sync(make) if self._threads else make()
 
-        def page_link(of: int) -> str:
-            return f"{base}/browse?page={of}&size={size}&api_key={secret}"
 
-        links = {"next": page_link(number + 1)} if number + 1 < pages else {}
-        if number > 0:
-            links["prev"] = page_link(number - 1)
-        objects = self._catalogue.objects(number * size, (number + 1) * size)
-        page = {
-            "links": links | {"self": page_link(number)},
-            "page": {"size": size, "total_elements": total, "total_pages": pages, "number": number},
-            "near_earth_objects": [
-                {"links": {"self": f"{base}/{entry.get('id', '')}?api_key={secret}"}}
-                | {name: value for name, value in entry.items() if name != "links"}
-                for entry in objects
-            ],
-        }
-        return msgspec.json.encode(page)
+def _is_browse(request: Request) -> bool:
+    return request.path.rstrip("/") in _PATHS
+
+
+def _asked(request: Request) -> Asked | None:
+    """The page that is asked for; None if that cannot be."""
+    number, size = request.number("page", 0), request.number("size", _LARGEST_SIZE)
+    if not _is_browse(request) or request.method != "GET" or number is None or number < 0 or size is None or size < 1:
+        return None
+    return Asked(number, min(size, _LARGEST_SIZE), request.headers.get("host", "api.nasa.gov"), request.key)
+
+
+async def _until_left(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
 
 
 async def _live(receive: Receive, send: Send) -> None:
@@ -127,47 +181,3 @@ async def _live(receive: Receive, send: Send) -> None:
         else:
             await send({"type": "lifespan.shutdown.complete"})
             return
-
-
-async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]], *, compressed: bool) -> None:
-    if compressed:
-        body = await to_thread.run_sync(lambda: gzip.compress(body, _GZIP_LEVEL, mtime=0))
-        headers = [*headers, (b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    # No content-length: it is sent in chunks, as NeoWs does.
-    for start in range(0, len(body), _CHUNK_BYTES):
-        await send({"type": "http.response.body", "body": body[start : start + _CHUNK_BYTES], "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
-    headers = [(b"content-type", b"application/json;charset=UTF-8")]
-    for name, value in (
-        (b"x-ratelimit-limit", verdict.limit),
-        (b"x-ratelimit-remaining", verdict.remaining),
-        (b"retry-after", verdict.retry_after_s),
-    ):
-        if value is not None:
-            headers.append((name, str(value).encode()))
-    return headers
-
-
-def _refusal(verdict: Verdict) -> bytes:
-    messages = {
-        "API_KEY_MISSING": "No api_key was supplied. Get one at https://api.nasa.gov:443",
-        "OVER_RATE_LIMIT": "You have exceeded your rate limit. Try again later or contact us at "
-        "https://api.nasa.gov:443/contact/ for assistance",
-    }
-    default = "An invalid api_key was supplied. Get one at https://api.nasa.gov:443"
-    return _error(verdict.code, messages.get(verdict.code, default))
-
-
-def _error(code: str, message: str) -> bytes:
-    return json.dumps({"error": {"code": code, "message": message}}).encode()
-
-
-def _bad_request(path: str, query: dict[str, str], key: str) -> bytes:
-    """The backend's own errors are flat, and name the request with its key."""
-    request = f"http://api.nasa.gov{path}?page={query.get('page', '')}&api_key={key}"
-    error = {"code": 400, "http_error": "BAD_REQUEST", "error_message": "Invalid page or size", "request": request}
-    return json.dumps(error).encode()

@@ -1,19 +1,67 @@
 """The gateway's word on each request, from the facts known of api.data.gov's software. Pure: the time is an argument.
 
-The hour is a sliding estimate, aligned to the epoch: what was counted this hour, and of last
-hour's count the share that is still inside the window. Refused requests are not counted.
+Each limit is a sliding estimate over windows aligned to the epoch: what was counted in this window, and
+of the last one's count the share that is still inside. Refused requests are not counted.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass, field
+import random
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+
+from neows_async.errors import SettingsError
+
+DEMO_KEY: Final = "DEMO_KEY"
+OVER_RATE_LIMIT: Final = "OVER_RATE_LIMIT"
+REFUSALS: Final = (
+    "API_KEY_MISSING",
+    "API_KEY_INVALID",
+    "API_KEY_DISABLED",
+    "API_KEY_UNVERIFIED",
+    "API_KEY_UNAUTHORIZED",
+)
+"""The gateway's reasons for a 403."""
 
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
-DEMO_KEY: Final = "DEMO_KEY"
+_FORGET_EVERY: Final = 10_000
+_PERMITTED, _FORBIDDEN, _TOO_MANY = 200, 403, 429
+
+
+class GatewayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the gateway holds its callers to.
+
+    :param hourly_limit: requests an hour of every key but ``DEMO_KEY``
+    :param demo_hourly_limit: of ``DEMO_KEY``, by address; also ``demo_daily_limit``
+    :param burst_limits: also hold to 20 requests/s and 150 per 15 s a key, 50/s and 250 per 15 s an address
+    :param known_keys: others are ``API_KEY_INVALID``; None takes any key for a registered one
+    :param refused_keys: key → one of :data:`REFUSALS`
+    :param remaining_jitter: ``X-RateLimit-Remaining`` is off by up to so many, as when several nodes count
+
+    :raises SettingsError: a limit below 1, or a refusal that the gateway does not know
+    """
+
+    hourly_limit: int = 1_000
+    demo_hourly_limit: int = 30
+    demo_daily_limit: int = 50
+    burst_limits: bool = False
+    known_keys: frozenset[str] | None = None
+    refused_keys: dict[str, str] = {}
+    remaining_jitter: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hourly_limit", "demo_hourly_limit", "demo_daily_limit"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"gateway: {name} must be 1 or more, not {getattr(self, name)}")
+        if self.remaining_jitter < 0:
+            raise SettingsError(f"gateway: remaining_jitter must be 0 or more, not {self.remaining_jitter}")
+        for code in self.refused_keys.values():
+            if code not in REFUSALS:
+                raise SettingsError(f"gateway: there is no refusal {code!r}; there are {', '.join(REFUSALS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +71,7 @@ class Verdict:
     :param status: 200 lets it through; 403 and 429 end it
     :param code: the gateway's own name for a refusal
     :param limit: requests an hour; None where the gateway says nothing of it
+    :param remaining: of them, after this request
     """
 
     status: int
@@ -33,52 +82,106 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Gateway:
-    """Counts requests by key.
+class _Window:
+    """One caller's count against one limit."""
 
-    :param hourly_limit: of every key but ``DEMO_KEY``, which has 30 an hour and 50 a day
-    :param refused_keys: key → code, e.g. ``API_KEY_DISABLED``
-    :param known_keys: when given, other keys are ``API_KEY_INVALID``
+    limit: int
+    length_s: int
+    number: int = 0
+    now: int = 0
+    before: int = 0
+
+    def roll(self, now_s: float) -> None:
+        number = math.floor(now_s / self.length_s)
+        if number > self.number:
+            self.before = self.now if number == self.number + 1 else 0
+            self.now = 0
+            self.number = number
+
+    def used(self, now_s: float) -> int:
+        """The estimate at ``now_s``, in this window or a later one."""
+        behind = math.floor(now_s / self.length_s) - self.number
+        now, before = ((self.now, self.before), (0, self.now), (0, 0))[min(max(behind, 0), 2)]
+        return now + math.floor(before * (1 - now_s / self.length_s % 1))
+
+    def retry_after_s(self, now_s: float) -> int:
+        """The fewest whole seconds after which the estimate is below the limit; at least 1."""
+        least, most = 1, 2 * self.length_s
+        while least < most:  # with no further request the estimate only falls
+            middle = (least + most) // 2
+            if self.used(now_s + middle) < self.limit:
+                most = middle
+            else:
+                least = middle + 1
+        return least
+
+
+class Gateway:
+    """Counts requests by key and by address.
+
+    :param hourly_limit: short for rules with this limit
     """
 
-    hourly_limit: int = 1_000
-    refused_keys: dict[str, str] = field(default_factory=dict)
-    known_keys: frozenset[str] | None = None
-    _hours: dict[str, Counter[int]] = field(default_factory=dict)
-    _days: dict[str, Counter[int]] = field(default_factory=dict)
+    def __init__(self, rules: GatewayRules | None = None, *, hourly_limit: int | None = None) -> None:
+        rules = rules or GatewayRules()
+        self.rules = rules if hourly_limit is None else msgspec.structs.replace(rules, hourly_limit=hourly_limit)
+        self._windows: dict[str, list[_Window]] = {}
+        self._counted = 0
+        self._jitter = random.Random("several nodes")  # noqa: S311 - not a secret
 
-    def judge(self, key: str | None, now_s: float) -> Verdict:
-        """One request of ``key``, arriving at ``now_s`` (UTC, seconds since 1970)."""
+    def judge(self, key: str | None, now_s: float, address: str = "") -> Verdict:
+        """What becomes of a request of ``key`` from ``address`` at ``now_s`` (UTC, seconds since 1970).
+
+        Nothing is counted yet: see :meth:`count`.
+        """
         if not key:
-            return Verdict(403, "API_KEY_MISSING")
-        if key in self.refused_keys:
-            return Verdict(403, self.refused_keys[key])
-        if self.known_keys is not None and key not in self.known_keys and key != DEMO_KEY:
-            return Verdict(403, "API_KEY_INVALID")
-        limit = 30 if key == DEMO_KEY else self.hourly_limit
-        hour, into_s = divmod(now_s, _HOUR_S)
-        hours = self._hours.setdefault(key, Counter())
-        days = self._days.setdefault(key, Counter())
-        for old in [one for one in hours if one < hour - 1]:
-            del hours[old]
-        if key == DEMO_KEY and days[int(now_s // _DAY_S)] >= 50:  # noqa: PLR2004 - a day's limit
-            return Verdict(429, "OVER_RATE_LIMIT", limit, 0, math.ceil(_DAY_S - now_s % _DAY_S))
-        used = _estimate(hours, int(hour), into_s)
-        if used >= limit:
-            return Verdict(429, "OVER_RATE_LIMIT", limit, 0, _retry_after_s(hours, int(hour), into_s, limit))
-        hours[int(hour)] += 1
-        days[int(now_s // _DAY_S)] += 1
-        return Verdict(200, limit=limit, remaining=limit - used - 1)
+            return Verdict(_FORBIDDEN, "API_KEY_MISSING")
+        if key in self.rules.refused_keys:
+            return Verdict(_FORBIDDEN, self.rules.refused_keys[key])
+        if self.rules.known_keys is not None and key not in self.rules.known_keys and key != DEMO_KEY:
+            return Verdict(_FORBIDDEN, "API_KEY_INVALID")
+        limit = self.rules.demo_hourly_limit if key == DEMO_KEY else self.rules.hourly_limit
+        windows = self._of(key, address)
+        for window in windows:
+            window.roll(now_s)
+        exceeded = [window for window in windows if window.used(now_s) >= window.limit]
+        if exceeded:
+            wait_s = max(window.retry_after_s(now_s) for window in exceeded)
+            return Verdict(_TOO_MANY, OVER_RATE_LIMIT, limit, 0, wait_s)
+        remaining = limit - next(window for window in windows if window.length_s == _HOUR_S).used(now_s) - 1
+        off = round((2 * self._jitter.random() - 1) * self.rules.remaining_jitter)
+        return Verdict(_PERMITTED, limit=limit, remaining=min(max(remaining + off, 0), limit))
 
+    def count(self, key: str, now_s: float, address: str = "") -> None:
+        """Count a request that was let through."""
+        for window in self._of(key, address):
+            window.roll(now_s)
+            window.now += 1
+        self._counted += 1
+        if self._counted % _FORGET_EVERY == 0:
+            self._forget(now_s)
 
-def _estimate(hours: Counter[int], hour: int, into_s: float) -> int:
-    return hours[hour] + math.floor(hours[hour - 1] * (_HOUR_S - into_s) / _HOUR_S)
+    def _of(self, key: str, address: str) -> list[_Window]:
+        """The windows that a request must fit into."""
+        demo = key == DEMO_KEY
+        who = f"key {key} {address if demo else ''}"
+        if who not in self._windows:
+            limit = self.rules.demo_hourly_limit if demo else self.rules.hourly_limit
+            windows = [_Window(limit, _HOUR_S)]
+            if demo:
+                windows.append(_Window(self.rules.demo_daily_limit, _DAY_S))
+            if self.rules.burst_limits:
+                windows += [_Window(20, 1), _Window(150, 15)]
+            self._windows[who] = windows
+        if not self.rules.burst_limits:
+            return self._windows[who]
+        where = f"address {address}"
+        if where not in self._windows:
+            self._windows[where] = [_Window(50, 1), _Window(250, 15)]
+        return self._windows[who] + self._windows[where]
 
-
-def _retry_after_s(hours: Counter[int], hour: int, into_s: float, limit: int) -> int:
-    """Whole seconds until the estimate is below the limit again."""
-    for wait_s in range(1, 2 * _HOUR_S + 1):
-        later, then_s = divmod(into_s + wait_s, _HOUR_S)
-        if _estimate(hours, hour + int(later), then_s) < limit:
-            return wait_s
-    return 2 * _HOUR_S
+    def _forget(self, now_s: float) -> None:
+        """Drop callers that have not been heard of: any key is taken, so there is no end of them."""
+        self._windows = {
+            who: windows for who, windows in self._windows.items() if any(window.used(now_s) for window in windows)
+        }

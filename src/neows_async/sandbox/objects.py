@@ -1,154 +1,241 @@
-"""Synthetic near-Earth objects in NASA's exact shape: each follows from a seed and its index alone."""
+"""Synthetic near-Earth objects in NASA's exact shape: each follows from a seed and its index alone.
+
+The same bytes on every version of Python and every processor: of the generator only ``random()`` is
+drawn, the one method whose values are promised, and nothing goes through the C library's mathematics.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import math
 import random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_APPROACHES: Final = 473
+MOST_OBJECTS: Final = 9_999_999
+"""Ids have eight digits and start with 9, which no real one does."""
 
 _FIRST_ID: Final = 90_000_000
+_SYLLABLES: Final = ("ka", "lo", "mi", "ren", "tu", "vas", "el", "or", "bi", "dun", "sha", "pex")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Shares of the bodies, as in the first 200 real objects.
-_BODIES: Final = (
-    ("Earth", 0.635),
-    ("Venus", 0.829),
-    ("Juptr", 0.911),
-    ("Mars", 0.973),
-    ("Merc", 0.9985),
-    ("Moon", 1.0),
-)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _FIRST_MINUTE: Final = -36_816_480  # 1900-01-01
 _MINUTES: Final = 158_310_720  # to the end of 2200
-MOST_APPROACHES: Final = 473
-_KM_PER_AU: Final = 149_597_870.7
-_LUNAR_PER_AU: Final = 389.0
-_MILES_PER_KM: Final = 0.621371192237334
-_FEET_PER_M: Final = 3.28083989501312
+_TEN_BILLION: Final = 10**10
+
+# Curves from which a draw in [0, 1) becomes a value: the points at which the shares are reached.
+_Curve = tuple[tuple[float, float], ...]
+# How many approaches, as in the first 200 real objects: a tenth have none, the mean is some 23.
+_APPROACHES: Final[_Curve] = (
+    (0.1, 1),
+    (0.2, 3),
+    (0.3, 7),
+    (0.4, 9),
+    (0.5, 13),
+    (0.6, 18),
+    (0.7, 23),
+    (0.8, 36),
+    (0.9, 54),
+    (0.96, 80),
+    (0.99, 140),
+    (0.999, 240),
+    (1.0, MOST_APPROACHES + 1),
+)
+# H, as in the whole catalogue, of which the first 200 are the bright end.
+_MAGNITUDE: Final[_Curve] = (
+    (0, 9.2),
+    (0.01, 14),
+    (0.1, 18),
+    (0.3, 21),
+    (0.5, 23.5),
+    (0.8, 26.5),
+    (0.99, 31),
+    (1, 33.6),
+)
+_SPEED_KM_S: Final[_Curve] = ((0, 1.3), (0.08, 6), (0.25, 9.8), (0.5, 13.5), (0.75, 18.9), (0.92, 27.6), (1, 43))
+# Until which draw it is this body, and its distances in au; both as in the first 200.
+_BODIES: Final[tuple[tuple[float, str, _Curve], ...]] = (
+    (
+        0.6350,
+        "Earth",
+        ((0, 0.004), (0.125, 0.0735), (0.25, 0.115), (0.5, 0.175), (0.62, 0.2), (0.75, 0.303), (1, 0.4997)),
+    ),
+    (0.8288, "Venus", ((0, 0.004), (0.125, 0.055), (0.5, 0.099), (1, 0.15))),
+    (0.9109, "Juptr", ((0, 0.6), (0.125, 1.21), (0.5, 1.69), (1, 2.0))),
+    (0.9729, "Mars", ((0, 0.012), (0.125, 0.039), (1, 0.0995))),
+    (0.9985, "Merc", ((0, 0.012), (0.125, 0.039), (1, 0.0995))),
+    (1.0, "Moon", ((0, 0.0002), (1, 0.0085))),
+)
+_CLASSES: Final = {
+    "APO": (
+        "Near-Earth asteroid orbits which cross the Earth\u2019s orbit similar to that of 1862 Apollo",
+        "a (semi-major axis) > 1.0 AU; q (perihelion) < 1.017 AU",
+    ),
+    "AMO": ("Near-Earth asteroid orbits similar to that of 1221 Amor", "1.017 AU < q (perihelion) < 1.3 AU"),
+    "ATE": (
+        "Near-Earth asteroid orbits similar to that of 2062 Aten",
+        "a (semi-major axis) < 1.0 AU; q (perihelion) > 0.983 AU",
+    ),
+}
 
 
 def synthetic_object(seed: int, index: int, *, approaches: int | None = None) -> dict[str, Any]:
-    """Object ``index`` of the catalogue of ``seed``; its ``links`` are for the server to add.
+    """Object ``index`` (from 0) of the catalogue of ``seed``, its members in NASA's order, without ``links``.
 
     About a tenth have no approaches, the mean is some 23, the most 473.
 
-    :param approaches: exactly so many, for pages of a known size
+    :param approaches: exactly so many, for pages of a known size: with 100, twenty objects make some 0.93 MB
     """
-    # Only random() is drawn: it is the one method that gives the same on every version of Python.
     draw = random.Random(f"{seed}:{index}").random  # noqa: S311 - not a secret
     number = index + 1
-    magnitude = round(9.0 + 20.0 * draw() ** 0.6, 2)
-    named = draw() < 0.6  # noqa: PLR2004 - the share that has a name
-    designation = f"{1900 + int(draw() * 127)} SB{number}"
-    count = _approach_count(draw(), draw(), draw()) if approaches is None else approaches
-    first_year = 1900 + int(draw() * 120)
-    entry: dict[str, Any] = {
+    hundredths = int(_on(_MAGNITUDE, draw()) * 100)
+    count = _approach_count(draw()) if approaches is None else approaches
+    orbit, moid_au = _orbit(draw)
+    return _names(draw, number) | {
+        "nasa_jpl_url": f"https://ssd.jpl.nasa.gov/tools/sbdb_lookup.html#/?sstr={_FIRST_ID + number}",
+        "absolute_magnitude_h": hundredths / 100,
+        "estimated_diameter": _diameters(hundredths),
+        # The definition of a potentially hazardous one: 22 or brighter, and within 0.05 au of our orbit.
+        "is_potentially_hazardous_asteroid": hundredths <= 2200 and moid_au <= 0.05,  # noqa: PLR2004
+        "close_approach_data": [
+            _approach(minute, draw) for minute in sorted([_FIRST_MINUTE + int(draw() * _MINUTES) for _ in range(count)])
+        ],
+        "orbital_data": orbit,
+        "is_sentry_object": draw() < 0.05,  # noqa: PLR2004 - about as many as there are on that list
+    }
+
+
+def _on(curve: _Curve, share: float) -> float:
+    """The value that a share of ``share`` lies below; straight between the points."""
+    at, value = curve[0]
+    for next_at, next_value in curve[1:]:
+        if share < next_at:
+            return value + (next_value - value) * (share - at) / (next_at - at)
+        at, value = next_at, next_value
+    return value
+
+
+def _approach_count(share: float) -> int:
+    return 0 if share < _APPROACHES[0][0] else int(_on(_APPROACHES, share))
+
+
+def _names(draw: Callable[[], float], number: int) -> dict[str, Any]:
+    name = (
+        "Sandbox-"
+        + (_SYLLABLES[int(draw() * len(_SYLLABLES))] + _SYLLABLES[int(draw() * len(_SYLLABLES))]).capitalize()
+    )
+    temporary = f"SANDBOX {number:06}"
+    named = draw() < 0.6  # noqa: PLR2004 - of the first 200, 127 are
+    entry = {
         "id": f"{_FIRST_ID + number}",
         "neo_reference_id": f"{_FIRST_ID + number}",
-        "name": f"{number} Sandbox-{number} (SANDBOX {designation})" if named else f"(SANDBOX {designation})",
+        "name": f"{number} {name} ({temporary})" if named else f"({temporary})",
     }
     if named:
-        entry["name_limited"] = f"Sandbox-{number}"
-    closest, entry_approaches = 1.0, []
-    for minute in sorted(_FIRST_MINUTE + int(draw() * _MINUTES) for _ in range(count)):
-        approach, distance_au = _approach(minute, draw(), draw(), draw())
-        entry_approaches.append(approach)
-        closest = min(closest, distance_au)
-    return entry | {
-        "designation": designation,
-        "nasa_jpl_url": f"https://ssd.jpl.nasa.gov/tools/sbdb_lookup.html#/?sstr={_FIRST_ID + number}",
-        "absolute_magnitude_h": magnitude,
-        "estimated_diameter": _diameter(magnitude),
-        "is_potentially_hazardous_asteroid": magnitude <= 22.0 and closest <= 0.05,  # noqa: PLR2004 - the definition
-        "close_approach_data": entry_approaches,
-        "orbital_data": _orbit(draw, first_year),
-        "is_sentry_object": draw() < 0.001,  # noqa: PLR2004 - a rare thing
-    }
+        entry["name_limited"] = name
+    return entry | {"designation": f"{number}" if named else temporary}
 
 
-def _approach_count(none: float, one: float, two: float) -> int:
-    if none < 0.1:  # noqa: PLR2004 - a tenth have none
-        return 0
-    normal = math.sqrt(-2.0 * math.log(1.0 - one)) * math.cos(2.0 * math.pi * two)
-    return max(1, min(MOST_APPROACHES, round(math.exp(2.42 + 1.3 * normal))))
-
-
-def _approach(minute: int, body: float, distance: float, speed: float) -> tuple[dict[str, Any], float]:
+def _approach(minute: int, draw: Callable[[], float]) -> dict[str, Any]:
+    share = draw()
+    body, curve = next((name, curve) for until, name, curve in _BODIES if share < until)
+    # Whole numbers of 1e-10 au and 1e-10 km/s; what follows from them is then exact, as in the source.
+    distance = int(_on(curve, draw()) * _TEN_BILLION)
+    speed = int(_on(_SPEED_KM_S, draw()) * _TEN_BILLION)
     at = _EPOCH + dt.timedelta(minutes=minute)
-    # Two thirds are nearer than 0.2 au.
-    au = 0.0001 + 0.4999 * distance**2.26
-    km, km_s = au * _KM_PER_AU, 2.0 + 30.0 * speed**1.3
-    approach = {
+    return {
         "close_approach_date": f"{at.year}-{at.month:02}-{at.day:02}",
         "close_approach_date_full": f"{at.year}-{_MONTHS[at.month - 1]}-{at.day:02} {at.hour:02}:{at.minute:02}",
         "epoch_date_close_approach": minute * 60_000,
         "relative_velocity": {
-            "kilometers_per_second": f"{km_s:.10f}",
-            "kilometers_per_hour": f"{km_s * 3600:.10f}",
-            "miles_per_hour": f"{km_s * 3600 * _MILES_PER_KM:.10f}",
+            "kilometers_per_second": _ten_places(speed),
+            "kilometers_per_hour": _ten_places(speed * 3600),
+            "miles_per_hour": _ten_places(speed * 22_369 // 10),
         },
         "miss_distance": {
-            "astronomical": f"{au:.10f}",
-            "lunar": f"{au * _LUNAR_PER_AU:.10f}",
-            "kilometers": f"{km:.9f}",
-            "miles": f"{km * _MILES_PER_KM:.10f}",
+            "astronomical": _ten_places(distance),
+            "lunar": _ten_places(distance * 389),
+            "kilometers": _ten_places(distance * 149_597_870),
+            "miles": _ten_places(distance * 92_955_806),
         },
-        "orbiting_body": next(name for name, until in _BODIES if body < until),
+        "orbiting_body": body,
     }
-    return approach, au
 
 
-def _diameter(magnitude: float) -> dict[str, Any]:
-    """From H by the albedos 0.25 and 0.05, as NASA does."""
-    least_km, most_km = (1329.0 / math.sqrt(albedo) * 10 ** (-magnitude / 5) for albedo in (0.25, 0.05))
-    spans = {}
-    for unit, per_km in (("kilometers", 1.0), ("meters", 1e3), ("miles", _MILES_PER_KM), ("feet", 1e3 * _FEET_PER_M)):
-        spans[unit] = {
-            "estimated_diameter_min": round(least_km * per_km, 10),
-            "estimated_diameter_max": round(most_km * per_km, 10),
-        }
-    return spans
+def _ten_places(number: int) -> str:
+    """``number`` of 1e-10 as the source writes it: up to ten places, without zeros at the end."""
+    text = f"{number // _TEN_BILLION}.{number % _TEN_BILLION:010}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text
 
 
-def _orbit(draw: Any, first_year: int) -> dict[str, Any]:
-    axis, eccentricity = 0.6 + 2.4 * draw(), 0.05 + 0.8 * draw()
-    period_d = 365.25 * axis**1.5
-    last_year = max(first_year, 2026 - int(draw() * 10))
-    days = (last_year - first_year) * 365 + 100
+def _diameters(magnitude_hundredths: int) -> dict[str, Any]:
+    """From H by the albedos 0.25 and 0.05, as the source does."""
+    exact = decimal.Context(prec=28)
+    dimmer = exact.power(decimal.Decimal(10), exact.divide(decimal.Decimal(-magnitude_hundredths), 500))
+    least_km, most_km = exact.multiply(dimmer, 2658), exact.multiply(dimmer, decimal.Decimal("5943.468684194"))
+    per_km = (("kilometers", "1"), ("meters", "1000"), ("miles", "0.621371"), ("feet", "3280.84"))
     return {
+        unit: {
+            "estimated_diameter_min": _rounded(exact.multiply(least_km, decimal.Decimal(factor))),
+            "estimated_diameter_max": _rounded(exact.multiply(most_km, decimal.Decimal(factor))),
+        }
+        for unit, factor in per_km
+    }
+
+
+def _rounded(value: decimal.Decimal) -> float:
+    return float(f"{value:.10f}")
+
+
+def _orbit(draw: Callable[[], float]) -> tuple[dict[str, Any], float]:
+    """The orbital data, and how near the orbit comes to ours, in au."""
+    near = 0.2 + 1.09 * draw()
+    # Eccentric enough to reach our orbit from inside.
+    least = max(0.05, (0.99 - near) / (0.99 + near))
+    eccentricity = least + (0.92 - least) * draw()
+    axis = near / (1 - eccentricity)
+    period_d = 365.25 * axis * math.sqrt(axis)
+    moid_au = 0.4 * draw() * draw()
+    first_day, arc_d = dt.date(1950, 1, 1) + dt.timedelta(days=int(draw() * 25_000)), 1 + int(draw() * 2_700)
+    last_day = first_day + dt.timedelta(days=arc_d)
+    name = "ATE" if axis < 1 else "APO" if near < 1.017 else "AMO"  # noqa: PLR2004 - the definitions
+    description, extent = _CLASSES[name]
+    orbit = {
         "orbit_id": f"{1 + int(draw() * 900)}",
-        "orbit_determination_date": f"{last_year}-12-{1 + int(draw() * 28):02} 05:53:24",
-        "first_observation_date": f"{first_year}-{1 + int(draw() * 6):02}-{1 + int(draw() * 28):02}",
-        "last_observation_date": f"{last_year}-{7 + int(draw() * 6):02}-{1 + int(draw() * 28):02}",
-        "data_arc_in_days": days,
-        "observations_used": 10 + int(9_000 * draw() ** 4),
-        "orbit_uncertainty": f"{int(draw() * 10)}",
-        "minimum_orbit_intersection": _decimal(draw() * 0.3, 6),
-        "jupiter_tisserand_invariant": _decimal(2.5 + draw() * 5, 3),
+        "orbit_determination_date": f"{last_day + dt.timedelta(days=1)} 05:{int(draw() * 60):02}:{int(draw() * 60):02}",
+        "first_observation_date": f"{first_day}",
+        "last_observation_date": f"{last_day}",
+        "data_arc_in_days": arc_d,
+        "observations_used": 10 + int(9_000 * draw() * draw()),
+        "orbit_uncertainty": f"{int(draw() * draw() * 10)}",
+        "minimum_orbit_intersection": _digits(moid_au + 0.0001, 6),
+        "jupiter_tisserand_invariant": f"{5.2 / axis + 1.8 * math.sqrt(axis / 5.2 * (1 - eccentricity**2)):.3f}",
         "epoch_osculation": "2461000.5",
-        "eccentricity": _decimal(eccentricity, 16),
-        "semi_major_axis": _decimal(axis, 15),
-        "inclination": _decimal(draw() * 40, 14),
-        "ascending_node_longitude": _decimal(draw() * 360, 13),
-        "orbital_period": _decimal(period_d, 13),
-        "perihelion_distance": _decimal(axis * (1 - eccentricity), 16),
-        "perihelion_argument": _decimal(draw() * 360, 13),
-        "aphelion_distance": _decimal(axis * (1 + eccentricity), 15),
-        "perihelion_time": _decimal(2_461_000 + draw() * 900, 9),
-        "mean_anomaly": _decimal(draw() * 360, 13),
-        "mean_motion": _decimal(360 / period_d, 16),
+        "eccentricity": _digits(eccentricity, 16),
+        "semi_major_axis": _digits(axis, 16),
+        "inclination": _digits(0.1 + 60 * draw() * draw(), 16),
+        "ascending_node_longitude": _digits(0.1 + 359.8 * draw(), 16),
+        "orbital_period": _digits(period_d, 16),
+        "perihelion_distance": _digits(near, 16),
+        "perihelion_argument": _digits(0.1 + 359.8 * draw(), 16),
+        "aphelion_distance": _digits(axis * (1 + eccentricity), 16),
+        "perihelion_time": f"{2_460_100 + int(draw() * 1_500)}.{int(draw() * 10**12):012}",
+        "mean_anomaly": _digits(0.1 + 359.8 * draw(), 16),
+        "mean_motion": _digits(360 / period_d, 16),
         "equinox": "J2000",
         "orbit_class": {
-            "orbit_class_type": "APO",
-            "orbit_class_description": "Near-Earth asteroid orbits which cross the Earth’s orbit similar to that of "  # noqa: RUF001 - NASA's own sign
-            "1862 Apollo",
-            "orbit_class_range": "a (semi-major axis) > 1.0 AU; q (perihelion) < 1.017 AU",
+            "orbit_class_type": name,
+            "orbit_class_description": description,
+            "orbit_class_range": extent,
         },
     }
+    return orbit, moid_au
 
 
-def _decimal(value: float, places: int) -> str:
-    """As JPL writes it: without the zero before the point."""
-    text = f"{value:.{places}f}"
-    return text[1:] if text.startswith("0.") else text
+def _digits(value: float, digits: int) -> str:
+    """So many significant digits, without the zero before the point, as JPL writes it."""
+    return f"{value:.{digits}g}".removeprefix("0")

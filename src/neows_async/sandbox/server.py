@@ -2,44 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from neows_async.errors import SettingsError
+from neows_async.sandbox.delivery import CUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from neows_async.sandbox.app import SandboxApp
+    from neows_async.sandbox.transport import AsgiApp
 
 _HOST = "127.0.0.1"
+_BACKLOG = 128
+_GRACE_S = 1
+
+
+class _Connection(H11Protocol):
+    """A connection that its application can close."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        app: Any = self.app
+
+        async def with_cut(scope: Any, receive: Any, send: Any) -> None:
+            scope.setdefault("extensions", {})[CUT] = transport.close
+            await app(scope, receive, send)
+
+        self.app = with_cut
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without a hand on the process's signals."""
+    """uvicorn without a hand on the process's signals, and without patience for hung connections."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
 
 def listen(port: int) -> socket.socket:
-    """A socket on loopback; 0 chooses a free port.
+    """A socket that listens on loopback; 0 chooses a free port. Requests wait until it is served.
 
     :raises SettingsError: the port is taken or not allowed
     """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((_HOST, port))
-    except OSError as exc:
+        listening.listen(_BACKLOG)
+    except (OSError, OverflowError) as exc:
         listening.close()
-        raise SettingsError(f"--port {port}: {exc.strerror}; choose another, or 0 for a free one") from exc
+        reason = getattr(exc, "strerror", None) or exc
+        raise SettingsError(f"--port {port}: {reason}; choose another, or 0 for a free one") from exc
     return listening
 
 
@@ -48,37 +76,57 @@ def url_of(listening: socket.socket) -> str:
     return f"http://{_HOST}:{listening.getsockname()[1]}"
 
 
-async def serve(app: SandboxApp, listening: socket.socket, on_started: Callable[[Any], None] = lambda _: None) -> None:
-    """Serve until cancelled, on asyncio.
+async def serve(
+    app: AsgiApp, listening: socket.socket, on_started: Callable[[uvicorn.Server], None] = lambda _: None
+) -> None:
+    """Serve on ``listening`` until cancelled, on asyncio; then every connection is closed, and the socket.
 
     :param on_started: is given the server, whose ``should_exit`` ends it from any thread
     """
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app,
+        http=_Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
     server = _Server(config)
     on_started(server)
-    await server.serve(sockets=[listening])
+    try:
+        await server.serve(sockets=[listening])
+    except asyncio.CancelledError:
+        if server.started:
+            with anyio.move_on_after(2 * _GRACE_S, shield=True):
+                await server.shutdown([listening])
+        raise
 
 
 @contextmanager
-def serving(app: SandboxApp) -> Iterator[str]:
-    """Serve from a thread until the block ends; gives the URL. For tests and benchmarks."""
-    import asyncio  # noqa: PLC0415 - uvicorn's loop, here alone
+def serving(app: AsgiApp, port: int = 0) -> Iterator[str]:
+    """Serve from a thread until the block ends; gives the URL. For tests and benchmarks, on any event loop.
 
-    servers: list[Any] = []
-    started = threading.Event()
+    :raises SettingsError: the port is taken or not allowed
+    """
+    started: Future[uvicorn.Server] = Future()
 
-    def keep(server: Any) -> None:
-        servers.append(server)
-        started.set()
-
-    with listen(0) as listening:
-        # It listens from here on: requests wait until the server takes them.
-        listening.listen(128)
-        thread = threading.Thread(target=lambda: asyncio.run(serve(app, listening, keep)), daemon=True)
-        thread.start()
+    def run() -> None:
         try:
-            started.wait()
+            asyncio.run(serve(app, listening, started.set_result))
+        except BaseException as exc:
+            if started.done():
+                raise
+            started.set_exception(exc)
+
+    with listen(port) as listening:
+        thread = threading.Thread(target=run, name="neows-sandbox", daemon=True)
+        thread.start()
+        server = started.result()
+        try:
             yield url_of(listening)
         finally:
-            servers[0].should_exit = True
+            server.should_exit = True
             thread.join()

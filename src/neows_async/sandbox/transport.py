@@ -5,31 +5,42 @@ httpx's own runs the application to its end before the first byte is read, and i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+import math
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import anyio
 import httpx
 
+from neows_async.sandbox.delivery import CUT, Message, Receive, Send
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
 
     from anyio.abc import TaskGroup
 
-    from neows_async.sandbox.app import Message, SandboxApp
+    AsgiApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class AsgiTransport(httpx.AsyncBaseTransport):
     """Runs ``app`` beside the client: it waits until its chunks are read.
 
-    Its tasks live between ``__aenter__`` and ``__aexit__``, which the client's own do; leaving ends them.
+    Its tasks live between ``__aenter__`` and ``__aexit__``, which the client's own call; leaving ends
+    them. The request's ``read`` timeout holds for each wait for the application, ``pool`` for a free
+    connection; there is nothing to connect to, and a request is never waited for.
+
+    :param max_connections: more requests at once wait; None is no limit
     """
 
-    def __init__(self, app: SandboxApp) -> None:
+    def __init__(self, app: AsgiApp, *, max_connections: int | None = None) -> None:
         self._app = app
         self._tasks: TaskGroup | None = None
+        self._connections = anyio.CapacityLimiter(math.inf if max_connections is None else max_connections)
+        self._open: set[_Exchange] = set()
 
     async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise RuntimeError("the transport is entered already")
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
@@ -40,88 +51,134 @@ class AsgiTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         tasks, self._tasks = self._tasks, None
-        if tasks is not None:
-            tasks.cancel_scope.cancel()
-            await tasks.__aexit__(exc_type, exc_value, traceback)
+        if tasks is None:
+            return
+        for exchange in list(self._open):
+            exchange.close()
+        tasks.cancel_scope.cancel()
+        # Not told of the caller's exception: it would come out in a group.
+        await tasks.__aexit__(None, None, None)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The application's answer, as soon as it begins.
 
         :raises httpx.ReadTimeout: nothing came within the request's ``read`` timeout
-        :raises httpx.RemoteProtocolError: the application ended without a whole answer
+        :raises httpx.PoolTimeout: no connection became free within its ``pool`` timeout
+        :raises httpx.RemoteProtocolError: the application ended without a whole answer; its exception is the cause
         """
         if self._tasks is None:
             raise RuntimeError("the transport is not entered: use the client in an `async with`")
-        timeout_s: float | None = request.extensions.get("timeout", {}).get("read")
         body = await request.aread()
-        exchange = _Exchange(timeout_s)
-        self._tasks.start_soon(exchange.run, self._app, _scope(request), body)
+        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
+        exchange = _Exchange(timeouts.get("read"), self._end)
+        await self._begin(exchange, timeouts.get("pool"))
         try:
+            self._tasks.start_soon(exchange.run, self._app, _scope(request), body)
             start = await exchange.next_message()
         except BaseException:
             exchange.close()
             raise
         return httpx.Response(start["status"], headers=start["headers"], stream=_Body(exchange), request=request)
 
+    async def _begin(self, exchange: _Exchange, pool_s: float | None) -> None:
+        try:
+            with anyio.fail_after(pool_s):
+                await self._connections.acquire_on_behalf_of(exchange)
+        except TimeoutError as exc:
+            raise httpx.PoolTimeout(f"no connection became free within {pool_s:g} s") from exc
+        self._open.add(exchange)
+        exchange.open()
+
+    def _end(self, exchange: _Exchange) -> None:
+        self._open.discard(exchange)
+        self._connections.release_on_behalf_of(exchange)
+
 
 class _Exchange:
     """One request: the application on one side, the client on the other."""
 
-    def __init__(self, timeout_s: float | None) -> None:
+    def __init__(self, timeout_s: float | None, on_end: Callable[[_Exchange], None]) -> None:
         self._timeout_s = timeout_s
+        self._on_end = on_end
+        self._is_open = False
+        self._scope = anyio.CancelScope()
+        self._left = anyio.Event()
+        self._failure: Exception | None = None
+        self._started = False
+
+    def open(self) -> None:
         # No buffer: a chunk leaves the application when the client takes it.
         self._send, self._receive = anyio.create_memory_object_stream[Any](0)
-        self._scope = anyio.CancelScope()
-        self._body_sent = False
-        self._closed = anyio.Event()
+        self._is_open = True
 
-    async def run(self, app: SandboxApp, scope: Message, body: bytes) -> None:
+    async def run(self, app: AsgiApp, scope: Message, body: bytes) -> None:
+        """The application's side, until it ends or the client leaves."""
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+
         async def receive() -> Message:
-            if not self._body_sent:
-                self._body_sent = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            await self._closed.wait()
+            if unread:
+                return unread.pop()
+            await self._left.wait()
             return {"type": "http.disconnect"}
 
+        async def send(message: Message) -> None:
+            try:
+                await self._send.send(message)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # the connection is closed: as servers do, what is sent goes nowhere
+
+        def cut() -> None:
+            self._send.close()
+            self._left.set()
+
+        scope["extensions"] = {CUT: cut}
         with self._scope, self._send:
             try:
-                await app(scope, receive, self._send.send)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return  # the client has left
-            except Exception:  # noqa: BLE001 - what a server does then: the connection breaks
-                return
+                await app(scope, receive, send)
+            except Exception as exc:  # noqa: BLE001 - the connection breaks, as with a server; the client is told why
+                self._failure = exc
 
     async def next_message(self) -> Message:
+        """What the application sends next.
+
+        :raises httpx.ReadTimeout: nothing came in time
+        :raises httpx.RemoteProtocolError: nothing will come
+        """
         try:
             with anyio.fail_after(self._timeout_s):
                 message: Message = await self._receive.receive()
         except TimeoutError as exc:
             raise httpx.ReadTimeout(f"nothing came within {self._timeout_s:g} s") from exc
         except anyio.EndOfStream as exc:
-            raise httpx.RemoteProtocolError("the peer closed the connection without a whole answer") from exc
+            whole = "complete message body" if self._started else "a response"
+            text = f"the peer closed the connection without sending {whole}"
+            raise httpx.RemoteProtocolError(text) from self._failure or exc
+        self._started = True
         return message
 
     def close(self) -> None:
-        self._closed.set()
+        """The client has left, or has all it wanted."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._left.set()
         self._scope.cancel()
         self._receive.close()
+        self._send.close()
+        self._on_end(self)
 
 
 class _Body(httpx.AsyncByteStream):
-    # No generator: one that is left in the middle would have to be closed by httpx, which does not.
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
-        self._ended = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._ended:
-            raise StopAsyncIteration
-        message = await self._exchange.next_message()
-        self._ended = not message.get("more_body", False)
-        return bytes(message.get("body", b""))
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            message = await self._exchange.next_message()
+            if message.get("body"):
+                yield message["body"]
+            if not message.get("more_body", False):
+                return
 
     async def aclose(self) -> None:
         self._exchange.close()

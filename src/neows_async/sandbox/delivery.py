@@ -1,0 +1,91 @@
+"""How an answer goes out: in chunks, compressed if that was asked for, and not always to its end."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+
+import anyio
+
+from neows_async.sandbox.scenario import Cut, Endless, Hang, TruncatedGzip
+
+if TYPE_CHECKING:
+    from neows_async.sandbox.answers import Answer
+    from neows_async.sandbox.scenario import After, Fault
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+InThread: TypeAlias = "Callable[[Callable[[], bytes]], Awaitable[bytes]]"
+
+CUT: Final = "neows_async.cut"
+"""The extension of the ASGI scope that closes the connection: a function of no arguments. ASGI has no word for it."""
+
+_CHUNK_BYTES: Final = 16 << 10
+_GZIP_LEVEL: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One answer's way out.
+
+    :param gzip: whether the caller takes gzip
+    :param in_thread: runs what takes milliseconds
+    :param sleep: waits so many seconds
+    """
+
+    send: Send
+    cut: Callable[[], None] | None
+    gzip: bool
+    in_thread: InThread
+    sleep: Callable[[float], Awaitable[None]]
+
+    async def deliver(self, answer: Answer, fault: Fault | None) -> None:
+        """Send ``answer``, as far as ``fault`` lets it.
+
+        :raises ConnectionAbortedError: the fault is a cut, and the server has no way to close the connection
+        """
+        if isinstance(fault, Hang | Cut) and fault.after == "request":
+            await self._end(fault)
+        headers = [(b"content-type", answer.content_type.encode("latin-1"))]
+        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        body = answer.body
+        if self.gzip and body and not isinstance(fault, Endless):
+            body = await self.in_thread(lambda: gzip.compress(answer.body, _GZIP_LEVEL, mtime=0))
+            headers += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
+        # No content-length: it goes in chunks, as the source sends it.
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._send_body(body, fault)
+
+    async def _send_body(self, body: bytes, fault: Fault | None) -> None:
+        if isinstance(fault, TruncatedGzip):
+            body = body[: len(body) // 2]
+        end = len(body)
+        if isinstance(fault, Hang | Cut):
+            end = _reached(len(body), fault.after)
+        for start in range(0, end, _CHUNK_BYTES):
+            await self._send_part(body[start : min(start + _CHUNK_BYTES, end)])
+        if isinstance(fault, Hang | Cut):
+            await self._end(fault)
+        while isinstance(fault, Endless):
+            await self._send_part(b" " * _CHUNK_BYTES)
+            await self.sleep(fault.interval_s)
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_part(self, part: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def _end(self, fault: Hang | Cut) -> NoReturn:
+        if isinstance(fault, Cut):
+            if self.cut is None:
+                raise ConnectionAbortedError("the scenario cuts the connection here")
+            self.cut()
+        # Until the server says that the caller has left, which ends the exchange.
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+def _reached(length: int, after: After) -> int:
+    return length // 2 if after == "body" else 0

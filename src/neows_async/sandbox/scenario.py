@@ -1,0 +1,286 @@
+"""The source's bad days: which requests go wrong, how, and when. Values alone, repeatable from a seed.
+
+Whether a fault strikes depends on the seed, the page and the attempt, never on the order of the
+requests: the same scenario gives the same trouble at any concurrency. As a file::
+
+    seed = 7
+
+    [gateway]
+    hourly_limit = 100
+
+    [latency]
+    median_s = 2.0
+
+    [[faults]]
+    kind = "outage"        # an HTML 503 for every page …
+    from_s = 60            # … from a minute after the first request
+    until_s = 180
+
+    [[faults]]
+    kind = "cut"           # the connection breaks in mid-body …
+    rate = 0.05            # … of every twentieth request
+
+    [[faults]]
+    kind = "status"
+    status = 502
+    pages = [3, 4]
+    attempts = [1, 2]      # the third succeeds
+
+    [[changes]]
+    after_requests = 5     # a new object comes in, and shifts the rest
+    add = 1
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from neows_async.errors import SettingsError
+from neows_async.sandbox.gateway import REFUSALS, GatewayRules
+
+After: TypeAlias = Literal["request", "headers", "body"]
+"""How far an answer gets: nothing of it, its headers, or half its body."""
+
+
+class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Which requests are struck: those that meet every condition given.
+
+    :param pages: their numbers, from 0; None is all
+    :param attempts: the how-manieth request of its page, from 1; None is all
+    :param rate: the share of them
+    :param from_s: seconds since the first request of all; also ``until_s``
+    :raises SettingsError: a condition that nothing can meet
+    """
+
+    pages: frozenset[int] | None = None
+    attempts: frozenset[int] | None = None
+    rate: float = 1.0
+    from_s: float = 0.0
+    until_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise self._wrong("rate", "from 0 to 1", self.rate)
+        if not self.from_s >= 0:
+            raise self._wrong("from_s", "0 or more", self.from_s)
+        if self.until_s is not None and not self.until_s > self.from_s:
+            raise self._wrong("until_s", f"after from_s, {self.from_s:g}", self.until_s)
+        if self.pages is not None and any(page < 0 for page in self.pages):
+            raise self._wrong("pages", "0 or more; pages count from 0", min(self.pages))
+        if self.attempts is not None and any(attempt < 1 for attempt in self.attempts):
+            raise self._wrong("attempts", "1 or more; attempts count from 1", min(self.attempts))
+
+    def _wrong(self, name: str, must: str, value: object) -> SettingsError:
+        return SettingsError(f"fault {self.__struct_config__.tag!r}: {name} must be {must}; it is {value!r}")
+
+    def strikes(self, page: int, attempt: int, elapsed_s: float, share: float) -> bool:
+        """Whether this request is struck; ``share`` is its draw, in [0, 1)."""
+        return (
+            (self.pages is None or page in self.pages)
+            and (self.attempts is None or attempt in self.attempts)
+            and self.from_s <= elapsed_s
+            and (self.until_s is None or elapsed_s < self.until_s)
+            and share < self.rate
+        )
+
+
+class Outage(_Fault, frozen=True, kw_only=True, tag="outage"):
+    """The platform's HTML 503, with normal rate-limit headers: each retry costs quota."""
+
+
+class Status(_Fault, frozen=True, kw_only=True, tag="status"):
+    """An error: in the flat JSON of the ``backend``, in the ``gateway``'s shape, or ``html``."""
+
+    status: int = 500
+    shape: Literal["backend", "gateway", "html"] = "backend"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 400 <= self.status <= 599:  # noqa: PLR2004 - HTTP's errors
+            raise self._wrong("status", "from 400 to 599", self.status)
+
+
+class OverRateLimit(_Fault, frozen=True, kw_only=True, tag="over_rate_limit"):
+    """A spurious 429; it is not counted. ``retry_after_s`` None leaves the header out."""
+
+    retry_after_s: int | None = 1
+
+
+class Refused(_Fault, frozen=True, kw_only=True, tag="refused"):
+    """A 403 with one of the gateway's codes, e.g. when a key is disabled in mid-run."""
+
+    code: str = "API_KEY_DISABLED"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.code not in REFUSALS:
+            raise self._wrong("code", f"one of {', '.join(REFUSALS)}", self.code)
+
+
+class Slow(_Fault, frozen=True, kw_only=True, tag="slow"):
+    """The right answer, after ``delay_s`` seconds more."""
+
+    delay_s: float
+
+
+class Hang(_Fault, frozen=True, kw_only=True, tag="hang"):
+    """Nothing more comes, and the connection stays open."""
+
+    after: After = "request"
+
+
+class Cut(_Fault, frozen=True, kw_only=True, tag="cut"):
+    """The connection is closed before the answer is whole."""
+
+    after: After = "body"
+
+
+class TruncatedGzip(_Fault, frozen=True, kw_only=True, tag="truncated_gzip"):
+    """A well-ended answer whose gzip stream is not; half of it."""
+
+
+class TruncatedJson(_Fault, frozen=True, kw_only=True, tag="truncated_json"):
+    """A 200 whose JSON ends in its middle."""
+
+
+class WrongPage(_Fault, frozen=True, kw_only=True, tag="wrong_page"):
+    """A whole page, but another one: ``number``, or the next."""
+
+    number: int | None = None
+
+
+class ShortPage(_Fault, frozen=True, kw_only=True, tag="short_page"):
+    """The page with so many of its objects left out, though it announces them."""
+
+    missing_neos: int = 1
+
+
+class WrongType(_Fault, frozen=True, kw_only=True, tag="wrong_type"):
+    """The right body under another content type."""
+
+    content_type: str = "text/plain"
+
+
+class Html(_Fault, frozen=True, kw_only=True, tag="html"):
+    """An HTML page with 200."""
+
+
+class Redirect(_Fault, frozen=True, kw_only=True, tag="redirect"):
+    """To another host."""
+
+    location: str = "https://elsewhere.invalid/neo/rest/v1/neo/browse"
+    status: Literal[301, 302, 303, 307, 308] = 302
+
+
+class Endless(_Fault, frozen=True, kw_only=True, tag="endless"):
+    """The right page, and then white space without end, 16 KiB every ``interval_s`` seconds."""
+
+    interval_s: float = 0.0
+
+
+class Replace(_Fault, frozen=True, kw_only=True, tag="replace"):
+    """Any body."""
+
+    body: str
+    status: int = 200
+    content_type: str = "application/json;charset=UTF-8"
+
+
+Fault: TypeAlias = (
+    Outage
+    | Status
+    | OverRateLimit
+    | Refused
+    | Slow
+    | Hang
+    | Cut
+    | TruncatedGzip
+    | TruncatedJson
+    | WrongPage
+    | ShortPage
+    | WrongType
+    | Html
+    | Redirect
+    | Endless
+    | Replace
+)
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long answers take: log-normal about ``median_s``, a factor of ``spread`` either way for two thirds.
+
+    :raises SettingsError: a time below 0, or a spread below 1
+    """
+
+    median_s: float
+    spread: float = 1.0
+    most_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not (self.median_s >= 0 and self.most_s >= 0 and self.spread >= 1):
+            raise SettingsError("latency: median_s and most_s must be 0 or more, spread 1 or more")
+
+    def of(self, one: float, two: float) -> float:
+        """Seconds, from two draws in [0, 1)."""
+        normal = math.sqrt(-2 * math.log(1 - one)) * math.cos(2 * math.pi * two)
+        return float(min(self.most_s, self.median_s * self.spread**normal))
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The catalogue changes while it is being read.
+
+    When: after so many pages were asked for, or so many seconds after the first request. What: at
+    ``position`` (from 0) first ``remove`` objects, then ``add`` new ones, then ``shuffle`` all.
+
+    :raises SettingsError: neither a time nor a count, or both; a number below 0
+    """
+
+    after_requests: int | None = None
+    after_s: float | None = None
+    position: int = 0
+    remove: int = 0
+    add: int = 0
+    shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.after_requests is None) == (self.after_s is None):
+            raise SettingsError("change: give either after_requests or after_s")
+        if min(self.position, self.remove, self.add) < 0:
+            raise SettingsError("change: position, remove and add must be 0 or more")
+
+    def is_due(self, requests: int, elapsed_s: float) -> bool:
+        """Whether its time has come."""
+        if self.after_requests is not None:
+            return requests >= self.after_requests
+        return self.after_s is not None and elapsed_s >= self.after_s
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What goes wrong. Of the faults that strike a request the first counts."""
+
+    seed: int = 0
+    gateway: GatewayRules = GatewayRules()
+    latency: Latency | None = None
+    faults: tuple[Fault, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    def fault_of(self, page: int, attempt: int, elapsed_s: float) -> Fault | None:
+        """What strikes the ``attempt``-th request (from 1) of ``page``, ``elapsed_s`` after the first of all."""
+        for place, fault in enumerate(self.faults):
+            if fault.strikes(page, attempt, elapsed_s, self._draws(f"fault {place}", page, attempt).random()):
+                return fault
+        return None
+
+    def latency_s(self, page: int, attempt: int) -> float:
+        """How long its answer takes."""
+        if self.latency is None:
+            return 0.0
+        draws = self._draws("latency", page, attempt)
+        return self.latency.of(draws.random(), draws.random())
+
+    def _draws(self, what: str, page: int, attempt: int) -> random.Random:
+        return random.Random(f"{self.seed}:{what}:{page}:{attempt}")  # noqa: S311 - not a secret
