@@ -248,9 +248,13 @@ def path(dataset: str, root: str, snapshot: str) -> None:
     "--hourly-limit",
     type=click.IntRange(min=1),
     metavar="N",
-    default=1_000,
-    show_default=True,
-    help="Requests an hour that a key has; DEMO_KEY has 30.",
+    help="Requests an hour that a key has; DEMO_KEY has 30.  [default: 1000]",
+)
+@_option(
+    "--scenario",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Bad days to imitate, as TOML: outages, slow and broken answers, a catalogue that changes.",
 )
 def sandbox(**options: Any) -> None:
     """Serve an imitation of NeoWs and its gateway on loopback, to try things without NASA."""

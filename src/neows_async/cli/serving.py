@@ -11,6 +11,8 @@ import click
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import RecordedPages, SyntheticCatalogue
 from neows_async.sandbox.gateway import Gateway
+from neows_async.sandbox.scenario import Scenario
+from neows_async.sandbox.scenario_file import read_scenario
 from neows_async.sandbox.server import listen, serve, url_of
 
 if TYPE_CHECKING:
@@ -18,13 +20,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def serve_command(*, port: int, neos: int, seed: int, pages: Path | None, hourly_limit: int) -> None:
+def serve_command(  # noqa: PLR0913 - one for each option
+    *, port: int, neos: int, seed: int, pages: Path | None, hourly_limit: int | None, scenario: Path | None
+) -> None:
     """Serve until interrupted.
 
-    :raises SettingsError: the port is taken, or the pages cannot be read
+    :raises SettingsError: the port is taken, or the pages or the scenario cannot be read
     """
     catalogue = SyntheticCatalogue(neos, seed) if pages is None else RecordedPages(pages)
-    app = SandboxApp(catalogue, gateway=Gateway(hourly_limit=hourly_limit))
+    played = Scenario() if scenario is None else read_scenario(scenario)
+    gateway = Gateway(played.gateway, hourly_limit=hourly_limit)
+    app = SandboxApp(catalogue, gateway=gateway, scenario=played)
     with listen(port) as listening:
         what = "synthetic objects" if pages is None else "recorded objects"
         click.echo(f"Serving {catalogue.total:,} {what} at {url_of(listening)} (Ctrl-C ends it)")
