@@ -20,7 +20,9 @@ from neows_async.errors import BadPageError
 NUMBER_CHARS: Final = 64
 """Longer numbers are not read."""
 
-_EXCERPT_CHARS = 60
+# There are not so many asteroids. A source whose counter ran over must not make us plan for them all.
+_MOST: Final = 100_000_000
+_EXCERPT_CHARS: Final = 60
 
 
 class PageInfo(msgspec.Struct, frozen=True):
@@ -149,7 +151,7 @@ def checked(page: PageInfo) -> PageInfo:
 
     :raises BadPageError: they cannot
     """
-    if page.size < 1 or page.total_elements < 0 or page.number < 0:
+    if not (1 <= page.size <= _MOST and 0 <= page.total_elements <= _MOST and 0 <= page.number <= _MOST):
         raise BadPageError(
             f"not a Browse page: size {page.size}, total_elements {page.total_elements}, number {page.number}"
         )
