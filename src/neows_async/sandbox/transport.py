@@ -169,16 +169,20 @@ class _Exchange:
 
 
 class _Body(httpx.AsyncByteStream):
+    # No generator: one that is left in the middle would have to be closed by httpx, which does not.
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
+        self._ended = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            message = await self._exchange.next_message()
-            if message.get("body"):
-                yield message["body"]
-            if not message.get("more_body", False):
-                return
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        message = await self._exchange.next_message()
+        self._ended = not message.get("more_body", False)
+        return bytes(message.get("body", b""))
 
     async def aclose(self) -> None:
         self._exchange.close()
