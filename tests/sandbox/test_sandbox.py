@@ -13,13 +13,14 @@ import pytest
 from neows_async.errors import SettingsError
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import RecordedPages, SyntheticCatalogue
-from neows_async.sandbox.delivery import Receive, Send
 from neows_async.sandbox.gateway import Gateway, GatewayRules
 from neows_async.sandbox.server import listen, serving
 from neows_async.sandbox.transport import AsgiTransport
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from neows_async.sandbox.delivery import Receive, Send
 
 URL = "http://sandbox.invalid/neo/rest/v1/neo/browse"
 

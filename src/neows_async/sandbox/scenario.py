@@ -126,6 +126,11 @@ class Slow(_Fault, frozen=True, kw_only=True, tag="slow"):
 
     delay_s: float
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.delay_s >= 0:
+            raise self._wrong("delay_s", "0 or more", self.delay_s)
+
 
 class Hang(_Fault, frozen=True, kw_only=True, tag="hang"):
     """Nothing more comes, and the connection stays open."""
@@ -152,11 +157,21 @@ class WrongPage(_Fault, frozen=True, kw_only=True, tag="wrong_page"):
 
     number: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.number is not None and self.number < 0:
+            raise self._wrong("number", "0 or more", self.number)
+
 
 class ShortPage(_Fault, frozen=True, kw_only=True, tag="short_page"):
     """The page with so many of its objects left out, though it announces them."""
 
     missing_neos: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.missing_neos < 1:
+            raise self._wrong("missing_neos", "1 or more", self.missing_neos)
 
 
 class WrongType(_Fault, frozen=True, kw_only=True, tag="wrong_type"):
@@ -180,6 +195,11 @@ class Endless(_Fault, frozen=True, kw_only=True, tag="endless"):
     """The right page, and then white space without end, 16 KiB every ``interval_s`` seconds."""
 
     interval_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.interval_s >= 0:
+            raise self._wrong("interval_s", "0 or more", self.interval_s)
 
 
 class Replace(_Fault, frozen=True, kw_only=True, tag="replace"):

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neows_async.errors import SettingsError
+from neows_async.sandbox import scenario as scenario_module
+from neows_async.sandbox.gateway import GatewayRules
+from neows_async.sandbox.scenario import (
+    Change,
+    Cut,
+    Fault,
+    Hang,
+    Latency,
+    Outage,
+    Refused,
+    Scenario,
+    Slow,
+    Status,
+)
+from neows_async.sandbox.scenario_file import parse_scenario, read_scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_first_fault_that_strikes_counts() -> None:
+    scenario = Scenario(faults=(Hang(pages=frozenset({1})), Cut(), Outage()))
+    assert scenario.fault_of(1, 1, 0) == scenario.faults[0]
+    assert scenario.fault_of(2, 1, 0) == scenario.faults[1]
+    assert Scenario().fault_of(1, 1, 0) is None
+
+
+def test_every_condition_must_be_met() -> None:
+    fault = Status(pages=frozenset({3, 4}), attempts=frozenset({1, 2}), from_s=10, until_s=20)
+    scenario = Scenario(faults=(fault,))
+    struck = {
+        (page, attempt, elapsed_s)
+        for page in range(6)
+        for attempt in range(1, 4)
+        for elapsed_s in (0, 10, 19.9, 20)
+        if scenario.fault_of(page, attempt, elapsed_s) is fault
+    }
+    assert struck == {(page, attempt, elapsed_s) for page in (3, 4) for attempt in (1, 2) for elapsed_s in (10, 19.9)}
+
+
+@given(st.integers(0, 5), st.floats(0, 1), st.permutations(range(40)))
+def test_whether_it_strikes_does_not_depend_on_the_order(seed: int, rate: float, order: list[int]) -> None:
+    scenario = Scenario(seed=seed, faults=(Outage(rate=rate),))
+    forwards = {page: scenario.fault_of(page, 1, 0) for page in range(40)}
+    assert {page: scenario.fault_of(page, 1, 0) for page in order} == forwards
+    if rate in (0, 1):
+        assert set(forwards.values()) == ({scenario.faults[0]} if rate else {None})
+
+
+def test_a_rate_is_the_share_that_is_struck() -> None:
+    one, two = (Scenario(seed=seed, faults=(Outage(rate=0.2),)) for seed in (1, 2))
+    struck = [{page for page in range(5_000) if each.fault_of(page, 1, 0)} for each in (one, two)]
+    assert len(struck[0]) == pytest.approx(1_000, rel=0.1)
+    assert struck[0] != struck[1]
+    # A second attempt is drawn anew.
+    again = {page for page in struck[0] if one.fault_of(page, 2, 0)}
+    assert len(again) == pytest.approx(200, rel=0.2)
+
+
+def test_latency_has_the_median_the_spread_and_the_bound_it_was_given() -> None:
+    scenario = Scenario(latency=Latency(median_s=2, spread=2, most_s=10))
+    waits = sorted(scenario.latency_s(page, 1) for page in range(4_001))
+    assert waits[2_000] == pytest.approx(2, rel=0.1)
+    assert sum(1 <= wait <= 4 for wait in waits) / 4_001 == pytest.approx(0.683, abs=0.03)
+    assert waits[-1] == 10
+    assert Scenario(latency=Latency(median_s=3)).latency_s(1, 1) == 3
+    assert Scenario().latency_s(1, 1) == 0
+
+
+def test_the_example_in_the_documentation_is_a_scenario() -> None:
+    text = (scenario_module.__doc__ or "").partition("As a file::")[2]
+    assert parse_scenario(text) == Scenario(
+        seed=7,
+        gateway=GatewayRules(hourly_limit=100),
+        latency=Latency(median_s=2.0),
+        faults=(
+            Outage(from_s=60, until_s=180),
+            Cut(rate=0.05),
+            Status(status=502, pages=frozenset({3, 4}), attempts=frozenset({1, 2})),
+        ),
+        changes=(Change(after_requests=5, add=1),),
+    )
+
+
+def test_every_fault_can_be_written_in_a_file(tmp_path: Path) -> None:
+    required = {"slow": "delay_s = 1.5", "replace": 'body = "{}"'}
+    kinds = [str(kind.__struct_config__.tag) for kind in get_args(Fault)]
+    file = tmp_path / "scenario.toml"
+    file.write_text("\n".join(f'[[faults]]\nkind = "{kind}"\n{required.get(kind, "")}' for kind in kinds))
+    found = read_scenario(file).faults
+    assert [type(fault) for fault in found] == list(get_args(Fault))
+    assert found[kinds.index("slow")] == Slow(delay_s=1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = ", "not TOML"),
+        ("sede = 1", "there is no 'sede'; did you mean 'seed'?"),
+        ("zzz = 1", "there is no 'zzz'; there are seed, gateway, latency, faults, changes"),
+        ("[gateway]\nhourly_limits = 1", "gateway: there is no 'hourly_limits'; did you mean 'hourly_limit'?"),
+        ("[latency]\nmedian = 1", "latency: there is no 'median'; did you mean 'median_s'?"),
+        ("[[faults]]\nrate = 1", r"faults\[0\] has no kind; there are outage, status"),
+        ('[[faults]]\nkind = "outage"\n[[faults]]\nkind = "outtage"', r"faults\[1\]: .*did you mean 'outage'"),
+        ('[[faults]]\nkind = "status"\ncode = 1', r"faults\[0\]: there is no 'code'"),
+        ('[[faults]]\nkind = "status"\nstatus = "500"', r"Expected `int`, got `str` - at `faults\[0\]\.status`"),
+        ('[[faults]]\nkind = "slow"', "missing required field `delay_s`"),
+        ('[[faults]]\nkind = "hang"\nafter = "lunch"', r"Invalid enum value 'lunch' - at `faults\[0\]\.after`"),
+        ('[[faults]]\nkind = "cut"\nrate = 2', "fault 'cut': rate must be from 0 to 1"),
+        ('[[faults]]\nkind = "cut"\nattempts = [0]', "attempts count from 1"),
+        ("[[faults]]\nkind = 3", "there is no kind 3"),
+        ("[[changes]]\nadd = 1", "give either after_requests or after_s"),
+        ("[[changes]]\nafter = 1", r"changes\[0\]: there is no 'after'; did you mean 'after_s'"),
+        ("faults = 3", "Expected `array`"),
+        ("changes = [1]", "Expected `object`"),
+        ("gateway = 1", "Expected `object`"),
+        ('[gateway.refused_keys]\nk = "X"', "gateway: there is no refusal 'X'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=said) as caught:
+        read_scenario(file)
+    assert str(caught.value).startswith(f"--scenario {file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b"\xff")
+    for name in ("none.toml", "latin.toml", "."):
+        with pytest.raises(SettingsError, match="cannot be read"):
+            read_scenario(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Outage(rate=-0.1), "'outage': rate must be from 0 to 1"),
+        (lambda: Outage(from_s=float("nan")), "from_s must be 0 or more"),
+        (lambda: Outage(from_s=5, until_s=5), "until_s must be after from_s, 5"),
+        (lambda: Hang(pages=frozenset({-1})), "'hang': pages must be 0 or more"),
+        (lambda: Status(status=200), "status must be from 400 to 599"),
+        (lambda: Refused(code="NO"), "code must be one of API_KEY_MISSING"),
+        (lambda: Slow(delay_s=-1.0), "delay_s must be 0 or more"),
+        (lambda: Latency(median_s=1, spread=0.5), "spread 1 or more"),
+        (lambda: Change(after_requests=1, after_s=1), "either after_requests or after_s"),
+        (lambda: Change(after_s=1, remove=-1), "must be 0 or more"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(make: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        make()
