@@ -43,6 +43,11 @@ def staged_key(snapshot: str, final_key: str) -> str:
     return f"{staging_folder(snapshot)}/files/{final_key}"
 
 
+def lock_key(snapshot: str) -> str:
+    """The lock of the one run that may write a snapshot."""
+    return f"{staging_folder(snapshot)}.lock"
+
+
 def receipt_key(snapshot: str) -> str:
     """The receipt, whose creation is the commit."""
     return f"_runs/{snapshot}.json"
@@ -105,6 +110,10 @@ class Lake:
     async def lock(self, key: str, holder: str) -> LakeLock:
         """See :meth:`Storage.lock <neows_async.protocols.Storage.lock>`."""
         return LakeLock(self, key, await self.call(key, lambda: self.storage.lock(key, holder)))
+
+    async def holder(self, key: str) -> str | None:
+        """See :meth:`Storage.holder <neows_async.protocols.Storage.holder>`."""
+        return await self.call(key, lambda: self.storage.holder(key))
 
     async def call(self, key: str, verb: Callable[[], _T]) -> _T:
         """Run ``verb`` in a thread; it must be idempotent, for it may be abandoned.

@@ -218,3 +218,6 @@ class Storage(Protocol):
 
         :raises SnapshotHeldError: somebody alive has it; the text says who
         """
+
+    def holder(self, key: str) -> str | None:
+        """Who has the lock named ``key`` now; None if nobody alive has. Only a look: it may change at once."""

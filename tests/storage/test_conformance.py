@@ -300,3 +300,13 @@ def test_there_is_nothing_to_sweep(storage: Storage) -> None:
     storage.put("a/b", b"")
     assert storage.sweep("a") == storage.sweep("") == storage.sweep("none") == 0
     assert keys(storage) == ["a/b"]
+
+
+def test_the_holder_of_a_lock_is_named_while_it_holds(storage: Storage) -> None:
+    assert storage.holder("_staging/a.lock") is None
+    lock = storage.lock("_staging/a.lock", "the first")
+    assert storage.holder("_staging/a.lock") == "the first"
+    lock.check()
+    lock.release()
+    assert storage.holder("_staging/a.lock") is None
+    assert keys(storage) == []

@@ -19,7 +19,7 @@ class CountingStorage:
     """``inner``, calling ``on_step(step, verb, key)`` around every input or output.
 
     ``step`` counts the calls from 0. ``verb`` is ``put``, ``create``, ``get``, ``list``, ``move``,
-    ``delete``, ``open_output``, ``open_input``, ``sweep``, ``lock``, and ``write``, ``close``,
+    ``delete``, ``open_output``, ``open_input``, ``sweep``, ``lock``, ``holder``, and ``write``, ``close``,
     ``abort`` of an output file, ``check``, ``release`` of a lock; after the step it is the same
     with `` done``: what fails then is a step that succeeded although the caller saw an error.
     ``on_step`` may raise StorageError or OSError (which becomes one), or end the process; it is
@@ -112,6 +112,11 @@ class CountingStorage:
                 lock.release()
             raise
         return _CountingLock(self, lock, key)
+
+    def holder(self, key: str) -> str | None:
+        """Two steps around ``inner``'s."""
+        with self.step("holder", key):
+            return self._inner.holder(key)
 
     @contextmanager
     def step(self, verb: str, key: str) -> Iterator[None]:

@@ -93,6 +93,23 @@ class FileLock:
         raise StorageError(f"cannot lock {self._path}: its file was removed {_RACES} times; run again")
 
 
+def file_lock_holder(path: Path) -> str | None:
+    """What the live holder of the lock ``path`` calls itself; None if it has none.
+
+    :raises OSError: the file cannot be opened, for example because there is none
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Shared, and let go at once: whoever looks at the same time is not in the way.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, _HOLDER_BYTES, 0).decode(errors="replace") or "another process"
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
 def _is_at(fd: int, path: Path) -> bool:
     try:
         at_path = path.stat()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from neows_async.errors import NotFoundError, StorageError
 from neows_async.page import ObjectInfo
 from neows_async.storage.disk_errors import refuse_files, storage_error
-from neows_async.storage.file_lock import FileLock
+from neows_async.storage.file_lock import FileLock, file_lock_holder
 from neows_async.storage.folders import Folders
 from neows_async.storage.keys import TEMPORARY, folder_parts, key_parts
 from neows_async.storage.local_files import LocalInput, LocalOutput
@@ -163,6 +163,16 @@ class LocalStorage:
         path = self._path(key)
         with self._translated("lock", path):
             return FileLock(self._folders, path, holder, self._translated)
+
+    def holder(self, key: str) -> str | None:
+        """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
+
+        :raises StorageError: it cannot be told
+        """
+        path = self._path(key)
+        with suppress(NotFoundError), self._translated("look at", path, reading=True):
+            return file_lock_holder(path)
+        return None
 
     def _path(self, key: str) -> Path:
         return self._root.joinpath(*key_parts(key))

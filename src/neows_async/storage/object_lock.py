@@ -118,7 +118,7 @@ class ObjectLock:
             if found.nonce == self._claim.nonce:
                 self._claim = found
                 return version
-            if not self._may_be_taken(found):
+            if not _may_be_taken(found, self._claim.process, self._now_s()):
                 left_s = max(0.0, found.expires_s - self._now_s())
                 raise SnapshotHeldError(
                     f"{self._name}: held by {found.holder}; wait for it or stop it"
@@ -127,9 +127,6 @@ class ObjectLock:
             # If this is refused, the next round finds who was faster; if its answer was lost, itself.
             self._storage.replace(self._key, self._claim.as_json(), version)
         raise SnapshotHeldError(f"{self._name}: others take and release it all the time; run again")
-
-    def _may_be_taken(self, found: Claim) -> bool:
-        return found.expires_s <= self._now_s() or is_dead(found.process, seen_from=self._claim.process)
 
     def _renew(self, version: UpdateVersion) -> None:
         claim = replace(self._claim, expires_s=self._now_s() + LOCK_S)
@@ -148,3 +145,20 @@ class ObjectLock:
     def _read(self) -> tuple[Claim, UpdateVersion]:
         data, version, modified_s = self._storage.read_versioned(self._key)
         return Claim.from_json(data, modified_s=modified_s), version
+
+
+def object_lock_holder(storage: ObjectStorage, key: str, *, now_s: Callable[[], float]) -> str | None:
+    """What the live holder of the lock ``key`` calls itself; None if it has none.
+
+    :raises StorageError: the store cannot be asked
+    """
+    try:
+        data, _, modified_s = storage.read_versioned(key)
+    except NotFoundError:
+        return None
+    found = Claim.from_json(data, modified_s=modified_s)
+    return None if _may_be_taken(found, this_process(), now_s()) else found.holder
+
+
+def _may_be_taken(found: Claim, us: Process, now_s: float) -> bool:
+    return found.expires_s <= now_s or is_dead(found.process, seen_from=us)

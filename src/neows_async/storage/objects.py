@@ -16,7 +16,7 @@ from neows_async.page import ObjectInfo
 from neows_async.storage.keys import folder_parts, key_parts
 from neows_async.storage.object_errors import object_error
 from neows_async.storage.object_files import ObjectInput, ObjectOutput
-from neows_async.storage.object_lock import ObjectLock
+from neows_async.storage.object_lock import ObjectLock, object_lock_holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,6 +175,13 @@ class ObjectStorage:
         :raises StorageError: it cannot be taken
         """
         return ObjectLock(self, key, holder, now_s=self._now_s)
+
+    def holder(self, key: str) -> str | None:
+        """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
+
+        :raises StorageError: it cannot be told
+        """
+        return object_lock_holder(self, key, now_s=self._now_s)
 
     def read_versioned(self, key: str) -> tuple[bytes, UpdateVersion, float]:
         """The object's bytes, its version for :meth:`replace`, and when it was written (UTC, seconds since 1970).
