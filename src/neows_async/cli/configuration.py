@@ -29,6 +29,10 @@ _MAX_FILE_BYTES: Final = 1 << 20
 SETTING_OF: Final = {
     "max_rate": "max_rate_per_s",
     "retry_budget": "retry_budget_s",
+    "max_wait": "max_wait_s",
+    "max_outage": "max_outage_s",
+    "probe_every": "probe_every_s",
+    "budget": "budget_requests",
     "request_timeout": "request_timeout_s",
     "connect_timeout": "connect_timeout_s",
     "storage_timeout": "storage_timeout_s",
@@ -50,7 +54,7 @@ def variable(option: str) -> str:
 def read_dotenv() -> dict[str, str]:
     """What ``.env`` in the working directory sets; nothing if there is none."""
     try:
-        return {name: value for name, value in dotenv_values(_DOTENV).items() if value is not None}
+        return {name: value for name, value in dotenv_values(_DOTENV, interpolate=False).items() if value is not None}
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{_DOTENV} cannot be read: {exc}; mend it or remove it") from exc
 
@@ -81,25 +85,56 @@ def defaults_of(command: click.Command, path: Path | None) -> tuple[dict[str, An
 
     Also everything that ``.env`` says and the key that the file holds, by variable.
     """
-    options = {parameter.name for parameter in command.params if parameter.name} - {"config", "help"}
-    values: dict[str, Any] = read_file(path, options | {KEY_IN_FILE}) if path is not None else {}
+    options = {_told(option): option for option in command.params if option.name not in ("config", "help", None)}
+    in_file = read_file(path, {*options, KEY_IN_FILE}) if path is not None else {}
     dotenv = read_dotenv()
     variables: dict[str, str] = {}
-    if KEY_IN_FILE in values:
-        variables[KEY_VARIABLE] = str(values.pop(KEY_IN_FILE))
+    if KEY_IN_FILE in in_file:
+        variables[KEY_VARIABLE] = str(in_file.pop(KEY_IN_FILE))
     variables |= dotenv
-    for name in sorted(options):
-        if variable(name) in dotenv:
-            values[name] = _split(dotenv[variable(name)]) if _is_multiple(command, name) else dotenv[variable(name)]
+    values = {str(options[name].name): _fitting(options[name], value, path) for name, value in in_file.items()}
+    for told, option in options.items():
+        # As in the environment, nothing is not a value.
+        if said := dotenv.get(variable(told)):
+            values[str(option.name)] = said.split() if _is_multiple(option) else said
     return values, variables
 
 
-def _is_multiple(command: click.Command, name: str) -> bool:
-    return any(parameter.name == name and getattr(parameter, "multiple", False) for parameter in command.params)
+def _told(option: click.Parameter) -> str:
+    """How people call it in a file: ``--all`` is ``all``, whatever our code calls it."""
+    return max(option.opts, key=len).removeprefix("--").replace("-", "_")
 
 
-def _split(value: str) -> list[str]:
-    return value.split()
+def _is_multiple(option: click.Parameter) -> bool:
+    return bool(getattr(option, "multiple", False))
+
+
+def _fitting(option: click.Parameter, value: Any, path: Path | None) -> Any:
+    """A value of the file, if it is of the kind that the option takes; text is read as on the command line.
+
+    :raises SettingsError: it is of another kind, which would otherwise be cut or turned into this one
+    """
+    if _is_multiple(option):
+        values = value if isinstance(value, list) else [value]
+        if all(isinstance(entry, str) for entry in values):
+            return values
+        kind = 'a list of texts, e.g. ["neos:designation"]'
+    elif getattr(option, "is_flag", False):
+        if isinstance(value, bool):
+            return value
+        kind = "true or false"
+    elif isinstance(value, str):
+        return value
+    elif option.type.name.startswith(("text", "choice", "file")):
+        kind = "a text in quotes"
+    else:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        whole = option.type.name.startswith("integer")
+        if isinstance(value, float) and not whole:
+            return value
+        kind = "a whole number" if whole else "a number"
+    raise SettingsError(f"--config {path}: {_told(option)} = {value!r} will not do; it must be {kind}")
 
 
 def api_key(variables: Mapping[str, str]) -> str | None:

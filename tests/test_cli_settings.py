@@ -1,0 +1,90 @@
+"""Settings of every kind from every place: lists, switches, numbers, durations."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.program import Ended
+
+
+def run(cwd: Path, *arguments: str, **variables: str) -> Ended:
+    fixed = ("run", "--source", "sandbox", "--sandbox-neos", "230", "--root", "lake", "--snapshot", "a", "--quiet")
+    return program.run(cwd, *fixed, *arguments, **variables)
+
+
+def receipt(cwd: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((cwd / "lake/_runs/a.json").read_bytes())
+    return read
+
+
+@pytest.mark.parametrize("place", ["environment", ".env", "file"])
+def test_all_from_every_place(tmp_path: Path, place: str) -> None:
+    (tmp_path / ".env").write_text("NEOWS_ALL=1\n" if place == ".env" else "")
+    (tmp_path / "neows.toml").write_text("all = true\n" if place == "file" else "")
+    ended = run(tmp_path, "--config", "neows.toml", **({"NEOWS_ALL": "1"} if place == "environment" else {}))
+    assert ended.code == 0, ended.err
+    assert receipt(tmp_path)["identity"]["limit"] is None
+    assert receipt(tmp_path)["records"]["written"] == 230
+
+
+def test_lists_switches_and_durations_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "neows.toml").write_text(
+        'partition_by = ["close_approaches:orbiting_body", "neos:is_potentially_hazardous_asteroid"]\n'
+        'retry_budget = "2m"\nresume_within = 60\nno_archive = true\nmax_rate = 1000\n'
+        'aggregator = "close_approaches_within"\n'
+    )
+    ended = run(tmp_path, "--config", "neows.toml", "--limit", "20")
+    assert ended.code == 0, ended.err
+    read = receipt(tmp_path)
+    assert len(read["derivation"]["partition_by"]) == 2
+    assert read["derivation"]["aggregators"] == ["close_approaches_within"]
+    assert read["operation"]["retry_budget_s"] == 120
+    assert read["operation"]["archive"] is False
+
+
+def test_odd_values_in_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "NEOWS_LIMIT=\n"  # as in the environment, nothing is not a value
+        "NEOWS_NO_ARCHIVE=false\n"
+        'export NEOWS_RETRY_BUDGET="1 m"\n'
+        "NEOWS_PARTITION_BY='close_approaches:orbiting_body  neos:is_potentially_hazardous_asteroid'\n"
+        "SOMEBODY_ELSES=${HOME}\n"
+    )
+    ended = run(tmp_path)
+    assert ended.code == 0, ended.err
+    read = receipt(tmp_path)
+    assert read["identity"]["limit"] == 200
+    assert read["operation"]["archive"] is True
+    assert read["operation"]["retry_budget_s"] == 60
+    assert len(read["derivation"]["partition_by"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("limit = 5.5", "limit = 5.5 will not do; it must be a whole number"),
+        ("limit = true", "limit = True will not do; it must be a whole number"),
+        ("limit = [1]", "limit = [1] will not do; it must be a whole number"),
+        ("max_rate = true", "max_rate = True will not do; it must be a number"),
+        ("all = 1", "all = 1 will not do; it must be true or false"),
+        ("snapshot = 20261122", "snapshot = 20261122 will not do; it must be a text in quotes"),
+        ("sink = [1]", "sink = [1] will not do; it must be a list of texts"),
+        ("retry_budget = -5", "--retry-budget: -5.0 is too small"),
+        ("resume_within = inf", "--resume-within"),
+        ("all_ = true", "there is no setting 'all_'; did you mean 'all'?"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_not_bent(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "neows.toml").write_text(text)
+    ended = program.run(tmp_path, "run", "--source", "sandbox", "--config", "neows.toml")
+    assert ended.code == 2
+    assert said in ended.last_line
+    assert ended.err.count("\n") == 1
