@@ -7,9 +7,13 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from neows_async.cli.app import run_command_line  # noqa: PLC0415 - importing this file must do nothing
+    try:
+        from neows_async.cli.app import run_command_line  # noqa: PLC0415 - importing this file must do nothing
 
-    sys.exit(run_command_line(sys.argv[1:]))
+        code = run_command_line(sys.argv[1:])
+    except KeyboardInterrupt:  # while our own modules were loading
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +9,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from neows_async.cli import exits
+from neows_async.cli import exits, output
 from neows_async.cli.durations import Duration
-from neows_async.errors import NeowsError
 
 PROGRAM: Final = "neows-async"
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -78,7 +75,7 @@ Exit codes:
 @_option(
     "--concurrency", type=int, metavar="N", default=4, show_default=True, help="Requests under way at once, at most."
 )
-@_option("--max-rate", type=float, metavar="R", help="Requests a second, at most.  [default: no limit]")
+@_option("--max-rate", type=float, metavar="R", help="Requests a second, at most.  [default: what the gateway allows]")
 @_option(
     "--retry-budget",
     type=Duration(),
@@ -87,6 +84,22 @@ Exit codes:
     show_default=True,
     help="How long one page is tried in a row.",
 )
+@_option(
+    "--max-wait",
+    type=Duration(),
+    metavar="TIME",
+    help="A longer wait for the quota pauses the run.  [default: no limit]",
+)
+@_option("--max-outage", type=Duration(), metavar="TIME", help="A longer outage ends the run.  [default: no limit]")
+@_option(
+    "--probe-every",
+    type=Duration(),
+    metavar="TIME",
+    default="5m",
+    show_default=True,
+    help="During an outage, one request in so long.",
+)
+@_option("--budget", type=int, metavar="N", help="Spend at most N requests, then pause.  [default: no limit]")
 @_option(
     "--max-missing-pages",
     type=int,
@@ -212,7 +225,9 @@ def path(dataset: str, root: str, snapshot: str) -> None:
     """Print where a snapshot of a DATASET lies: neos, close_approaches, aggregates or quarantine."""
     from neows_async.cli.running import path_command  # noqa: PLC0415 - heavy, and --help does without
 
-    click.echo(path_command(dataset, root, snapshot))
+    lies = path_command(dataset, root, snapshot)
+    with output.answering():
+        click.echo(lies)
 
 
 @neows_async.command(
@@ -282,23 +297,9 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return exits.USAGE
     except click.ClickException as exc:
         command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else PROGRAM
-        return _fail(f"{exc.format_message()} See '{command} --help'.", exits.USAGE)
-    except NeowsError as exc:
-        return _fail(str(exc), exits.code_of(exc))
+        return output.fail(f"{exc.format_message()} See '{command} --help'.", exits.USAGE)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", exits.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has left; what was to be saved is saved.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.DONE
-    except Exception as exc:
-        if os.environ.get("NEOWS_TRACEBACK"):
-            raise
-        said = f"{type(exc).__name__}: {exc}"
-        return _fail(f"a fault of the program: {said}. NEOWS_TRACEBACK=1 shows where", exits.FAULT)
+        return output.fail("interrupted", exits.INTERRUPTED)
+    except Exception as exc:  # noqa: BLE001 - the one place where what nobody foresaw becomes a line and a code
+        return output.fail(output.told(exc), output.code_of(exc))
     return code if isinstance(code, int) else exits.DONE
-
-
-def _fail(message: str, code: int) -> int:
-    click.echo(f"{PROGRAM}: {' '.join(message.split())}", err=True)
-    return code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,11 +12,11 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from neows_async.cli import exits
+from neows_async.cli import exits, output
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, open_parts
-from neows_async.cli.screen import listening
-from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
+from neows_async.cli.screen import listening, utc
+from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, PausedError, SettingsError, most_telling
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
 from neows_async.scrub import Scrubber
@@ -45,6 +44,16 @@ _RANK: Final = [
 
 def run_command(ctx: click.Context, options: dict[str, Any]) -> int:
     """The ``run`` command; returns the exit code."""
+    as_json = options["log_format"] == "json"
+    try:
+        settings, chosen = _prepare(ctx, options, as_json=as_json)
+    except NeowsError as exc:
+        return output.fail(str(exc), output.code_of(exc), as_json=as_json)
+    return _run(settings, chosen, quiet=options["quiet"], as_json=as_json)
+
+
+def _prepare(ctx: click.Context, options: dict[str, Any], *, as_json: bool) -> tuple[Settings, Chosen]:
+    """What the options mean."""
     given = {name for name in options if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     key = api_key(ctx.meta["variables"])
     source = _choose_source(options, given, key, has_config=ctx.meta["config"] is not None)
@@ -64,14 +73,14 @@ def run_command(ctx: click.Context, options: dict[str, Any]) -> int:
         sandbox_seed=options["sandbox_seed"],
     )
     if source == "sandbox" and options["source"] == "auto" and not options["quiet"]:
-        click.echo(
+        output.notice(
             f"No {KEY_VARIABLE} is set: using the built-in sandbox. Its objects are SYNTHETIC, and go to "
             f"{settings.root}. For NASA's, set {KEY_VARIABLE}=DEMO_KEY (enough for 200) or a key of your own.",
-            err=True,
+            as_json=as_json,
         )
     if not settings.archive and not options["quiet"]:
-        click.echo("--no-archive: if this run dies, it cannot be resumed; it begins anew", err=True)
-    return _run(settings, chosen, quiet=options["quiet"], log_format=options["log_format"])
+        output.notice("--no-archive: if this run dies, it cannot be resumed; it begins anew", as_json=as_json)
+    return settings, chosen
 
 
 def _choose_source(options: Mapping[str, Any], given: set[str], key: str | None, *, has_config: bool) -> str:
@@ -135,27 +144,24 @@ def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings
     return settings.model_copy(update=update)
 
 
-def _run(settings: Settings, chosen: Chosen, *, quiet: bool, log_format: str) -> int:
+def _run(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool) -> int:
     scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
-    outcome = anyio.run(_main, settings, chosen, quiet, log_format)
-    if isinstance(outcome, NeowsError):
-        message = " ".join(scrubber.text(str(outcome)).split())
-        code = exits.code_of(outcome)
-    elif isinstance(outcome, int):
-        message, code = f"{signal.Signals(outcome).name}: stopped; run the same command again to go on", 128 + outcome
-    else:
-        _show(settings, outcome, quiet=quiet, log_format=log_format)
-        return exits.DONE
-    if log_format == "json":
-        click.echo(json.dumps({"event": "error", "exit_code": code, "message": message}), err=True)
-    else:
-        click.echo(f"neows-async: {message}", err=True)
-    return code
+    outcome = anyio.run(_main, settings, chosen, quiet, as_json)
+    if isinstance(outcome, int):
+        stopped = f"{signal.Signals(outcome).name}: stopped; run the same command again to go on"
+        return output.fail(stopped, 128 + outcome, as_json=as_json)
+    try:
+        if isinstance(outcome, Exception):
+            raise outcome
+        _show(settings, outcome, quiet=quiet, as_json=as_json)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, its text must not show the key
+        return output.fail(scrubber.text(output.told(exc)), output.code_of(exc), as_json=as_json)
+    return exits.DONE
 
 
-async def _main(settings: Settings, chosen: Chosen, quiet: bool, log_format: str) -> Receipt | NeowsError | int:  # noqa: FBT001 - anyio.run passes by position
+async def _main(settings: Settings, chosen: Chosen, quiet: bool, as_json: bool) -> Receipt | Exception | int:  # noqa: FBT001 - anyio.run passes by position
     """The receipt, or what went wrong, or the signal that ended it."""
-    outcome: Receipt | NeowsError | int | None = None
+    outcome: Receipt | Exception | int | None = None
     async with anyio.create_task_group() as tasks:
 
         async def until_signalled() -> None:
@@ -171,17 +177,13 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, log_format: str
 
         tasks.start_soon(until_signalled)
         try:
-            with listening(quiet=quiet, log_format=log_format) as listener:
+            with listening(quiet=quiet, as_json=as_json) as listener:
                 async with open_parts(settings, chosen) as parts:
                     outcome = await ingest(settings, parts, listener)
-        except NeowsError as exc:
-            outcome = exc
-        except BaseExceptionGroup as group:
+        except Exception as exc:  # noqa: BLE001 - to be told as it is, not as the group around us would wrap it
             # A part that runs tasks of its own may wrap what passes through it.
-            the_one = most_telling(group)
-            if not isinstance(the_one, NeowsError):
-                raise
-            outcome = the_one
+            the_one = most_telling(exc) if isinstance(exc, ExceptionGroup) else exc
+            outcome = the_one if isinstance(the_one, Exception) else exc
         tasks.cancel_scope.cancel()
     if outcome is None:
         raise RuntimeError("cancelled without a signal")
@@ -194,15 +196,17 @@ def _exit_soon(code: int) -> None:
     timer.start()
 
 
-def _show(settings: Settings, receipt: Receipt, *, quiet: bool, log_format: str) -> None:
-    if log_format == "json":
-        click.echo(receipt.model_dump_json())
-    elif not quiet:
+def _show(settings: Settings, receipt: Receipt, *, quiet: bool, as_json: bool) -> None:
+    if quiet:
+        return
+    with output.answering():
+        if as_json:
+            click.echo(json.dumps(receipt.model_dump(mode="json")))
+            return
         from neows_async.cli.summary import show  # noqa: PLC0415 - rich is for those who look
 
         storage = open_storage(settings.root)
         show(receipt, root=settings.root, limit=settings.limit, open_input=storage.open_input)
-    sys.stdout.flush()
 
 
 def path_command(dataset: str, root: str, snapshot: str) -> str:

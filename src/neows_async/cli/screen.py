@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import sys
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from neows_async import events
+from neows_async.cli.output import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,21 +22,42 @@ _LINE_EVERY_S: Final = 5.0
 
 
 @contextmanager
-def listening(*, quiet: bool, log_format: str, stream: TextIO = sys.stderr) -> Iterator[Listener]:
-    """A listener that shows a run on ``stream``."""
-    if log_format == "json":
-        yield _json_lines(stream)
-    elif quiet:
+def listening(*, quiet: bool, as_json: bool, stream: TextIO | None = None) -> Iterator[Listener]:
+    """A listener that shows a run on ``stream``, by default stderr, if there is one."""
+    stream = stream or sys.stderr
+    if quiet or stream is None:
         yield events.ignore
+    elif as_json:
+        yield _until_it_fails(_json_lines(stream))
     elif stream.isatty():
         with _bar(stream) as listener:
-            yield listener
+            yield _until_it_fails(listener)
     else:
-        yield _Lines(stream)
+        yield _until_it_fails(_Lines(stream))
+
+
+def _until_it_fails(listener: Listener) -> Listener:
+    """A run goes on when nobody can be told of it any more: a full disk, a reader who has left."""
+    telling = True
+
+    def listen(event: events.Event) -> None:
+        nonlocal telling
+        if telling:
+            try:
+                listener(event)
+            except OSError:
+                telling = False
+
+    return listen
 
 
 def told(event: events.Event) -> str | None:
     """The line that people read of an event; None if it is not worth one."""
+    line = _told(event)
+    return None if line is None else clean(line)
+
+
+def _told(event: events.Event) -> str | None:
     match event:
         case events.SnapshotOpened(snapshot, resumed=True, pages_kept=kept):
             return f"resuming snapshot {snapshot}: {kept:,} pages are in already"
@@ -46,6 +69,12 @@ def told(event: events.Event) -> str | None:
             return f"the catalogue holds {total:,} objects; fetching {positions:,} on {pages:,} pages"
         case events.AttemptFailed(number, attempt, reason, wait_s):
             return f"page {number}, attempt {attempt}: {reason}; again in {wait_s:.1f} s"
+        case events.WaitingForQuota(until_s, wait_s):
+            return f"waiting {_clock(wait_s)} for the quota, until {utc(until_s)}"
+        case events.SourceDown(since_s, next_probe_s, reason):
+            return f"the source is down since {utc(since_s)} ({reason}); asked again at {utc(next_probe_s)}"
+        case events.SourceUp(down_s):
+            return f"the source is back after {_clock(down_s)}"
         case events.PageSetBack(number, reason):
             return f"page {number} is set back until the others are in: {reason}"
         case events.PageMissing(number, reason):
@@ -92,7 +121,9 @@ class Progressed:
                 self._kept = self.fetched = kept
             case events.Planned(pages=pages, positions=positions):
                 self.pages, self.positions = pages, positions
-                self._kept = self.fetched = min(self._kept, pages) + (self.fetched - self._kept)
+                # An earlier try may have kept pages that this one does not want.
+                came, self._kept = self.fetched - self._kept, min(self._kept, pages)
+                self.fetched = self._kept + came
             case events.PageFetched():
                 self.fetched += 1
             case events.PageWritten(neos=neos):
@@ -103,7 +134,7 @@ class Progressed:
 
     def rate_per_s(self, now_s: float) -> float:
         """Pages fetched a second by this try."""
-        return (self.fetched - min(self._kept, self.fetched)) / max(now_s - self._started_s, 1e-3)
+        return (self.fetched - self._kept) / max(now_s - self._started_s, 1e-3)
 
     def eta_s(self, now_s: float) -> float | None:
         """Seconds to go, at the rate so far; None if nothing is known."""
@@ -117,6 +148,11 @@ class Progressed:
         return (
             f"{self.written:,} of {self.pages:,} pages, {self.neos:,} NEOs, {self.rate_per_s(now_s):.1f} pages/s{eta}"
         )
+
+
+def utc(at_s: float) -> str:
+    """A moment, for people."""
+    return dt.datetime.fromtimestamp(at_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _clock(seconds: float) -> str:
@@ -156,7 +192,7 @@ def _bar(stream: TextIO) -> Iterator[Listener]:
 def _json_lines(stream: TextIO) -> Listener:
     def listen(event: events.Event) -> None:
         line = {"event": _snake(type(event).__name__), "at": round(time.time(), 3), **dataclasses.asdict(event)}
-        print(json.dumps(line, ensure_ascii=False), file=stream, flush=True)
+        print(json.dumps(line), file=stream, flush=True)
 
     return listen
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import shlex
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
+
+from neows_async.cli.output import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,13 +32,24 @@ def show(receipt: Receipt, *, root: str, limit: int | None, open_input: Callable
     :param limit: what was asked for
     :param open_input: opens a file of the lake, for the closest passes
     """
-    console = Console(highlight=False, soft_wrap=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names have letters that not every terminal has.
+        sys.stdout.reconfigure(errors="replace")
+    console = _Console(highlight=False, soft_wrap=True)
     for line in _head(receipt, limit):
         console.print(line)
     _chart(console, receipt.aggregates.get("close_approaches_by_year", {}))
     _closest(console, receipt, open_input)
     for text in _tail(receipt, root):
         console.print(text)
+
+
+class _Console(Console):
+    """One that leaves a reader who has gone to its caller, instead of ending the process."""
+
+    @override
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def _head(receipt: Receipt, limit: int | None) -> Iterator[Text]:
@@ -45,8 +61,8 @@ def _head(receipt: Receipt, limit: int | None) -> Iterator[Text]:
     )
     if receipt.source.synthetic:
         yield Text(
-            "These objects are SYNTHETIC, made up by the built-in sandbox. For NASA's: NASA_API_KEY=… (DEMO_KEY is "
-            "enough for 200)",
+            "These objects are SYNTHETIC, made up by the built-in sandbox. For NASA's: NASA_API_KEY=DEMO_KEY "
+            "(enough for 200), or a key of your own",
             style="bold yellow",
         )
     if limit is not None and limit > receipt.total_elements:
@@ -102,7 +118,7 @@ def _closest(console: Console, receipt: Receipt, open_input: Callable[[str], Bin
     for row in rows:
         km, speed = row["closest_approach_miss_distance_km"], row["closest_approach_relative_velocity_km_s"]
         table.add_row(
-            Text(_clean(row["name"])),
+            Text(clean(row["name"])),
             str(row["closest_approach_date"] or "unknown"),
             f"{km:,.0f}",
             f"{km / _LUNAR_DISTANCE_KM:,.2f}",
@@ -159,7 +175,7 @@ def _tail(receipt: Receipt, root: str) -> Iterator[Text]:
 def _troubles(receipt: Receipt) -> Iterator[Text]:
     records = receipt.records
     if records.rejected:
-        reasons = "; ".join(f"{count}x {_clean(why)}" for why, count in receipt.rejected_because.items())
+        reasons = "; ".join(f"{count}x {clean(why)}" for why, count in receipt.rejected_because.items())
         yield Text(
             f"Rejected {records.rejected} unreadable objects, kept in quarantine/snapshot={receipt.snapshot}/: "
             f"{reasons}",
@@ -172,7 +188,7 @@ def _troubles(receipt: Receipt) -> Iterator[Text]:
         more = "" if len(receipt.pages.missing) <= _NAMED else " …"
         yield Text(f"Missing {len(receipt.pages.missing)} pages, as was allowed: {pages}{more}", style="yellow")
     if receipt.unknown_fields:
-        names = ", ".join(_clean(name) for name in list(receipt.unknown_fields)[:_NAMED])
+        names = ", ".join(clean(name) for name in list(receipt.unknown_fields)[:_NAMED])
         yield Text(f"Fields not known so far, kept in the raw pages: {names}", style="yellow")
     nulls = {name: count for name, count in receipt.nulls.items() if name not in _OFTEN_NULL}
     if nulls:
@@ -210,8 +226,3 @@ def _size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-def _clean(text: str) -> str:
-    """The source's text without what a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in text)

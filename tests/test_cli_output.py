@@ -1,0 +1,117 @@
+"""What is said, and to whom: readers who leave, full disks, terminals that know no letters, machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neows_async import events
+from neows_async.cli.output import clean
+from neows_async.cli.screen import Progressed
+from tests import program
+
+RUN = ("run", "--source", "sandbox", "--root", "lake", "--limit", "30")
+
+
+def shell(cwd: Path, redirections: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = shlex.join([sys.executable, "-m", "neows_async", *arguments])
+    return subprocess.run(
+        ["/bin/sh", "-c", f"{command} {redirections}"],
+        cwd=cwd,
+        env=program.clean_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=program.LIMIT_S,
+        check=False,
+    )
+
+
+def is_committed(cwd: Path) -> bool:
+    return (cwd / "lake/_runs/latest.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [RUN, (*RUN, "--log-format", "json")])
+def test_a_reader_who_leaves_is_no_failure(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "neows_async", *arguments],
+            cwd=tmp_path,
+            env=program.clean_environment(),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=program.LIMIT_S,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert ended.returncode == 0, ended.stderr
+    assert "neows-async:" not in ended.stderr
+    assert is_committed(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_an_answer_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    ended = shell(tmp_path, "> /dev/full", *RUN)
+    assert ended.returncode == 74
+    line = ended.stderr.splitlines()[-1]
+    assert line.startswith("neows-async: standard output cannot be written: No space left on device")
+    assert is_committed(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("redirections", ["2> /dev/full", "2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_run_goes_on_when_nobody_can_be_told(tmp_path: Path, redirections: str) -> None:
+    ended = shell(tmp_path, redirections, *RUN)
+    assert ended.returncode == 0, ended.stderr
+    assert is_committed(tmp_path)
+
+
+def test_a_terminal_without_letters_gets_what_it_can_show(tmp_path: Path) -> None:
+    ended = program.run(tmp_path, *RUN, LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert ended.code == 0, ended.err
+    assert "30 near-Earth objects" in ended.out
+    assert "####" in ended.out
+
+
+def test_every_line_for_machines_is_json(tmp_path: Path) -> None:
+    ended = program.run(tmp_path, "run", "--limit", "5", "--no-archive", "--log-format", "json")
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert [line["event"] for line in lines[:3]] == ["notice", "notice", "snapshot_opened"]
+    assert json.loads(ended.out)["records"]["written"] == 5
+    ended = program.run(tmp_path, "run", "--limit", "0", "--log-format", "json")
+    assert json.loads(ended.err) == {
+        "event": "error",
+        "exit_code": 2,
+        "message": "--limit: 0 is too small; it must be at least 1",
+    }
+
+
+def test_quiet_comes_before_json(tmp_path: Path) -> None:
+    ended = program.run(tmp_path, *RUN, "--quiet", "--log-format", "json")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_nothing_that_a_terminal_obeys_comes_through() -> None:
+    assert clean("a\x1b[31mb\x07c\u202ed\ud800é") == "a?[31mb?c?d?é"
+
+
+def test_the_rate_counts_the_pages_of_this_try() -> None:
+    progressed = Progressed()
+    progressed.take(events.SnapshotOpened("a", resumed=True, pages_kept=4))
+    progressed.take(events.Planned(total_elements=60, page_size=20, pages=3, positions=60))
+    assert (progressed.fetched, progressed.rate_per_s(1e9)) == (3, 0)
+    progressed = Progressed()
+    progressed.take(events.SnapshotOpened("a", resumed=False, pages_kept=0))
+    progressed.take(events.PageFetched(0, 100, 0.1, None))
+    progressed.take(events.Planned(total_elements=60, page_size=20, pages=3, positions=60))
+    assert progressed.fetched == 1
+    assert progressed.rate_per_s(1e9) > 0
