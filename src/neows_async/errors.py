@@ -28,6 +28,8 @@ Every text is one line that says what was wrong, where, and what to do. No text 
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -120,7 +122,8 @@ class PausedError(NeowsError):
     """
 
     def __init__(self, message: str, *, resume_at_s: float) -> None:
-        super().__init__(message)
+        resume_at = dt.datetime.fromtimestamp(math.ceil(resume_at_s), dt.UTC)
+        super().__init__(f"{message}; run the same command again at {resume_at:%Y-%m-%dT%H:%M:%SZ} or later")
         self.resume_at_s = resume_at_s
 
 

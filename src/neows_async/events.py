@@ -72,6 +72,37 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingForQuota:
+    """No request may go out before ``until_s`` (UTC, seconds since 1970), ``wait_s`` from now."""
+
+    until_s: float
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDown:
+    """Different pages fail in a row: the source is taken to be down, and is asked rarely.
+
+    :param since_s: UTC, seconds since 1970: the first failure
+    :param next_probe_s: UTC, when it is asked next
+    """
+
+    since_s: float
+    next_probe_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUp:
+    """After an outage a good page came.
+
+    :param down_s: how long it lasted
+    """
+
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PageSetBack:
     """A page failed for its whole retry budget; the others go first, then it is tried again."""
 
@@ -132,6 +163,9 @@ Event: TypeAlias = (
     | Planned
     | PageFetched
     | AttemptFailed
+    | WaitingForQuota
+    | SourceDown
+    | SourceUp
     | PageSetBack
     | PageMissing
     | PageDamaged

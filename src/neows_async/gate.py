@@ -1,62 +1,204 @@
-"""The one gate that every request goes through."""
+"""The one gate that every request goes through: it waits for what pacing and breaker decide."""
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from neows_async.errors import AttemptError, RateLimitedError
+from neows_async.errors import PausedError, RateLimitedError, UnavailableError
+from neows_async.events import SourceDown, SourceUp, WaitingForQuota
+from neows_async.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from neows_async.rate_limit import RateLimit
+    from neows_async.breaker import Breaker
+    from neows_async.errors import AttemptError
+    from neows_async.events import Listener
+    from neows_async.pacing import Pacing
+
+# A wait is looked at again so often, for clocks get set and machines sleep.
+_LOOK_AGAIN_S: Final = 60.0
+_WORTH_TELLING_S: Final = 5.0
+# What an answer without a word about a quota means, as long as none had one.
+_UNLIMITED: Final = RateLimit(limit=1_000_000_000, remaining=999_999_999)
 
 
-class Turn:
-    """One request's passage: tell it how the request ended."""
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """When to stop waiting.
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    :param max_wait_s: a slot further off than this pauses the run; None waits as long as it takes
+    :param budget_requests: so many requests, then the run pauses; None is no limit
+    """
 
-    def answered(self, rate_limit: RateLimit | None) -> None:
-        """A good answer came."""
-        self._gate.observe(rate_limit)
-
-    def failed(self, exc: AttemptError) -> None:
-        """It failed."""
-        self._gate.observe(exc.rate_limit)
-        if isinstance(exc, RateLimitedError):
-            self._gate.hold(exc.retry_after_s if exc.retry_after_s is not None else 60.0)
+    max_wait_s: float | None = None
+    budget_requests: int | None = None
 
 
 class Gate:
-    """Spaces requests, and holds all of them while the source asks for it.
+    """Lets requests through one after the other, first come, first served.
 
-    :param max_rate_per_s: None is no limit
+    :param clock: UTC, seconds since 1970
     """
 
-    def __init__(self, *, max_rate_per_s: float | None) -> None:
-        self._spacing_s = 0.0 if max_rate_per_s is None else 1.0 / max_rate_per_s
-        self._next_s = 0.0
-        self._lock = anyio.Lock()
+    def __init__(
+        self, pacing: Pacing, breaker: Breaker, limits: GateLimits, *, clock: Callable[[], float], listener: Listener
+    ) -> None:
+        self._pacing = pacing
+        self._breaker = breaker
+        self._limits = limits
+        self._clock = clock
+        self._listener = listener
+        self._first_in_line = anyio.Lock()
+        self._news = anyio.Event()
+        self._metered = False
+        self._told_until_s = -math.inf
+        self._told_down = False
         self.rate_limit: RateLimit | None = None
+        """What the last answer said."""
+        self.sent = 0
+        self.quota_wait_s = 0.0
+        """Time during which the quota, and nothing else, kept the next request back."""
+        self.outage_wait_s = 0.0
+        """The same of outages."""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the source is taken to be down."""
+        return self._breaker.is_open
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn]:
-        """Wait for one's turn; first come, first served."""
-        async with self._lock:
-            while anyio.current_time() < self._next_s:  # noqa: ASYNC110 - it may be put off while we wait
-                await anyio.sleep_until(self._next_s)
-            self._next_s = anyio.current_time() + self._spacing_s
-        yield Turn(self)
+    async def turn(self, page: int) -> AsyncIterator[Turn]:
+        """Wait for one's turn; inside, one request for ``page`` may go out.
 
-    def observe(self, rate_limit: RateLimit | None) -> None:
-        """Remember what the last answer said of the quota."""
+        :raises PausedError: it is too far off, or the budget is spent
+        :raises UnavailableError: the source has been down for too long
+        """
+        async with self._first_in_line:
+            await self._wait()
+            self.sent += 1
+            now_s = self._clock()
+            self._breaker.sent(now_s)
+            turn = Turn(self, page, self._pacing.sent(now_s))
+        try:
+            yield turn
+        finally:
+            turn.end()
+
+    async def _wait(self) -> None:
+        budget = self._limits.budget_requests
+        if budget is not None and self.sent >= budget:
+            raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
+        while True:
+            now_s = self._clock()
+            quota_s, outage_s = self._pacing.next_slot_s(now_s), self._breaker.next_attempt_s(now_s)
+            wait_s = max(quota_s, outage_s)
+            if wait_s <= 0:
+                return
+            if self._breaker.given_up(now_s):
+                outage = self._breaker.outage
+                since_s = outage.since_s if outage else now_s
+                raise UnavailableError(
+                    f"the source has been down for {now_s - since_s:.0f} s, longer than --max-outage; run the same "
+                    "command again to go on"
+                )
+            self._consider(now_s, quota_s)
+            news, started_s = self._news, anyio.current_time()
+            with anyio.move_on_after(min(wait_s, _LOOK_AGAIN_S)):
+                await news.wait()
+            waited_s = anyio.current_time() - started_s
+            if outage_s > 0:
+                self.outage_wait_s += waited_s
+            elif math.isfinite(quota_s):
+                self.quota_wait_s += waited_s
+
+    def _consider(self, now_s: float, wait_s: float) -> None:
+        """Whether to wait so long for the quota, and whether to say so."""
+        if not math.isfinite(wait_s):
+            return
+        most_s, until_s = self._limits.max_wait_s, now_s + wait_s
+        if most_s is not None and wait_s > most_s:
+            raise PausedError(
+                f"the quota lets the next request out in {wait_s:.0f} s, which is longer than --max-wait {most_s:g} s",
+                resume_at_s=until_s,
+            )
+        if wait_s > _WORTH_TELLING_S and until_s > self._told_until_s + _WORTH_TELLING_S:
+            self._told_until_s = until_s
+            self._listener(WaitingForQuota(until_s=until_s, wait_s=wait_s))
+
+    def answered(self, ticket: int, rate_limit: RateLimit | None) -> None:
+        """The request of ``ticket`` was answered, well or badly, but not with 429."""
+        self._metered = self._metered or rate_limit is not None
         self.rate_limit = rate_limit or self.rate_limit
+        self._pacing.answered(ticket, self._clock(), rate_limit or (None if self._metered else _UNLIMITED))
+        self._announce()
 
-    def hold(self, wait_s: float) -> None:
-        """Let nobody through for so long."""
-        self._next_s = max(self._next_s, anyio.current_time() + wait_s)
+    def limited(self, ticket: int, retry_after_s: float | None) -> None:
+        """It was refused with 429."""
+        self._pacing.limited(ticket, self._clock(), retry_after_s)
+        self._announce()
+
+    def lost(self, ticket: int) -> None:
+        """It ended without an answer."""
+        self._pacing.lost(ticket, self._clock())
+        self._announce()
+
+    def page_came(self) -> None:
+        """A whole, right page: whatever outage there was is over."""
+        outage = self._breaker.outage
+        self._breaker.succeeded()
+        if outage is not None:
+            self._told_down = False
+            self._listener(SourceUp(down_s=self._clock() - outage.since_s))
+        self._announce()
+
+    def page_failed(self, page: int, reason: str) -> None:
+        """The source failed at ``page``."""
+        self._breaker.failed(page, self._clock())
+        outage = self._breaker.outage
+        if outage is not None and not self._told_down:
+            self._told_down = True
+            self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+
+    def _announce(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+
+class Turn:
+    """One request's passage. It is told how the request ended; untold, it was lost."""
+
+    def __init__(self, gate: Gate, page: int, ticket: int) -> None:
+        self._gate = gate
+        self._page = page
+        self._ticket = ticket
+        self._answered = False
+
+    def answered(self, rate_limit: RateLimit | None) -> None:
+        """An answer came that may be a page."""
+        self._answered = True
+        self._gate.answered(self._ticket, rate_limit)
+
+    def good(self) -> None:
+        """It was the whole, right page."""
+        self._gate.page_came()
+
+    def failed(self, exc: AttemptError) -> None:
+        """It was none, or nothing came."""
+        if isinstance(exc, RateLimitedError):
+            self._answered = True
+            self._gate.limited(self._ticket, exc.retry_after_s)
+            return
+        if exc.status is not None and not self._answered:
+            self.answered(exc.rate_limit)
+        self._gate.page_failed(self._page, str(exc))
+
+    def end(self) -> None:
+        """Whatever was not answered is lost."""
+        if not self._answered:
+            self._gate.lost(self._ticket)

@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
+import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,22 +26,25 @@ from anyio import to_thread
 from neows_async import browse, events, schema
 from neows_async.admit import Admission
 from neows_async.agenda import Agenda
+from neows_async.breaker import Breaker
 from neows_async.decode import decode
 from neows_async.errors import (
     BadPageError,
     NeowsError,
     NotFoundError,
     PartError,
+    PausedError,
     UnavailableError,
     most_telling,
 )
-from neows_async.gate import Gate
+from neows_async.gate import Gate, GateLimits
 from neows_async.lake import Lake, LakeStage
+from neows_async.pacing import Pacing, PacingRules
 from neows_async.page_queue import PageQueue
 from neows_async.plan import Plan, plan
 from neows_async.raw import RawZone
 from neows_async.receipt import PageCounts, RawInfo, Receipt, RecordCounts, Requests, SourceInfo
-from neows_async.retry import PageFetcher
+from neows_async.retry import PageFetcher, take_in
 from neows_async.scrub import Scrubber
 from neows_async.sinks.quarantine import Quarantine
 from neows_async.snapshot import Snapshot, Wanted, open_snapshot
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     from neows_async.settings import Settings
 
 PROGRAM: Final = "neows-async"
+UNPACED: Final = PacingRules(bursts=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class Parts:
 
     :param source_name: how the receipt calls the source
     :param parent: the snapshot whose raw pages the source reads, if it reads such
+    :param pacing: what the source's gateway demands beside what its answers tell
     """
 
     storage: Storage
@@ -69,6 +76,7 @@ class Parts:
     aggregators: Sequence[Aggregator]
     aggregate_writer: AggregateWriter
     parent: str | None = None
+    pacing: PacingRules = UNPACED
 
 
 async def ingest(settings: Settings, parts: Parts, listener: events.Listener = events.ignore) -> Receipt:
@@ -89,6 +97,8 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
                 await run.execute()
             except BaseExceptionGroup as group:
                 the_one = most_telling(group)
+                if isinstance(the_one, PausedError):
+                    await snapshot.note_pause(the_one.resume_at_s)
                 raise the_one from the_one.__cause__
         if snapshot.committed is None:
             raise RuntimeError("a run ended without a receipt or an exception")
@@ -112,15 +122,22 @@ class _Run:
         self._zone = RawZone(lake, snapshot.id, max_body_bytes=settings.max_body_bytes)
         # Checking and decoding hold the GIL; one at a time leaves the event loop room to breathe.
         self._decoding = anyio.CapacityLimiter(1)
-        self._gate = Gate(max_rate_per_s=settings.max_rate_per_s)
+        self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
+        rules = dataclasses.replace(parts.pacing, max_rate_per_s=settings.max_rate_per_s)
+        self._gate = Gate(
+            Pacing(rules),
+            Breaker(probe_every_s=settings.probe_every_s, max_outage_s=settings.max_outage_s),
+            GateLimits(settings.max_wait_s, settings.budget_requests),
+            clock=time.time,
+            listener=listener,
+        )
         self._fetcher = PageFetcher(
             parts.source,
             gate=self._gate,
-            scrubber=Scrubber(settings.api_key.get_secret_value() if settings.api_key else ""),
+            judge=self._judge,
             budget_s=settings.retry_budget_s,
             keep_bad=self._keep_bad,
             listener=listener,
-            checking=self._decoding,
         )
         self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
         self._admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
@@ -129,6 +146,8 @@ class _Run:
         self._raw_pages = hashlib.sha256()
         self._raw_pages_read = self._raw_bytes_read = self._pages_kept = 0
         self._total_changed = False
+        self._fetching = 0
+        self._paused: PausedError | None = None
         self._rejected_because: Counter[str] = Counter()
         self._taken: Counter[int] = Counter()
         self._time_s: defaultdict[str, float] = defaultdict(float)
@@ -138,6 +157,7 @@ class _Run:
         self._total: int
 
     async def execute(self) -> None:
+        """From the first request to the commit. Raises as tasks do: in groups."""
         started_s = anyio.current_time()
         await self._make_plan()
         async with LakeStage(self._lake, self._snapshot.id) as stage:
@@ -188,7 +208,8 @@ class _Run:
 
     async def _fetch_pages(self) -> None:
         """One fetcher. Cancelled when the reader has all it needs."""
-        while True:
+        self._fetching += 1
+        while self._paused is None:
             number = self._agenda.next_page()
             if number is None:
                 await self._news.wait()
@@ -200,10 +221,18 @@ class _Run:
             await self._keep(raw)
             self._agenda.landed(number)
             self._announce()
+        # What is under way in the others is paid for: it is let come in before the run pauses.
+        self._fetching -= 1
+        if self._fetching == 0:
+            raise self._paused
 
     async def _fetch_page(self, number: int) -> RawPage | None:
         try:
             return await self._fetcher.fetch(number, self._plan.page_size, exact_size=True)
+        except PausedError as exc:
+            self._paused = exc
+            self._announce()
+            return None
         except UnavailableError as exc:
             if self._agenda.set_back(number):
                 self._listener(events.PageSetBack(number, str(exc)))
@@ -218,6 +247,9 @@ class _Run:
         if allowed is not None and len(self._agenda.missing) > allowed:
             raise exc
         self._listener(events.PageMissing(number, str(exc)))
+
+    async def _judge(self, came: RawPage, size: int | None) -> RawPage:
+        return await to_thread.run_sync(take_in, came, size, self._scrubber, limiter=self._decoding)
 
     async def _keep(self, raw: RawPage) -> None:
         """Into the raw zone, or, without one, into the window."""
@@ -363,7 +395,7 @@ class _Run:
                 sha256=self._raw_pages.hexdigest(),
             ),
             requests=Requests(
-                sent=self._fetcher.sent,
+                sent=self._gate.sent,
                 failed=self._fetcher.failed,
                 limit=rate_limit.limit if rate_limit else None,
                 remaining=rate_limit.remaining if rate_limit else None,

@@ -124,6 +124,8 @@ class Unfinished(_Part):
     archive: bool
     started_at: dt.datetime
     identity: Annotated[dict[str, Any], Field(description="origin, page_size, limit")]
+    resume_at: dt.datetime | None = None
+    """When it paused: from when the quota lets it go on."""
 
     def to_json(self) -> bytes:
         """The file's bytes."""

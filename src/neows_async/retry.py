@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio import to_thread
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from neows_async import browse
-from neows_async.errors import AttemptError, BadPageError, UnavailableError, UnreachableError
+from neows_async.errors import AttemptError, BadPageError, RateLimitedError, UnavailableError, UnreachableError
 from neows_async.events import AttemptFailed, Listener, PageFetched
 from neows_async.page import RawPage
 
@@ -21,35 +20,49 @@ if TYPE_CHECKING:
     from neows_async.scrub import Scrubber
 
 _LONGEST_WAIT_S: Final = 10.0
+# Full jitter: all waits up to the bound are equally likely, so that fetchers do not come back together.
+_backoff = wait_random_exponential(max=_LONGEST_WAIT_S)
+
+
+def take_in(came: RawPage, size: int | None, scrubber: Scrubber) -> RawPage:
+    """What came, without keys, if it is the whole, right page. Pure; takes milliseconds.
+
+    :raises BadPageError: it is not
+    """
+    body = scrubber(came.body)
+    try:
+        browse.check(body, came.number, size)
+    except BadPageError as exc:
+        raise BadPageError(str(exc), body=body) from exc
+    return RawPage(came.number, body, came.rate_limit)
 
 
 class PageFetcher:
     """Fetches pages of one source; shared by all fetchers.
 
-    :param budget_s: how long one page is tried in a row; waiting for the gate does not count
+    :param judge: :func:`take_in`, wherever it may take its time
+    :param budget_s: how long one page is tried in a row; neither waiting for the gate nor an outage counts
     :param keep_bad: is given what came instead of a page, scrubbed
     """
 
-    def __init__(  # noqa: PLR0913 - it is where source, gate and checks meet
+    def __init__(
         self,
         source: Source,
         *,
         gate: Gate,
-        scrubber: Scrubber,
+        judge: Callable[[RawPage, int | None], Awaitable[RawPage]],
         budget_s: float,
         keep_bad: Callable[[int, bytes], Awaitable[None]],
         listener: Listener,
-        checking: anyio.CapacityLimiter,
     ) -> None:
         self._source = source
         self._gate = gate
-        self._scrubber = scrubber
+        self._judge = judge
         self._budget_s = budget_s
         self._keep_bad = keep_bad
         self._listener = listener
-        self._checking = checking
         self._any_good = False
-        self.sent = self.failed = 0
+        self.failed = 0
 
     async def fetch(self, number: int, size: int, *, exact_size: bool) -> RawPage:
         """Page ``number``, whole, right and scrubbed.
@@ -57,13 +70,14 @@ class PageFetcher:
         :param exact_size: the answer must use ``size``, since the run is planned with it
         :raises UnavailableError: it could not be had within the budget; the last reason is its cause
         :raises RefusedError: no attempt can succeed
+        :raises PausedError: the gate lets nothing out for longer than is to be waited for
         """
         last: AttemptError | None = None
 
         async def attempt() -> RawPage:
             nonlocal last
             try:
-                return await self._attempt(number, size if exact_size else None, size, scope)
+                return await self._attempt(number, size, exact_size, scope)
             except AttemptError as exc:
                 last = exc
                 self.failed += 1
@@ -76,7 +90,8 @@ class PageFetcher:
         retrying = AsyncRetrying(
             sleep=anyio.sleep,
             retry=retry_if_exception(self._may_pass),
-            wait=wait_random_exponential(max=_LONGEST_WAIT_S),
+            # After a 429 the gate knows better how long to wait.
+            wait=lambda state: 0.0 if isinstance(last, RateLimitedError) else _backoff(state),
             before_sleep=before_sleep,
             reraise=True,
         )
@@ -94,34 +109,25 @@ class PageFetcher:
     def _may_pass(self, exc: BaseException) -> bool:
         return isinstance(exc, AttemptError) and (self._any_good or not isinstance(exc, UnreachableError))
 
-    async def _attempt(self, number: int, exact: int | None, size: int, scope: anyio.CancelScope) -> RawPage:
+    async def _attempt(self, number: int, size: int, exact_size: bool, scope: anyio.CancelScope) -> RawPage:  # noqa: FBT001 - passed on
         waiting_since_s = anyio.current_time()
-        async with self._gate.turn() as turn:
-            # The page's budget is for the page; what the gate takes is the quota's affair.
-            scope.deadline += anyio.current_time() - waiting_since_s
+        # The page's budget is for the page; what the gate takes is the quota's affair, or the outage's.
+        left_s, scope.deadline = scope.deadline - waiting_since_s, float("inf")
+        async with self._gate.turn(number) as turn:
             started_s = anyio.current_time()
-            self.sent += 1
+            scope.deadline = started_s + left_s
             try:
                 came = await self._source.fetch(number, size)
+                turn.answered(came.rate_limit)
+                fetch_s = anyio.current_time() - started_s
+                raw = await self._judge(came, size if exact_size else None)
             except AttemptError as exc:
                 turn.failed(exc)
+                if self._gate.is_down:
+                    scope.deadline = anyio.current_time() + self._budget_s
                 await self._keep_bad(number, exc.body)
                 raise
-            turn.answered(came.rate_limit)
-        fetch_s = anyio.current_time() - started_s
-        try:
-            raw = await to_thread.run_sync(self._take_in, came, exact, limiter=self._checking)
-        except BadPageError as exc:
-            await self._keep_bad(number, exc.body)
-            raise
+            turn.good()
         self._any_good = True
         self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
         return raw
-
-    def _take_in(self, came: RawPage, size: int | None) -> RawPage:
-        body = self._scrubber(came.body)
-        try:
-            browse.check(body, came.number, size)
-        except BadPageError as exc:
-            raise BadPageError(str(exc), body=body) from exc
-        return RawPage(came.number, body, came.rate_limit)

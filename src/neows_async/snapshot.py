@@ -15,6 +15,7 @@ A run that dies between two of these lines is finished by the next one.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import os
 import socket
@@ -29,7 +30,6 @@ from neows_async.events import Listener, SnapshotPassedOver
 from neows_async.receipt import Receipt, Unfinished
 
 if TYPE_CHECKING:
-    import datetime as dt
     from types import TracebackType
 
     from neows_async.lake import Lake, LakeLock
@@ -66,6 +66,7 @@ class Snapshot:
     def __init__(self, lake: Lake, unfinished: Unfinished, lock: LakeLock, *, resumed: bool) -> None:
         self._lake = lake
         self._lock = lock
+        self._unfinished = unfinished
         self.id = unfinished.snapshot
         self.started_at = unfinished.started_at
         self.resumed = resumed
@@ -105,6 +106,12 @@ class Snapshot:
                 raise
         self.committed = receipt
         await self.tidy()
+
+    async def note_pause(self, resume_at_s: float) -> None:
+        """Write down from when it is worth going on (UTC, seconds since 1970)."""
+        resume_at = dt.datetime.fromtimestamp(resume_at_s, dt.UTC)
+        self._unfinished = self._unfinished.model_copy(update={"resume_at": resume_at})
+        await self._lake.put(_run_key(self.id), self._unfinished.to_json())
 
     async def tidy(self) -> None:
         """After the commit: let ``latest`` follow, and remove the staging folder."""
