@@ -349,3 +349,21 @@ async def test_requests_at_once_are_answered_each_with_its_page() -> None:
             tasks.start_soon(fetch, client, page)
     ids = [name for page in sorted(found) for name in found[page]]
     assert ids == [json.loads(entry.body)["id"] for entry in SyntheticCatalogue(200).entries(0, 200)]
+
+
+async def test_another_server_is_told_of_a_cut_by_an_exception() -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(struck_by(Cut()))) as client:
+        with pytest.raises(ExceptionGroup) as caught:
+            await client.get(f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
+    assert caught.group_contains(ConnectionAbortedError)
+
+
+def test_a_client_can_be_made_before_there_is_an_event_loop() -> None:
+    client = httpx.AsyncClient(transport=AsgiTransport(struck_by()), trust_env=False)
+
+    async def ask() -> int:
+        async with client:
+            answer = await client.get(f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
+            return answer.status_code
+
+    assert anyio.run(ask) == 200
