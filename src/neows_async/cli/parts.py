@@ -20,10 +20,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from neows_async.errors import SettingsError
+from neows_async.settings import NASA_URL
 
 if TYPE_CHECKING:
+    from neows_async.pacing import PacingRules
     from neows_async.pipeline import Parts
     from neows_async.protocols import Aggregator, Sink, Source, Storage
     from neows_async.settings import Settings
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 SANDBOX_URL: Final = "https://sandbox.invalid"
 SANDBOX_KEY: Final = "sandbox"
+DEMO_KEY: Final = "DEMO_KEY"
+_DEMO_DAILY: Final = 50
 _SANDBOX_LIMIT: Final = 1_000_000
 
 
@@ -74,7 +79,23 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
             aggregators=aggregators,
             aggregate_writer=_named("aggregate-writer", chosen.aggregate_writer, _AGGREGATE_WRITERS)(settings),
             parent=chosen.raw.named if chosen.raw else None,
+            pacing=_pacing(settings, chosen),
         )
+
+
+def _pacing(settings: Settings, chosen: Chosen) -> PacingRules:
+    """What is known of the gateway's demands that its answers do not tell."""
+    from neows_async.pacing import API_DATA_GOV_BURSTS, PacingRules  # noqa: PLC0415 - only for a run
+
+    if chosen.source != "nasa":
+        return PacingRules(bursts=())
+    is_nasas = urlsplit(settings.base_url).hostname == urlsplit(NASA_URL).hostname
+    is_demo = settings.api_key is not None and settings.api_key.get_secret_value() == DEMO_KEY
+    return PacingRules(
+        # A rate of the user's own replaces the bursts that were found out about api.nasa.gov.
+        bursts=API_DATA_GOV_BURSTS if is_nasas and settings.max_rate_per_s is None else (),
+        daily_limit=_DEMO_DAILY if is_demo else None,
+    )
 
 
 async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: AsyncExitStack) -> Source:

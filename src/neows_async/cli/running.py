@@ -15,8 +15,8 @@ from click.core import ParameterSource
 from neows_async.cli import exits, output
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, open_parts
-from neows_async.cli.screen import listening, utc
-from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, PausedError, SettingsError, most_telling
+from neows_async.cli.screen import listening
+from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
 from neows_async.scrub import Scrubber

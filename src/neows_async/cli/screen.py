@@ -69,12 +69,6 @@ def _told(event: events.Event) -> str | None:
             return f"the catalogue holds {total:,} objects; fetching {positions:,} on {pages:,} pages"
         case events.AttemptFailed(number, attempt, reason, wait_s):
             return f"page {number}, attempt {attempt}: {reason}; again in {wait_s:.1f} s"
-        case events.WaitingForQuota(until_s, wait_s):
-            return f"waiting {_clock(wait_s)} for the quota, until {utc(until_s)}"
-        case events.SourceDown(since_s, next_probe_s, reason):
-            return f"the source is down since {utc(since_s)} ({reason}); asked again at {utc(next_probe_s)}"
-        case events.SourceUp(down_s):
-            return f"the source is back after {_clock(down_s)}"
         case events.PageSetBack(number, reason):
             return f"page {number} is set back until the others are in: {reason}"
         case events.PageMissing(number, reason):
@@ -84,6 +78,18 @@ def _told(event: events.Event) -> str | None:
         case events.ObjectRejected(rejected):
             what = rejected.id or "an object"
             return f"rejected {what} at {rejected.pointer} of page {rejected.page}: {rejected.reason}"
+        case _:
+            return _told_of_waits(event)
+
+
+def _told_of_waits(event: events.Event) -> str | None:
+    match event:
+        case events.WaitingForQuota(until_s, wait_s):
+            return f"waiting {_clock(wait_s)} for the quota, until {utc(until_s)}"
+        case events.SourceDown(since_s, next_probe_s, reason):
+            return f"the source is down since {utc(since_s)} ({reason}); asked again at {utc(next_probe_s)}"
+        case events.SourceUp(down_s):
+            return f"the source is back after {_clock(down_s)}"
         case _:
             return None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def serve_command(  # noqa: PLR0913 - one for each option
+def serve_command(
     *, port: int, neos: int, seed: int, pages: Path | None, hourly_limit: int | None, scenario: Path | None
 ) -> None:
     """Serve until interrupted.
