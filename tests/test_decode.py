@@ -352,11 +352,13 @@ def test_what_is_absent_or_null_is_null(text: str | None) -> None:
     assert page.neos["closest_approach_miss_distance_km"][MUTATED].as_py() is None
 
 
-@pytest.mark.parametrize("text", ["null", "[]", "5", '"x"', "true", "NaN", "[{}]", "9" * 5000, "[" * 5000 + "]" * 5000])
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "5", '"x"', "true", "NaN", "[{}]", "9" * 5000, "[" * 100_000 + "]" * 100_000]
+)
 def test_what_is_no_object_is_rejected(text: str) -> None:
     texts = [json.dumps(neo(0)), text]
     body = page_of(texts)
-    if len(text) > 5000:
+    if len(text) > 5000:  # nested too deeply for any parser
         with pytest.raises(BadPageError):
             decode(RawPage(0, body))
         return
