@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neows_async.events import Listener
 
 _LINE_EVERY_S: Final = 5.0
+_ID_CHARS: Final = 60
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def _told(event: events.Event) -> str | None:
         case events.PageDamaged(number, reason):
             return f"raw page {number} was set aside and is fetched again: {reason}"
         case events.ObjectRejected(rejected):
-            what = rejected.id or "an object"
+            what = (rejected.id or "an object")[:_ID_CHARS]
             return f"rejected {what} at {rejected.pointer} of page {rejected.page}: {rejected.reason}"
         case _:
             return _told_of_waits(event)

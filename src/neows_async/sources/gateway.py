@@ -24,6 +24,7 @@ from neows_async.scrub import Scrubber
 
 _API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
+_ERROR_BODY_S: Final = 2.0
 _EXCERPT_CHARS: Final = 120
 _REDIRECT, _CLIENT, _SERVER, _BEYOND = 300, 400, 500, 600
 
@@ -104,7 +105,8 @@ class GatewaySource:
         }
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._scrub = Scrubber(api_key)
+        # Host names and encodings come in small letters, whatever was sent.
+        self._scrub = Scrubber(api_key, api_key.lower())
         self.synthetic = synthetic
         self.origin = origin or str(url.copy_with(path=path)).rstrip("/")
 
@@ -124,15 +126,14 @@ class GatewaySource:
             raise AttemptError(f"{self._where}: no whole answer within {self._timeout_s:g} s") from exc
         except httpx.ConnectError as exc:
             if isinstance(exc.__cause__, ssl.SSLError) or "CERTIFICATE" in str(exc):
-                raise RefusedError(f"{self._where}: the secure connection failed: {exc}") from exc
+                raise RefusedError(f"{self._where}: the secure connection failed: {self._said(exc)}") from exc
             raise UnreachableError(
-                f"{self._where} cannot be reached ({str(exc) or 'no connection'}); is the address right, does a "
-                "server run there?"
+                f"{self._where} cannot be reached ({self._said(exc)}); is the address right, does a server run there?"
             ) from exc
         except httpx.TimeoutException as exc:
             raise AttemptError(f"{self._where}: timed out ({type(exc).__name__})") from exc
         except httpx.HTTPError as exc:
-            raise AttemptError(f"{self._where}: the connection broke ({str(exc) or type(exc).__name__})") from exc
+            raise AttemptError(f"{self._where}: the connection broke ({self._said(exc)})") from exc
 
     async def _fetch(self, number: int, size: int) -> RawPage:
         request = self._client.build_request(
@@ -141,7 +142,10 @@ class GatewaySource:
         response = await self._client.send(request, stream=True, follow_redirects=False)
         try:
             if response.status_code == httpx.codes.OK:
-                body = await _read_body(response, self._max_body_bytes)
+                try:
+                    body = await _read_body(response, self._max_body_bytes)
+                except AttemptError as exc:
+                    raise AttemptError(f"{self._where}: {self._said(exc)}") from exc
                 return RawPage(number, body, _rate_limit(response))
             await self._refuse(response)
         finally:
@@ -161,8 +165,9 @@ class GatewaySource:
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise KeyRefusedError(f"{self._where} refused the key: {status} {said}; check NASA_API_KEY", status=status)
         if _REDIRECT <= status < _CLIENT:
+            target = self._scrub.text(_redirect_host(response))
             raise RefusedError(
-                f"{self._where}: {status}, a redirect to {_redirect_host(response)}; it is not followed, since the "
+                f"{self._where}: {status}, a redirect to {target}; it is not followed, since the "
                 "key would go with it. If it is right, give it as --base-url",
                 status=status,
             )
@@ -171,6 +176,10 @@ class GatewaySource:
                 f"{self._where}: {status} {said}", status=status, rate_limit=_rate_limit(response), body=body
             )
         raise RefusedError(f"{self._where}: {status} {said}", status=status)
+
+    def _said(self, exc: Exception) -> str:
+        """What others say of a connection may hold what came over it."""
+        return self._scrub.text(str(exc) or type(exc).__name__)
 
     @property
     def _where(self) -> str:
@@ -204,11 +213,13 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 async def _read_error(response: httpx.Response) -> bytes:
-    """The beginning of an error's body; it explains, nothing depends on it."""
-    try:
-        return await _read_body(response, _ERROR_BODY_BYTES)
-    except (AttemptError, httpx.HTTPError):
-        return b""
+    """An error's body; it explains, but nothing depends on it, so it is not waited for at length."""
+    with anyio.move_on_after(_ERROR_BODY_S):
+        try:
+            return await _read_body(response, _ERROR_BODY_BYTES)
+        except (AttemptError, httpx.HTTPError):
+            pass
+    return b""
 
 
 def _excerpt(body: bytes) -> str:
