@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import secrets
@@ -441,6 +442,32 @@ def test_a_signal_ends_it_resumable(tmp_path: Path, number: signal.Signals, code
         assert "resuming snapshot" in ended.err
         assert sorted(server.pages[before:]) == [2]
     assert ended.code == 0
+
+
+def test_a_budget_pauses_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    with loopback.serving(loopback.browse(catalogue(200))) as server:
+        ended = [run(tmp_path, server.url, "--budget", "4") for _ in range(3)]
+    assert [one.code for one in ended] == [75, 75, 0], ended[0].err
+    assert "the budget of 4 requests is spent; run the same command again at 20" in ended[0].last_line
+    assert sorted(server.pages) == list(range(10)), "nothing twice"
+    assert "resuming snapshot" in ended[1].err
+    assert "200 near-Earth objects" in ended[2].out
+
+
+def test_a_spent_quota_pauses_and_tells_until_when(tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answer:
+        return Answer(
+            b'{"error":{"code":"OVER_RATE_LIMIT"}}', 429, {"Retry-After": "2870", "X-RateLimit-Limit": "1000"}
+        )
+
+    with loopback.serving(answer) as server:
+        before_s = time.time()
+        ended = run(tmp_path, server.url, "--max-wait", "1m", "--retry-budget", "30s")
+    assert ended.code == 75
+    [begun] = (tmp_path / "lake/_staging").glob("*/run.json")
+    resume_at = json.loads(begun.read_bytes())["resume_at"]
+    assert dt.datetime.fromisoformat(resume_at).timestamp() >= before_s + 2_870
+    assert len(server.asked) == 1
 
 
 def forms_of(key: str) -> list[bytes]:

@@ -147,7 +147,9 @@ class AlreadyExistsError(StorageError):
     """The object was to be created, but exists."""
 
 
-def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def most_telling(raised: BaseException) -> BaseException:
     """Of what several tasks raised at once the one that tells most: one of ours before a stranger."""
-    leaves = [most_telling(exc) if isinstance(exc, BaseExceptionGroup) else exc for exc in group.exceptions]
+    if not isinstance(raised, BaseExceptionGroup):
+        return raised
+    leaves = [most_telling(exc) for exc in raised.exceptions]
     return next((exc for exc in leaves if isinstance(exc, NeowsError)), leaves[0])

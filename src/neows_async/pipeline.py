@@ -65,7 +65,8 @@ class Parts:
     """The swappable parts of one run.
 
     :param source_name: how the receipt calls the source
-    :param parent: the snapshot whose raw pages the source reads, if it reads such
+    :param parent: the snapshot that the source makes this one from, if it reads an archive
+    :param raw_snapshot: whose raw pages the source then reads: the parent's own, or its ancestor's
     :param pacing: what the source's gateway demands beside what its answers tell
     """
 
@@ -76,6 +77,7 @@ class Parts:
     aggregators: Sequence[Aggregator]
     aggregate_writer: AggregateWriter
     parent: str | None = None
+    raw_snapshot: str | None = None
     pacing: PacingRules = UNPACED
 
 
@@ -95,8 +97,8 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
             run = _Run(settings, parts, lake, snapshot, listener)
             try:
                 await run.execute()
-            except BaseExceptionGroup as group:
-                the_one = most_telling(group)
+            except (PausedError, BaseExceptionGroup) as exc:
+                the_one = most_telling(exc)
                 if isinstance(the_one, PausedError):
                     await snapshot.note_pause(the_one.resume_at_s)
                 raise the_one from the_one.__cause__
@@ -389,7 +391,7 @@ class _Run:
             aggregates=self._results,
             files=tuple(files),
             raw=RawInfo(
-                snapshot=self._raw_snapshot or self._parts.parent,
+                snapshot=self._raw_snapshot or self._parts.raw_snapshot or self._parts.parent,
                 pages=self._raw_pages_read,
                 bytes=self._raw_bytes_read,
                 sha256=self._raw_pages.hexdigest(),

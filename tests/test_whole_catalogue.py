@@ -1,0 +1,224 @@
+"""The whole catalogue through client, gate and retries, against the faithful gateway, hours in seconds.
+
+The clock is virtual: it stands while anything can run. Only threads are left out, since they live in real time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+
+from neows_async import events
+from neows_async.agenda import Agenda
+from neows_async.breaker import Breaker
+from neows_async.errors import PausedError, UnavailableError
+from neows_async.gate import Gate, GateLimits
+from neows_async.pacing import Pacing, PacingRules
+from neows_async.retry import PageFetcher, take_in
+from neows_async.sandbox.app import SandboxApp
+from neows_async.sandbox.catalogue import SyntheticCatalogue
+from neows_async.sandbox.scenario_file import parse_scenario
+from neows_async.sandbox.transport import AsgiTransport
+from neows_async.scrub import Scrubber
+from neows_async.sources.gateway import GatewaySource
+
+if TYPE_CHECKING:
+    from neows_async.page import RawPage
+
+KEY = "0123456789abcdef" * 2
+FULL_HOUR_S = 1_795_384_800.0
+
+
+class Fetching:
+    """Fetches pages as a run does, without writing them."""
+
+    def __init__(
+        self,
+        pages: int,
+        scenario: str = "",
+        *,
+        starts_s: float = FULL_HOUR_S,
+        concurrency: int = 4,
+        used_before: int = 0,
+        breaker: Breaker | None = None,
+        limits: GateLimits | None = None,
+        kept: frozenset[int] = frozenset(),
+    ) -> None:
+        self.pages = pages
+        self.concurrency = concurrency
+        self.heard: list[events.Event] = []
+        self.landed: Counter[int] = Counter()
+        self.given_up: dict[int, str] = {}
+        self.paused: PausedError | None = None
+        zero_s = anyio.current_time()
+        self.clock = lambda: starts_s + anyio.current_time() - zero_s
+        self.app = SandboxApp(
+            SyntheticCatalogue(pages * 20, approaches=0),
+            scenario=parse_scenario(scenario),
+            clock=self.clock,
+            threads=False,
+        )
+        for _ in range(used_before):
+            self.app.gateway.count(KEY, starts_s - 600)
+        self.gate = Gate(
+            Pacing(PacingRules(bursts=(), max_rate_per_s=None)),
+            breaker or Breaker(),
+            limits or GateLimits(),
+            clock=self.clock,
+            listener=self.heard.append,
+        )
+        self.agenda = Agenda(pages, kept=kept)
+        self.news = anyio.Event()
+
+    async def run(self) -> None:
+        """Until every page is in or given up, or the gate pauses."""
+        async with httpx.AsyncClient(transport=AsgiTransport(self.app), timeout=60) as client:
+            source = GatewaySource(client, base_url="https://sandbox.invalid", api_key=KEY)
+            fetcher = PageFetcher(
+                source, gate=self.gate, judge=self._judge, budget_s=30, keep_bad=self._drop, listener=self.heard.append
+            )
+            await self._fetch(fetcher, 0)
+            self.agenda = Agenda(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
+            async with anyio.create_task_group() as tasks:
+                for _ in range(self.concurrency):
+                    tasks.start_soon(self._fetcher, fetcher, tasks)
+
+    def _kept(self) -> frozenset[int]:
+        return frozenset(number for number in range(self.pages) if self.agenda.is_in(number))
+
+    async def _fetcher(self, fetcher: PageFetcher, tasks: Any) -> None:
+        while self.paused is None:
+            number = self.agenda.next_page()
+            if number is None:
+                if all(self.agenda.is_in(one) or one in self.given_up for one in range(self.pages)):
+                    tasks.cancel_scope.cancel()
+                news = self.news
+                await news.wait()
+                continue
+            try:
+                await self._fetch(fetcher, number)
+            except PausedError as exc:
+                self.paused = exc
+            except UnavailableError as exc:
+                if "--max-outage" in str(exc):
+                    raise
+                if not self.agenda.set_back(number):
+                    self.given_up[number] = str(exc)
+            self.news.set()
+            self.news = anyio.Event()
+
+    async def _fetch(self, fetcher: PageFetcher, number: int) -> None:
+        page = await fetcher.fetch(number, 20, exact_size=True)
+        self.landed[page.number] += 1
+        self.agenda.landed(page.number)
+
+    async def _judge(self, came: RawPage, size: int | None) -> RawPage:
+        return take_in(came, size, Scrubber(KEY))
+
+    async def _drop(self, number: int, body: bytes) -> None:
+        pass
+
+    def statuses(self) -> Counter[int]:
+        return Counter(served.status for served in self.app.served)
+
+
+@pytest.mark.virtual_time
+async def test_without_one_429() -> None:
+    latency = "[latency]\nmedian_s = 1.4\nspread = 1.7\nmost_s = 4.0\n"
+    run = Fetching(2_065, latency, starts_s=FULL_HOUR_S + 55 * 60)
+    started_s = run.clock()
+    await run.run()
+    assert run.landed == Counter(range(2_065))
+    assert run.statuses() == {200: 2_065}
+    # At this latency four fetchers send some 750 before the full hour; the rest is the quota's.
+    assert (run.clock() - started_s) / 60 < 85
+
+
+@pytest.mark.virtual_time
+async def test_a_day_with_an_outage_of_six_hours() -> None:
+    outage = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "outage"\nfrom_s = 60\nuntil_s = 21660\n'
+    run = Fetching(400, outage)
+    await run.run()
+    assert run.landed == Counter(range(400)), "every page once, none given up"
+    failed = run.statuses()[503]
+    down = [event for event in run.heard if isinstance(event, events.SourceDown)]
+    up = [event for event in run.heard if isinstance(event, events.SourceUp)]
+    assert len(down) == len(up) == 1
+    # Some until it was known, then one in five minutes.
+    assert failed <= 12 + 6 * 12
+    ended_s = next(served.at_s for served in run.app.served if served.at_s > down[0].since_s and served.status == 200)
+    assert ended_s - (run.app.served[0].at_s + 21_660) <= 300
+
+
+@pytest.mark.virtual_time
+async def test_an_outage_is_given_up_when_told_so() -> None:
+    outage = '[[faults]]\nkind = "outage"\nfrom_s = 0.5\n[latency]\nmedian_s = 0.1\n'
+    run = Fetching(50, outage, breaker=Breaker(max_outage_s=3_600))
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or the one in it
+        await run.run()
+    assert caught.group_contains(UnavailableError, match="longer than --max-outage")
+    assert run.clock() - FULL_HOUR_S < 3_600 + 120
+
+
+@pytest.mark.virtual_time
+async def test_one_page_that_always_fails_opens_nothing_and_blocks_nobody() -> None:
+    broken = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "status"\nstatus = 500\npages = [7]\n'
+    run = Fetching(60, broken)
+    await run.run()
+    assert list(run.given_up) == [7]
+    assert len(run.landed) == 59
+    assert not any(isinstance(event, events.SourceDown) for event in run.heard)
+    last_good_s = max(served.at_s for served in run.app.served if served.status == 200)
+    assert last_good_s - FULL_HOUR_S < 60, "the others did not wait"
+
+
+@pytest.mark.virtual_time
+async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None:
+    spurious = (
+        '[latency]\nmedian_s = 1\n[[faults]]\nkind = "over_rate_limit"\nretry_after_s = 2870\n'
+        "pages = [20]\nattempts = [1]\n"
+    )
+    run = Fetching(40, spurious, concurrency=8)
+    await run.run()
+    assert run.landed == Counter(range(40))
+    refused_s = next(served.at_s for served in run.app.served if served.status == 429)
+    after_s = sorted(served.at_s for served in run.app.served if served.at_s > refused_s + 60)
+    assert after_s[0] >= refused_s + 2_870
+    assert after_s[1] >= after_s[0] + 0.5, "the probe is answered before others follow"
+    assert run.statuses()[429] == 1
+
+
+@pytest.mark.virtual_time
+async def test_a_wait_that_is_too_long_pauses_and_says_until_when() -> None:
+    run = Fetching(200, "[gateway]\nhourly_limit = 100\n", limits=GateLimits(max_wait_s=60))
+    await run.run()
+    assert run.paused is not None
+    assert run.paused.resume_at_s > run.clock() + 60
+    # The last few are spared while it is unknown when the next ones come.
+    assert run.statuses().keys() == {200}
+    assert 90 <= run.statuses()[200] <= 100
+    assert len(run.landed) == run.statuses()[200], "what was under way came in"
+
+
+@pytest.mark.virtual_time
+async def test_a_budget_is_spent_to_the_last_request_and_not_beyond() -> None:
+    run = Fetching(200, "[latency]\nmedian_s = 1\n", limits=GateLimits(budget_requests=33))
+    await run.run()
+    assert run.paused is not None
+    assert "the budget of 33 requests is spent" in str(run.paused)
+    assert run.statuses() == {200: 33}
+    assert len(run.landed) == 33
+
+
+@pytest.mark.virtual_time
+async def test_every_twentieth_request_fails() -> None:
+    failing = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "status"\nstatus = 502\nrate = 0.05\n'
+    run = Fetching(600, failing, concurrency=4)
+    await run.run()
+    assert run.landed == Counter(range(600))
+    assert not any(isinstance(event, events.SourceDown) for event in run.heard)
+    assert run.clock() - FULL_HOUR_S < 600 / 4 * 1.25
