@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -12,7 +13,7 @@ from neows_async.errors import StorageError
 from neows_async.page import DatasetFile, ObjectInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from neows_async.protocols import Lock, OutputFile, Storage
 
@@ -106,6 +107,20 @@ class Lake:
                     self.storage.delete(entry.key)
 
         await self.call(prefix, remove)
+
+    @asynccontextmanager
+    async def open_input(self, key: str) -> AsyncIterator[BinaryIO]:
+        """A seekable reader, to be read within :meth:`call`; closed when the block ends.
+
+        :raises NotFoundError: there is none
+        """
+        opened = await self.call(key, lambda: self.storage.open_input(key))
+        try:
+            yield opened
+        finally:
+            # In a thread: a read that was given up may still hold it.
+            with anyio.move_on_after(_GRACE_S, shield=True):
+                await to_thread.run_sync(opened.close, abandon_on_cancel=True)
 
     async def lock(self, key: str, holder: str) -> LakeLock:
         """See :meth:`Storage.lock <neows_async.protocols.Storage.lock>`."""

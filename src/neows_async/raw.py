@@ -49,7 +49,7 @@ class RawZone:
         self._lake = lake
         self._snapshot = snapshot
         self._folder = layout.raw_folder(snapshot, generation)
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._bad: deque[str] = deque()
         self._bad_seen = 0
 
@@ -63,7 +63,7 @@ class RawZone:
 
         It must have been checked and scrubbed.
         """
-        key = self._key(page.number)
+        key = self.key(page.number)
         await self._lake.call(key, lambda: self._lake.storage.put(key, compress(page.body)))
 
     async def get(self, number: int) -> RawPage:
@@ -72,11 +72,11 @@ class RawZone:
         :raises NotFoundError: it does not lie there
         :raises BadPageError: it cannot be read any more; it still lies there
         """
-        key = self._key(number)
+        key = self.key(number)
 
         def read() -> RawPage:
-            data = self._lake.storage.get(key, max_bytes=self._max_body_bytes)
-            body = expand(data, self._max_body_bytes)
+            data = self._lake.storage.get(key, max_bytes=self.max_body_bytes)
+            body = expand(data, self.max_body_bytes)
             browse.check(body, number)
             return RawPage(number, body)
 
@@ -85,7 +85,7 @@ class RawZone:
     async def set_aside(self, number: int) -> None:
         """Take a page that cannot be read out of the ledger; it is kept until the snapshot is committed."""
         try:
-            await self._lake.move(self._key(number), f"{layout.staging_folder(self._snapshot)}/damaged/{number:05}.zst")
+            await self._lake.move(self.key(number), f"{layout.staging_folder(self._snapshot)}/damaged/{number:05}.zst")
         except NotFoundError:
             return
 
@@ -100,5 +100,6 @@ class RawZone:
         if len(self._bad) > _BAD_KEPT:
             await self._lake.delete(self._bad.popleft())
 
-    def _key(self, number: int) -> str:
+    def key(self, number: int) -> str:
+        """Where page ``number`` lies, or would."""
         return f"{self._folder}/page={number:05}.json.zst"

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from neows_async.cli import exits, output
 from neows_async.cli.durations import Duration
+from neows_async.cli.options import Command, option, root_option
+from neows_async.cli.verifying import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROGRAM: Final = "neows-async"
-_F = TypeVar("_F", bound=Callable[..., object])
 _CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exits.MEANINGS.items())
-
-
-class _Command(click.Command):
-    """A command whose epilog keeps its lines."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        if self.epilog:
-            formatter.write(f"\n{self.epilog}\n")
-
-
-def _option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
-    """An option that can also come from the environment and the file; its help names the variable."""
-    name = max(declarations, key=len).removeprefix("--").replace("-", "_")
-    return click.option(*declarations, envvar=f"NEOWS_{name.upper()}", show_envvar=True, **attributes)
 
 
 @click.group(
@@ -41,7 +30,7 @@ def neows_async() -> None:
 
 
 @neows_async.command(
-    cls=_Command,
+    cls=Command,
     epilog=f"""Examples:
   neows-async run                                        the first 200, from the built-in sandbox
   NASA_API_KEY=DEMO_KEY neows-async run                  the first 200, from NASA
@@ -56,12 +45,12 @@ Arguments come before the environment, that before .env, that before the file.
 Exit codes:
 {_CODES}""",
 )
-@_option("--limit", type=int, metavar="N", default=200, show_default=True, help="The first N objects of the catalogue.")
-@_option("--all", "all_", is_flag=True, help="The whole catalogue.")
-@_option(
+@option("--limit", type=int, metavar="N", default=200, show_default=True, help="The first N objects of the catalogue.")
+@option("--all", "all_", is_flag=True, help="The whole catalogue.")
+@option(
     "--root", metavar="URI", help="The lake: a folder, or s3://bucket/prefix.  [default: data/, sandbox: data/sandbox/]"
 )
-@_option(
+@option(
     "--source",
     metavar="NAME",
     default="auto",
@@ -69,14 +58,14 @@ Exit codes:
     help="auto, nasa, archive, sandbox, or module:attribute; auto is NASA with a key, the sandbox for a bare run "
     "without one.",
 )
-@_option("--from-snapshot", metavar="ID", help="Whose raw pages --source archive reads; 'latest' is one.")
-@_option("--base-url", metavar="URL", default="https://api.nasa.gov", show_default=True, help="Where NeoWs is.")
-@_option("--page-size", type=int, metavar="N", default=20, show_default=True, help="Objects a page to ask for.")
-@_option(
+@option("--from-snapshot", metavar="ID", help="Whose raw pages --source archive reads; 'latest' is one.")
+@option("--base-url", metavar="URL", default="https://api.nasa.gov", show_default=True, help="Where NeoWs is.")
+@option("--page-size", type=int, metavar="N", default=20, show_default=True, help="Objects a page to ask for.")
+@option(
     "--concurrency", type=int, metavar="N", default=4, show_default=True, help="Requests under way at once, at most."
 )
-@_option("--max-rate", type=float, metavar="R", help="Requests a second, at most.  [default: what the gateway allows]")
-@_option(
+@option("--max-rate", type=float, metavar="R", help="Requests a second, at most.  [default: what the gateway allows]")
+@option(
     "--retry-budget",
     type=Duration(),
     metavar="TIME",
@@ -84,14 +73,14 @@ Exit codes:
     show_default=True,
     help="How long one page is tried in a row.",
 )
-@_option(
+@option(
     "--max-wait",
     type=Duration(),
     metavar="TIME",
     help="A longer wait for the quota pauses the run.  [default: no limit]",
 )
-@_option("--max-outage", type=Duration(), metavar="TIME", help="A longer outage ends the run.  [default: no limit]")
-@_option(
+@option("--max-outage", type=Duration(), metavar="TIME", help="A longer outage ends the run.  [default: no limit]")
+@option(
     "--probe-every",
     type=Duration(),
     metavar="TIME",
@@ -99,8 +88,8 @@ Exit codes:
     show_default=True,
     help="During an outage, one request in so long.",
 )
-@_option("--budget", type=int, metavar="N", help="Spend at most N requests, then pause.  [default: no limit]")
-@_option(
+@option("--budget", type=int, metavar="N", help="Spend at most N requests, then pause.  [default: no limit]")
+@option(
     "--max-missing-pages",
     type=int,
     metavar="N",
@@ -108,11 +97,11 @@ Exit codes:
     show_default=True,
     help="Commit with so many pages missing, recorded as holes.",
 )
-@_option(
+@option(
     "--snapshot", metavar="ID", help="The snapshot's id, e.g. a scheduler's logical date.  [default: the UTC start]"
 )
-@_option("--fresh", is_flag=True, help="Begin a new snapshot, even if an unfinished one could be resumed.")
-@_option(
+@option("--fresh", is_flag=True, help="Begin a new snapshot, even if an unfinished one could be resumed.")
+@option(
     "--resume-within",
     type=Duration(),
     metavar="TIME",
@@ -120,13 +109,13 @@ Exit codes:
     show_default=True,
     help="Older unfinished snapshots are named, not resumed.",
 )
-@_option(
+@option(
     "--partition-by",
     multiple=True,
     metavar="DATASET:COLUMN",
     help="Lay a dataset out by a column; can be given once a dataset.",
 )
-@_option(
+@option(
     "--within-au",
     type=float,
     metavar="X",
@@ -134,12 +123,12 @@ Exit codes:
     show_default=True,
     help="Count close approaches strictly closer than X au.",
 )
-@_option(
+@option(
     "--orbiting-body",
     metavar="NAME",
     help="Closest approach and aggregates over this body alone, e.g. Earth.  [default: any]",
 )
-@_option(
+@option(
     "--max-rejects",
     type=int,
     metavar="N",
@@ -147,8 +136,8 @@ Exit codes:
     show_default=True,
     help="More unreadable objects than this end the run.",
 )
-@_option("--no-archive", is_flag=True, help="Keep no raw pages; the run can then not be resumed or rebuilt.")
-@_option(
+@option("--no-archive", is_flag=True, help="Keep no raw pages; the run can then not be resumed or rebuilt.")
+@option(
     "--sink",
     multiple=True,
     metavar="NAME",
@@ -156,7 +145,7 @@ Exit codes:
     show_default=True,
     help="Where objects go: parquet, or module:attribute; can be given several times.",
 )
-@_option(
+@option(
     "--aggregator",
     multiple=True,
     metavar="NAME",
@@ -164,14 +153,14 @@ Exit codes:
     show_default=True,
     help="What is counted; one of your own is module:attribute.",
 )
-@_option(
+@option(
     "--aggregate-writer",
     metavar="NAME",
     default="json",
     show_default=True,
     help="How aggregates are written: json, csv, or module:attribute.",
 )
-@_option(
+@option(
     "--sandbox-neos",
     type=click.IntRange(min=0),
     metavar="N",
@@ -179,16 +168,16 @@ Exit codes:
     show_default=True,
     help="How many objects the embedded sandbox has.",
 )
-@_option("--sandbox-seed", type=int, metavar="N", default=1, show_default=True, help="What they are made from.")
-@_option("--quiet", is_flag=True, help="Print nothing but errors.")
-@_option(
+@option("--sandbox-seed", type=int, metavar="N", default=1, show_default=True, help="What they are made from.")
+@option("--quiet", is_flag=True, help="Print nothing but errors.")
+@option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
     help="json: events as lines on stderr, the receipt on stdout.",
 )
-@_option(
+@option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -212,15 +201,15 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
 
 @neows_async.command(
-    cls=_Command,
+    cls=Command,
     epilog="""Examples:
   neows-async path                       the folder of the latest snapshot's neos
   neows-async path close_approaches --root s3://bucket/neows
   duckdb -c "SELECT count(*) FROM read_parquet('$(neows-async path)/**/*.parquet')\"""",
 )
 @click.argument("dataset", default="neos")
-@_option("--root", metavar="URI", default="data/", show_default=True, help="The lake: a folder, or s3://bucket/prefix.")
-@_option("--snapshot", metavar="ID", default="latest", show_default=True, help="Which snapshot.")
+@root_option()
+@option("--snapshot", metavar="ID", default="latest", show_default=True, help="Which snapshot.")
 def path(dataset: str, root: str, snapshot: str) -> None:
     """Print where a snapshot of a DATASET lies: neos, close_approaches, aggregates or quarantine."""
     from neows_async.cli.running import path_command  # noqa: PLC0415 - heavy, and --help does without
@@ -231,12 +220,12 @@ def path(dataset: str, root: str, snapshot: str) -> None:
 
 
 @neows_async.command(
-    cls=_Command,
+    cls=Command,
     epilog="""Examples:
   neows-async sandbox --port 8080
   NASA_API_KEY=anything neows-async run --base-url http://127.0.0.1:8080 --root /tmp/lake""",
 )
-@_option(
+@option(
     "--port",
     type=click.IntRange(0, 65_535),
     metavar="N",
@@ -244,7 +233,7 @@ def path(dataset: str, root: str, snapshot: str) -> None:
     show_default=True,
     help="Where to listen, on 127.0.0.1; 0 chooses a free one.",
 )
-@_option(
+@option(
     "--neos",
     type=click.IntRange(min=0),
     metavar="N",
@@ -252,20 +241,20 @@ def path(dataset: str, root: str, snapshot: str) -> None:
     show_default=True,
     help="How many synthetic objects the catalogue has.",
 )
-@_option("--seed", type=int, metavar="N", default=1, show_default=True, help="What they are made from.")
-@_option(
+@option("--seed", type=int, metavar="N", default=1, show_default=True, help="What they are made from.")
+@option(
     "--pages",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Serve the recorded pages of a folder instead: page_NNNNN.json, .json.gz or .json.zst.",
 )
-@_option(
+@option(
     "--hourly-limit",
     type=click.IntRange(min=1),
     metavar="N",
     help="Requests an hour that a key has; DEMO_KEY has 30.  [default: 1000]",
 )
-@_option(
+@option(
     "--scenario",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -276,6 +265,9 @@ def sandbox(**options: Any) -> None:
     from neows_async.cli.serving import serve_command  # noqa: PLC0415 - heavy, and --help does without
 
     serve_command(**options)
+
+
+neows_async.add_command(verify)
 
 
 def _take_defaults(ctx: click.Context, config: Path | None) -> None:

@@ -27,7 +27,7 @@ MEANINGS: Final = {
     DONE: "done",
     FAULT: "a fault of the program, or of a part that was handed in",
     USAGE: "wrong usage or settings",
-    65: "data: too many unreadable objects, an empty catalogue, a damaged page",
+    65: "data: too many unreadable objects, an empty catalogue, a damaged page, or verify found differences",
     69: "the source is unavailable; run the same command again to go on",
     73: "the snapshot is being written by another run",
     74: "the storage failed; run the same command again to go on",

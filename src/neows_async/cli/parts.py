@@ -79,6 +79,7 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
             aggregators=aggregators,
             aggregate_writer=_named("aggregate-writer", chosen.aggregate_writer, _AGGREGATE_WRITERS)(settings),
             parent=chosen.raw.named if chosen.raw else None,
+            raw_snapshot=chosen.raw.snapshot if chosen.raw else None,
             pacing=_pacing(settings, chosen),
         )
 
