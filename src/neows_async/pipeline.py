@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
+import itertools
+import json
 import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
@@ -34,12 +36,14 @@ from neows_async.errors import (
     NotFoundError,
     PartError,
     PausedError,
+    StorageError,
     UnavailableError,
     most_telling,
 )
 from neows_async.gate import Gate, GateLimits
 from neows_async.lake import Lake, LakeStage
 from neows_async.pacing import Pacing, PacingRules
+from neows_async.page import DatasetFile
 from neows_async.page_queue import PageQueue
 from neows_async.plan import Plan, plan
 from neows_async.raw import RawZone
@@ -50,13 +54,15 @@ from neows_async.sinks.quarantine import Quarantine
 from neows_async.snapshot import Snapshot, Wanted, open_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from neows_async.page import DatasetFile, Page, RawPage
+    from neows_async.page import Page, RawPage
     from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Storage
     from neows_async.settings import Settings
 
 PROGRAM: Final = "neows-async"
+_DAMAGES: Final = 3
+_OURS: Final = ("raw", "_runs", "_staging")
 UNPACED: Final = PacingRules(bursts=())
 
 
@@ -196,6 +202,7 @@ class _Run:
             counted.discard(0)
             first = await self._fetcher.fetch(0, self._settings.page_size, exact_size=False)
             await self._keep(first)
+            counted = await self._of_size(browse.split(first.body)[0].size, counted)
         info, _ = browse.split(first.body)
         self._plan = plan(info, self._settings.limit)
         self._total = info.total_elements
@@ -205,6 +212,18 @@ class _Run:
         self._listener(
             events.Planned(self._plan.total_elements, self._plan.page_size, self._plan.pages, self._plan.positions)
         )
+
+    async def _of_size(self, page_size: int, counted: set[int]) -> set[int]:
+        """What of ``counted`` goes with a first page that is newer than it: all, or nothing if the size changed."""
+        for number in sorted(counted):
+            kept = await self._kept_page(number)
+            if kept is not None:
+                if browse.split(kept.body)[0].size == page_size:
+                    return counted
+                for other in counted:
+                    await self._zone.set_aside(other)
+                return set()
+        return set()
 
     # -- fetching -----------------------------------------------------------------------------
 
@@ -292,18 +311,25 @@ class _Run:
 
     async def _next_raw(self, number: int) -> RawPage | None:
         """Page ``number`` as soon as it is in; None if it stays a hole."""
-        while True:
+        for damages in itertools.count(1):
             if number in self._agenda.missing:
                 return None
-            if not self._agenda.is_in(number):
+            while not self._agenda.is_in(number):
                 await self._news.wait()
-            elif self._raw_snapshot is None:
+                if number in self._agenda.missing:
+                    return None
+            if self._raw_snapshot is None:
                 return self._waiting.pop(number)
-            elif (raw := await self._kept_page(number)) is not None:
+            if (raw := await self._kept_page(number)) is not None:
                 return raw
-            else:
-                self._agenda.damaged(number)
-                self._announce()
+            if damages == _DAMAGES:
+                raise StorageError(
+                    f"{self._lake.uri}: raw page {number} was written {damages} times and cannot be read; check the "
+                    "disk, then run the same command again"
+                )
+            self._agenda.damaged(number)
+            self._announce()
+        raise AssertionError("unreachable")
 
     async def _kept_page(self, number: int) -> RawPage | None:
         """From the raw zone; None if it can't be read any more: then it was set aside."""
@@ -349,11 +375,15 @@ class _Run:
         files: list[DatasetFile] = []
         with self._timing("write"):
             for sink in self._sinks:
-                files += await self._of_part(sink.name, sink.finish())
+                with _naming(sink.name):
+                    files += _all_files(await sink.finish())
             for aggregator in self._parts.aggregators:
                 with _naming(aggregator.name):
-                    self._results[aggregator.name] = dict(aggregator.result())
-            files += await self._parts.aggregate_writer.write(stage, self._results)
+                    self._results[aggregator.name] = _plain(aggregator.result())
+            writer = self._parts.aggregate_writer
+            with _naming(type(writer).__name__):
+                files += _all_files(await writer.write(stage, self._results))
+            _refuse_clashes(files)
             for sink in self._sinks:
                 await self._of_part(sink.name, sink.commit())
         return sorted(files, key=lambda file: file.path)
@@ -470,7 +500,35 @@ def _naming(part: str) -> Iterator[None]:
     """Name the part in which something went wrong that is not of our tree."""
     try:
         yield
-    except (NeowsError, BaseExceptionGroup):
+    except NeowsError:
         raise
     except Exception as exc:
-        raise PartError(f"{part} failed: {type(exc).__name__}: {exc}") from exc
+        the_one = most_telling(exc) if isinstance(exc, ExceptionGroup) else exc
+        if isinstance(the_one, NeowsError):
+            raise
+        raise PartError(f"{part} failed: {type(the_one).__name__}: {the_one}") from exc
+
+
+def _all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
+    """``found``, if it is what the protocol promises: later there would be nobody to blame."""
+    files = list(found)
+    for file in files:
+        if not isinstance(file, DatasetFile):
+            raise TypeError(f"it gave a {type(file).__name__} where a DatasetFile was expected")
+    return files
+
+
+def _refuse_clashes(files: Sequence[DatasetFile]) -> None:
+    """Each file has one writer, and the folders of the lake itself have none but the lake."""
+    paths = Counter(file.path for file in files)
+    for file in files:
+        if paths[file.path] > 1:
+            raise PartError(f"two parts wrote {file.path}; give one of them a dataset of its own")
+        if file.dataset in _OURS:
+            raise PartError(f"a part wrote {file.path}; {file.dataset}/ is the lake's own, use another dataset")
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """``result`` as every JSON reader will see it: finite numbers, and keys that are text."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
+    return plain

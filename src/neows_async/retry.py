@@ -8,7 +8,15 @@ import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from neows_async import browse
-from neows_async.errors import AttemptError, BadPageError, RateLimitedError, UnavailableError, UnreachableError
+from neows_async.errors import (
+    AttemptError,
+    BadPageError,
+    NeowsError,
+    PartError,
+    RateLimitedError,
+    UnavailableError,
+    UnreachableError,
+)
 from neows_async.events import AttemptFailed, Listener, PageFetched
 from neows_async.page import RawPage
 
@@ -117,7 +125,7 @@ class PageFetcher:
             started_s = anyio.current_time()
             scope.deadline = started_s + left_s
             try:
-                came = await self._source.fetch(number, size)
+                came = await self._ask(number, size)
                 turn.answered(came.rate_limit)
                 fetch_s = anyio.current_time() - started_s
                 raw = await self._judge(came, size if exact_size else None)
@@ -131,3 +139,14 @@ class PageFetcher:
         self._any_good = True
         self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
         return raw
+
+    async def _ask(self, number: int, size: int) -> RawPage:
+        try:
+            came = await self._source.fetch(number, size)
+            if not isinstance(came, RawPage):
+                raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
+        except NeowsError:
+            raise
+        except Exception as exc:
+            raise PartError(f"the source {self._source.origin} failed: {type(exc).__name__}: {exc}") from exc
+        return came

@@ -1,0 +1,143 @@
+"""Parts of others that break their promise: one error that names the part, and nothing visible."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from neows_async.aggregates.json_files import JsonAggregates
+from neows_async.errors import PartError
+from neows_async.pipeline import Parts, ingest
+from neows_async.settings import Settings
+from neows_async.sinks.parquet import ParquetSink
+from neows_async.storage import LocalStorage
+from neows_async.testing import ListSink, ListSource
+from tests.neos import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from neows_async.page import DatasetFile, Json, Page, RawPage
+    from neows_async.protocols import Stage
+
+
+class Writing(ListSink):
+    """A sink that writes one file to ``dataset``."""
+
+    def __init__(self, dataset: str) -> None:
+        super().__init__("writing")
+        self._dataset = dataset
+
+    async def open(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def finish(self) -> Sequence[DatasetFile]:
+        file = await self._stage.open(self._dataset, "part-00000.parquet")
+        await file.write(b"not Parquet")
+        return [await file.finish(1)]
+
+
+class Grouping(ListSink):
+    async def write(self, page: Page) -> None:
+        raise ExceptionGroup("two", [KeyError(page.number), ValueError()])
+
+
+class Forgetful(ListSink):
+    async def finish(self) -> Sequence[DatasetFile]:
+        return None  # type: ignore[return-value]  # as people do
+
+
+class Inventive(ListSink):
+    async def finish(self) -> Sequence[DatasetFile]:
+        return ["part-00000.parquet"]  # type: ignore[list-item]  # as above
+
+
+class Result:
+    """An aggregator of a given result."""
+
+    name = "result"
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def update(self, page: Page) -> None:
+        pass
+
+    def merge(self, other: Result) -> None:
+        pass
+
+    def result(self) -> Mapping[str, Json]:
+        return self._result  # type: ignore[no-any-return]  # that is what is tried
+
+
+class BrokenWriter:
+    async def write(
+        self,
+        stage: Stage,  # noqa: ARG002 - the protocol's signature
+        results: Mapping[str, Mapping[str, Json]],
+    ) -> Sequence[DatasetFile]:
+        raise ValueError(f"no room for {len(results)} results")
+
+
+class BrokenSource(ListSource):
+    async def fetch(self, number: int, size: int) -> RawPage:
+        if number == 1:
+            raise ValueError("out of tape")
+        return await super().fetch(number, size)
+
+
+class BytesSource(ListSource):
+    async def fetch(self, number: int, size: int) -> RawPage:
+        return (await super().fetch(number, size)).body  # type: ignore[return-value]  # as people do
+
+
+def visible(root: Path) -> set[str]:
+    files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+    return {name for name in files if not name.startswith(("_staging/", "raw/snapshot=a/gen=0/page="))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sinks": [Grouping("mine")]}, "mine failed: KeyError"),
+        ({"sinks": [Forgetful("mine")]}, "mine failed: TypeError: 'NoneType' object is not iterable"),
+        ({"sinks": [Inventive("mine")]}, "mine failed: TypeError: it gave a str where a DatasetFile was expected"),
+        ({"sinks": [ParquetSink("neos"), Writing("neos")]}, "two parts wrote neos/snapshot=a/part-00000.parquet"),
+        ({"sinks": [Writing("raw")]}, "raw/ is the lake's own"),
+        ({"aggregators": [Result({"figure": float("nan")})]}, "result failed: ValueError"),
+        ({"aggregators": [Result({"figure": {1, 2}})]}, "result failed: TypeError"),
+        ({"aggregators": [Result(None)]}, "result failed: TypeError"),
+        ({"aggregate_writer": BrokenWriter()}, "BrokenWriter failed: ValueError: no room for 0 results"),
+        ({"source": BrokenSource(catalogue(50))}, "the source list failed: ValueError: out of tape"),
+        ({"source": BytesSource(catalogue(50))}, "it gave a bytes where a RawPage was expected"),
+    ],
+)
+async def test_a_part_that_breaks_its_promise_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    whole: dict[str, Any] = {
+        "storage": LocalStorage(tmp_path),
+        "source": ListSource(catalogue(50)),
+        "source_name": "test",
+        "sinks": [ListSink()],
+        "aggregators": [],
+        "aggregate_writer": JsonAggregates(),
+    }
+    with pytest.raises(PartError, match=re.escape(said)):
+        await ingest(Settings(snapshot="a", retry_budget_s=0.2), Parts(**whole | changes))
+    assert visible(tmp_path) == set()
+
+
+async def test_keys_of_a_result_are_text_in_the_receipt_as_in_the_file(tmp_path: Path) -> None:
+    parts = Parts(
+        storage=LocalStorage(tmp_path),
+        source=ListSource(catalogue(5)),
+        source_name="test",
+        sinks=[ListSink()],
+        aggregators=[Result({"b": {1900: 1}, "a": 2})],
+        aggregate_writer=JsonAggregates(),
+    )
+    receipt = await ingest(Settings(snapshot="a"), parts)
+    assert receipt.aggregates == {"result": {"b": {"1900": 1}, "a": 2}}
+    assert list(receipt.aggregates["result"]) == ["b", "a"]
