@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from neows_async import lake as layout
-from neows_async.errors import AlreadyExistsError, DataError, NotFoundError, SettingsError, StorageError
+from neows_async.errors import (
+    AlreadyExistsError,
+    DataError,
+    NotFoundError,
+    SettingsError,
+    SnapshotHeldError,
+    StorageError,
+)
 from neows_async.events import Listener, SnapshotPassedOver
 from neows_async.receipt import Receipt, Unfinished
 
@@ -143,11 +150,9 @@ async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snaps
     base = wanted.now.strftime("%Y%m%dT%H%M%SZ")
     for number in itertools.count(1):
         snapshot = base if number == 1 else f"{base}-{number}"
-        if await _receipt_or_none(lake, snapshot) is not None:
-            continue
         try:
             return await _begin(lake, wanted, snapshot)
-        except AlreadyExistsError:
+        except (AlreadyExistsError, SnapshotHeldError):  # of this very second, too
             continue
     raise AssertionError("unreachable")
 
@@ -170,7 +175,10 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
         return await _hold(lake, _unfinished(wanted, snapshot), wanted, resumed=True, receipt=receipt)
     unfinished = await _unfinished_or_none(lake, snapshot)
     if unfinished is None:
-        return await _begin(lake, wanted, snapshot)
+        try:
+            return await _begin(lake, wanted, snapshot)
+        except AlreadyExistsError:  # somebody began it, or even committed it, while we looked
+            return await _open_named(lake, wanted, snapshot)
     if unfinished.identity != wanted.identity:
         raise SettingsError(
             f"snapshot {snapshot} was begun with another {_difference(wanted.identity, unfinished.identity)}; "
@@ -205,9 +213,13 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
 
 
 async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
+    """:raises AlreadyExistsError: somebody else began it, or committed it"""
     unfinished = _unfinished(wanted, snapshot)
     lock = await _lock(lake, snapshot)
     try:
+        # Only now, with the lock, nobody can commit it any more.
+        if await _receipt_or_none(lake, snapshot) is not None:
+            raise AlreadyExistsError(f"{lake.uri}: snapshot {snapshot} is committed")
         await lake.create(_run_key(snapshot), unfinished.to_json())
     except BaseException:
         await lock.release()
@@ -224,20 +236,19 @@ async def _hold(
     try:
         # Read again: it may have been committed between finding and holding it.
         snapshot.committed = receipt or await _receipt_or_none(lake, snapshot.id)
+        intent = await _read(lake, _commit_key(snapshot.id), Receipt)
         if snapshot.committed is not None:
             await snapshot.tidy()
-            return snapshot
-        intent = await _read(lake, _commit_key(snapshot.id), Receipt)
-        if intent is not None:
+        elif intent is not None:
             await snapshot._roll_forward(intent)  # noqa: SLF001 - the other half of this class
-            if intent.derivation != wanted.derivation:
-                raise SettingsError(
-                    f"snapshot {snapshot.id} was ready with another "
-                    f"{_difference(wanted.derivation, intent.derivation)} and is committed now; for the new one run "
-                    f"--source archive --from-snapshot {snapshot.id}"
-                )
-            return snapshot
-        await snapshot.clear_staged()
+        else:
+            await snapshot.clear_staged()
+        if snapshot.committed is not None and snapshot.committed.derivation != wanted.derivation:
+            raise SettingsError(
+                f"snapshot {snapshot.id} was ready with another "
+                f"{_difference(wanted.derivation, snapshot.committed.derivation)} and is committed now; for the new "
+                f"one run --source archive --from-snapshot {snapshot.id}"
+            )
     except BaseException:
         await lock.release()
         raise

@@ -1,0 +1,124 @@
+"""What others do to a snapshot between two looks at it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import zstandard
+
+from neows_async.aggregates.json_files import JsonAggregates
+from neows_async.errors import PausedError, SettingsError, StorageError
+from neows_async.pipeline import Parts, ingest
+from neows_async.settings import Settings
+from neows_async.sinks.parquet import ParquetSink
+from neows_async.storage import LocalStorage
+from neows_async.storage.faults import CountingStorage
+from neows_async.testing import ListSource, browse_page
+from tests.neos import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from neows_async.page import RawPage
+    from neows_async.protocols import Storage
+    from neows_async.receipt import Receipt
+
+
+async def run(storage: Storage, source: ListSource, **settings: Any) -> Receipt:
+    parts = Parts(storage, source, "test", [ParquetSink("neos")], [], JsonAggregates())
+    return await ingest(Settings(**{"retry_budget_s": 0.2, "limit": None} | settings), parts)
+
+
+def at(verb: str, key: str, do: Callable[[], object]) -> Callable[[int, str, str], None]:
+    """Do it the first time that ``verb`` is about to be called for ``key``."""
+    done = False
+
+    def on_step(_: int, called: str, of: str) -> None:
+        nonlocal done
+        if not done and (called, of) == (verb, key):
+            done = True
+            do()
+
+    return on_step
+
+
+async def test_a_snapshot_committed_while_we_looked_is_the_answer_and_stays_as_it_is(tmp_path: Path) -> None:
+    theirs = await run(LocalStorage(tmp_path / "theirs"), ListSource(catalogue(50)), snapshot="a")
+    ours = tmp_path / "ours"
+    appear = at("lock", "_staging/a.lock", lambda: shutil.copytree(tmp_path / "theirs", ours, dirs_exist_ok=True))
+    source = ListSource(catalogue(50))
+    receipt = await run(CountingStorage(LocalStorage(ours), appear), source, snapshot="a")
+    assert receipt == theirs
+    assert source.asked == []
+    assert not (ours / "_staging").exists()
+
+
+async def test_one_that_died_after_its_commit_is_no_answer_to_another_question(tmp_path: Path) -> None:
+    class Died(BaseException):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    storage = CountingStorage(LocalStorage(tmp_path), at("put", "_runs/latest.json", die))
+    with pytest.raises(Died):
+        await run(storage, ListSource(catalogue(50)))
+    with pytest.raises(SettingsError, match=r"within_au \(0.2, not 0.1\) and is committed now"):
+        await run(LocalStorage(tmp_path), ListSource(catalogue(50)), within_au=0.1)
+    receipt = await run(LocalStorage(tmp_path), ListSource(catalogue(50)), within_au=0.1)
+    assert receipt.derivation["within_au"] == 0.1
+
+
+async def test_two_that_begin_in_one_second_get_two_ids(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    seen: list[str] = []
+
+    class Second(ListSource):
+        async def fetch(self, number: int, size: int) -> RawPage:
+            if not seen:
+                seen.append("")  # the inner run comes here, too
+                receipt = await run(storage, ListSource(catalogue(30)), fresh=True)
+                seen.append(receipt.snapshot)
+            return await super().fetch(number, size)
+
+    seen.append((await run(storage, Second(catalogue(30)), fresh=True)).snapshot)
+    assert len(set(seen[1:])) == 2
+
+
+async def test_kept_pages_of_another_size_do_not_go_with_a_new_first_page(tmp_path: Path) -> None:
+    class Sized(ListSource):
+        size = 20
+
+        async def fetch(self, number: int, _: int) -> RawPage:
+            return await super().fetch(number, self.size)
+
+    def stop(number: int, _: int) -> None:
+        if number == 2:
+            raise PausedError("full", resume_at_s=0)
+
+    source = Sized(catalogue(60), fail=stop)
+    with pytest.raises(PausedError):
+        await run(LocalStorage(tmp_path), source, snapshot="a", concurrency=1)
+    raw = tmp_path / "raw/snapshot=a/gen=0"
+    assert len(list(raw.iterdir())) == 2
+    (raw / "page=00000.json.zst").write_bytes(b"damaged")
+    source = Sized(catalogue(60))
+    source.size = 15
+    receipt = await run(LocalStorage(tmp_path), source, snapshot="a")
+    assert (receipt.page_size, receipt.pages.planned, receipt.pages.kept) == (15, 4, 0)
+    assert (receipt.records.written, receipt.records.duplicates) == (60, 0)
+
+
+async def test_a_disk_that_gives_back_something_else_ends_the_run(tmp_path: Path) -> None:
+    class Rotten(LocalStorage):
+        def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+            data = super().get(key, max_bytes=max_bytes)
+            return zstandard.compress(browse_page([], 7, 20)) if "page=00001" in key else data
+
+    source = ListSource(catalogue(60))
+    with pytest.raises(StorageError, match="raw page 1 was written 3 times and cannot be read"):
+        await run(Rotten(tmp_path), source, snapshot="a")
+    assert source.asked.count(1) == 3
