@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -43,12 +44,21 @@ class Admission:
         self._limit = limit
         self._max_rejects = max_rejects
         self._seen: set[str] = set()
+        self._in_generation: set[str] = set()
+        self._rejected_now: set[bytes] = set()
+        self._rejected_before: set[bytes] = set()
         self.tally = Tally()
 
     @property
-    def distinct_ids(self) -> int:
-        """How many different objects were written."""
-        return len(self._seen)
+    def distinct_in_generation(self) -> int:
+        """How many different objects were read, and written, since the generation began."""
+        return len(self._in_generation)
+
+    def begin_generation(self) -> None:
+        """The same catalogue is read once more: what was rejected before is not rejected twice."""
+        self._in_generation.clear()
+        self._rejected_before |= self._rejected_now
+        self._rejected_now.clear()
 
     def admit(self, page: Page) -> Page:
         """``page`` without what is beyond the limit and what was seen before. Call it in page order.
@@ -64,22 +74,30 @@ class Admission:
         first_beyond = page.info.first_position + objects
         admitted = replace(
             _kept(page, keep),
-            rejected=tuple(entry for entry in page.rejected if entry.position < first_beyond),
+            rejected=tuple(
+                entry for entry in page.rejected if entry.position < first_beyond and self._is_new_reject(entry)
+            ),
         )
-        self._count(admitted, within)
+        self._count(admitted, within + sum(entry.position < first_beyond for entry in page.rejected))
         return admitted
+
+    def _is_new_reject(self, entry: Rejected) -> bool:
+        digest = hashlib.sha256(entry.raw.encode()).digest()
+        self._rejected_now.add(digest)
+        return digest not in self._rejected_before
 
     def _is_new(self, id_: str) -> bool:
         new = id_ not in self._seen
         self._seen.add(id_)
+        self._in_generation.add(id_)
         return new
 
-    def _count(self, page: Page, within: int) -> None:
+    def _count(self, page: Page, seen: int) -> None:
         tally = self.tally
         written = page.neos.num_rows
-        tally.seen += within + len(page.rejected)
+        tally.seen += seen
         tally.written += written
-        tally.duplicates += within - written
+        tally.duplicates += seen - written - len(page.rejected)
         tally.rejected += len(page.rejected)
         tally.close_approaches += page.close_approaches.num_rows
         for dataset, batch in (("neos", page.neos), ("close_approaches", page.close_approaches)):

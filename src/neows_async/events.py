@@ -36,8 +36,9 @@ class SnapshotPassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The first page told how large the catalogue is.
+    """The first page of a generation told how large the catalogue is.
 
+    :param generation: 0, and 1 when it changed meanwhile and is read once more
     :param positions: Browse positions wanted; fewer than the limit when there are no more
     """
 
@@ -45,6 +46,7 @@ class Planned:
     page_size: int
     pages: int
     positions: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

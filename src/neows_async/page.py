@@ -78,6 +78,7 @@ class Page:
         row of ``neos``, then those of the second …
     :param approach_counts: for each row of ``neos``, how many rows of ``close_approaches`` are its
     :param rejected: the objects that could not be read, by position
+    :param generation: how often the catalogue had been read before; see the receipt
     :param unknown_fields: for an object's index, the fields nobody told us of: name → how often
     """
 
@@ -90,6 +91,7 @@ class Page:
     approach_counts: tuple[int, ...]
     rejected: tuple[Rejected, ...]
     unknown_fields: Mapping[int, Mapping[str, int]]
+    generation: int = 0
 
     @property
     def number(self) -> int:

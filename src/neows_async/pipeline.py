@@ -11,58 +11,43 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import hashlib
-import itertools
-import json
 import time
-from collections import Counter, defaultdict
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
-import pyarrow as pa
 from anyio import to_thread
 
-from neows_async import browse, events, schema
+from neows_async import events
 from neows_async.admit import Admission
-from neows_async.agenda import Agenda
 from neows_async.breaker import Breaker
 from neows_async.decode import decode
-from neows_async.errors import (
-    BadPageError,
-    NeowsError,
-    NotFoundError,
-    PartError,
-    PausedError,
-    StorageError,
-    UnavailableError,
-    most_telling,
-)
+from neows_async.errors import PausedError, UnavailableError, most_telling
 from neows_async.gate import Gate, GateLimits
 from neows_async.lake import Lake, LakeStage
+from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
-from neows_async.page import DatasetFile
 from neows_async.page_queue import PageQueue
-from neows_async.plan import Plan, plan
+from neows_async.plan import plan
+from neows_async.promises import all_files, naming, of_part, plain, refuse_clashes
+from neows_async.protocols import Generations
 from neows_async.raw import RawZone
-from neows_async.receipt import PageCounts, RawInfo, Receipt, RecordCounts, Requests, SourceInfo
+from neows_async.receipt import Receipt, Requests, SourceInfo
+from neows_async.reckoning import Reckoning
 from neows_async.retry import PageFetcher, take_in
 from neows_async.scrub import Scrubber
 from neows_async.sinks.quarantine import Quarantine
 from neows_async.snapshot import Snapshot, Wanted, open_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from neows_async.page import Page, RawPage
+    from neows_async.page import DatasetFile, Page, RawPage
     from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Storage
     from neows_async.settings import Settings
 
-PROGRAM: Final = "neows-async"
-_DAMAGES: Final = 3
-_OURS: Final = ("raw", "_runs", "_staging")
+_Results: TypeAlias = dict[str, dict[str, Any]]
 UNPACED: Final = PacingRules(bursts=())
 
 
@@ -126,14 +111,16 @@ class _Run:
         self._snapshot = snapshot
         self._listener = listener
         # A raw zone of one's own only for pages that are not in another one already.
-        self._raw_snapshot = snapshot.id if settings.archive and parts.parent is None else None
-        self._zone = RawZone(lake, snapshot.id, max_body_bytes=settings.max_body_bytes)
+        self._zone = (
+            RawZone(lake, snapshot.id, max_body_bytes=settings.max_body_bytes)
+            if settings.archive and parts.parent is None
+            else None
+        )
         # Checking and decoding hold the GIL; one at a time leaves the event loop room to breathe.
         self._decoding = anyio.CapacityLimiter(1)
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
-        rules = dataclasses.replace(parts.pacing, max_rate_per_s=settings.max_rate_per_s)
         self._gate = Gate(
-            Pacing(rules),
+            Pacing(dataclasses.replace(parts.pacing, max_rate_per_s=settings.max_rate_per_s)),
             Breaker(probe_every_s=settings.probe_every_s, max_outage_s=settings.max_outage_s),
             GateLimits(settings.max_wait_s, settings.budget_requests),
             clock=time.time,
@@ -149,36 +136,26 @@ class _Run:
         )
         self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
         self._admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
-        self._waiting: dict[int, RawPage] = {}
-        self._news = anyio.Event()
-        self._raw_pages = hashlib.sha256()
-        self._raw_pages_read = self._raw_bytes_read = self._pages_kept = 0
-        self._total_changed = False
+        self._reckoning = Reckoning()
+        self._generation = 0
         self._fetching = 0
         self._paused: PausedError | None = None
-        self._rejected_because: Counter[str] = Counter()
-        self._taken: Counter[int] = Counter()
-        self._time_s: defaultdict[str, float] = defaultdict(float)
-        self._results: dict[str, dict[str, Any]] = {}
-        self._plan: Plan
-        self._agenda: Agenda
-        self._total: int
+        self._taken: Counter[tuple[int, int]] = Counter()
+        self._landing: Landing
 
     async def execute(self) -> None:
         """From the first request to the commit. Raises as tasks do: in groups."""
-        started_s = anyio.current_time()
-        await self._make_plan()
+        await self._open_generation()
         async with LakeStage(self._lake, self._snapshot.id) as stage:
-            files = await self._write(stage)
-        self._time_s["total"] = anyio.current_time() - started_s
-        receipt = self._receipt(files)
+            files, results = await self._write(stage)
+        receipt = self._receipt(files, results)
         self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
         await self._snapshot.commit(receipt)
 
-    async def _write(self, stage: LakeStage) -> list[DatasetFile]:
+    async def _write(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
         """Everything between the plan and the commit."""
         for sink in self._sinks:
-            await self._of_part(sink.name, sink.open(stage))
+            await of_part(sink.name, sink.open(stage))
         queues = [PageQueue(self._settings.queue_neos) for _ in range(len(self._sinks) + 1)]
         async with anyio.create_task_group() as consumers:
             for sink, queue in zip(self._sinks, queues, strict=False):
@@ -187,43 +164,39 @@ class _Run:
             async with anyio.create_task_group() as fetchers:
                 for _ in range(self._settings.concurrency):
                     fetchers.start_soon(self._fetch_pages)
-                await self._read_pages(queues)
+                await self._read_generations(queues)
                 fetchers.cancel_scope.cancel()
+            for queue in queues:
+                queue.close()
         return await self._finish(stage)
 
     # -- plan ---------------------------------------------------------------------------------
 
-    async def _make_plan(self) -> None:
-        """From page 0, which is a page like any other."""
-        counted = await self._zone.counted() if self._raw_snapshot else set()
-        self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(counted)))
-        first = await self._kept_page(0) if 0 in counted else None
-        if first is None:
-            counted.discard(0)
-            first = await self._fetcher.fetch(0, self._settings.page_size, exact_size=False)
-            await self._keep(first)
-            counted = await self._of_size(browse.split(first.body)[0].size, counted)
-        info, _ = browse.split(first.body)
-        self._plan = plan(info, self._settings.limit)
-        self._total = info.total_elements
-        self._pages_kept = sum(number < self._plan.pages for number in counted)
-        window = None if self._raw_snapshot else self._settings.window_pages
-        self._agenda = Agenda(self._plan.pages, kept=frozenset(counted | {0}), window=window)
-        self._listener(
-            events.Planned(self._plan.total_elements, self._plan.page_size, self._plan.pages, self._plan.positions)
+    async def _open_generation(self) -> None:
+        """Plan which pages to read, from page 0 of this generation."""
+        first, info, counted = await first_page(
+            self._zone, self._listener, lambda: self._fetcher.fetch(0, self._settings.page_size, exact_size=False)
         )
-
-    async def _of_size(self, page_size: int, counted: set[int]) -> set[int]:
-        """What of ``counted`` goes with a first page that is newer than it: all, or nothing if the size changed."""
-        for number in sorted(counted):
-            kept = await self._kept_page(number)
-            if kept is not None:
-                if browse.split(kept.body)[0].size == page_size:
-                    return counted
-                for other in counted:
-                    await self._zone.set_aside(other)
-                return set()
-        return set()
+        if self._generation == 0:
+            self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(counted)))
+        planned = plan(info, self._settings.limit)
+        self._reckoning.generation_begins(planned, sum(number < planned.pages for number in counted))
+        self._landing = Landing(
+            planned,
+            self._zone,
+            kept=counted | {0} if self._zone else counted,
+            window_pages=self._settings.window_pages,
+            max_missing_pages=self._settings.max_missing_pages,
+            listener=self._listener,
+        )
+        if self._zone is None:
+            self._landing.next_page()
+            await self._landing.land(first)
+        self._listener(
+            events.Planned(
+                planned.total_elements, planned.page_size, planned.pages, planned.positions, self._generation
+            )
+        )
 
     # -- fetching -----------------------------------------------------------------------------
 
@@ -231,239 +204,152 @@ class _Run:
         """One fetcher. Cancelled when the reader has all it needs."""
         self._fetching += 1
         while self._paused is None:
-            number = self._agenda.next_page()
+            landing = self._landing
+            number = landing.next_page()
             if number is None:
-                await self._news.wait()
+                await landing.news()
                 continue
-            with self._timing("fetch"):
-                raw = await self._fetch_page(number)
-            if raw is None:
-                continue
-            await self._keep(raw)
-            self._agenda.landed(number)
-            self._announce()
+            try:
+                with self._reckoning.timing("fetch"):
+                    raw = await self._fetcher.fetch(number, landing.plan.page_size, exact_size=True)
+            except PausedError as exc:
+                self._paused = exc
+                landing.announce()
+            except UnavailableError as exc:
+                landing.failed(number, exc)
+            else:
+                with self._reckoning.timing("archive"):
+                    await landing.land(raw)
         # What is under way in the others is paid for: it is let come in before the run pauses.
         self._fetching -= 1
         if self._fetching == 0:
             raise self._paused
 
-    async def _fetch_page(self, number: int) -> RawPage | None:
-        try:
-            return await self._fetcher.fetch(number, self._plan.page_size, exact_size=True)
-        except PausedError as exc:
-            self._paused = exc
-            self._announce()
-            return None
-        except UnavailableError as exc:
-            if self._agenda.set_back(number):
-                self._listener(events.PageSetBack(number, str(exc)))
-            else:
-                self._give_up(number, exc)
-            self._announce()
-            return None
-
-    def _give_up(self, number: int, exc: UnavailableError) -> None:
-        self._agenda.give_up(number, str(exc))
-        allowed = self._settings.max_missing_pages
-        if allowed is not None and len(self._agenda.missing) > allowed:
-            raise exc
-        self._listener(events.PageMissing(number, str(exc)))
-
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
         return await to_thread.run_sync(take_in, came, size, self._scrubber, limiter=self._decoding)
 
-    async def _keep(self, raw: RawPage) -> None:
-        """Into the raw zone, or, without one, into the window."""
-        if self._raw_snapshot is None:
-            self._waiting[raw.number] = raw
-            return
-        with self._timing("archive"):
-            await self._zone.put(raw)
-
     async def _keep_bad(self, number: int, body: bytes) -> None:
-        if self._raw_snapshot is not None:
+        if self._zone is not None:
             await self._zone.keep_bad(number, body)
 
     # -- reading, in page order ---------------------------------------------------------------
 
-    async def _read_pages(self, queues: Sequence[PageQueue]) -> None:
-        for number in range(self._plan.pages):
-            self._agenda.reading(number)
-            self._announce()
-            raw = await self._next_raw(number)
-            if raw is None:
-                continue
-            with self._timing("decode"):
-                page = await to_thread.run_sync(self._decode, raw, limiter=self._decoding)
-            self._raw_pages.update(page.body_sha256)
-            self._raw_pages_read += 1
-            self._raw_bytes_read += len(raw.body)
-            self._total_changed |= page.info.total_elements != self._total
-            self._total = page.info.total_elements
-            admitted = self._admission.admit(page)
-            for rejected in admitted.rejected:
-                self._rejected_because[rejected.reason] += 1
-                self._listener(events.ObjectRejected(rejected))
-            for queue in queues:
-                await queue.put(admitted)
+    async def _read_generations(self, queues: Sequence[PageQueue]) -> None:
+        """Read the catalogue, and once more if it was seen to change its size meanwhile."""
+        while True:
+            for number in range(self._landing.plan.pages):
+                raw = await self._landing.take(number)
+                if raw is not None:
+                    await self._read(raw, queues)
+            self._reckoning.generation_ends(self._landing.missing)
+            if not await self._next_generation():
+                return
+            self._generation += 1
+            self._admission.begin_generation()
+            # The fetchers wait for news of a generation that is all in.
+            finished = self._landing
+            await self._open_generation()
+            finished.announce()
+
+    async def _next_generation(self) -> bool:
+        """Whether to read once more: pages shift between requests only if the catalogue changes its size."""
+        if isinstance(self._parts.source, Generations):
+            return await self._parts.source.next_generation()
+        limit = self._settings.limit
+        wants_all = limit is None or limit >= self._reckoning.total_elements
+        last = self._generation + 1 >= self._settings.max_generations
+        if not self._reckoning.total_changed or not wants_all or last:
+            return False
+        if self._zone is not None:
+            self._zone = self._zone.next_generation()
+        return True
+
+    async def _read(self, raw: RawPage, queues: Sequence[PageQueue]) -> None:
+        with self._reckoning.timing("decode"):
+            page = await to_thread.run_sync(self._decode, raw, limiter=self._decoding)
+        self._reckoning.page(page)
+        admitted = self._admission.admit(page)
+        for rejected in admitted.rejected:
+            self._reckoning.rejected(rejected.reason)
+            self._listener(events.ObjectRejected(rejected))
         for queue in queues:
-            queue.close()
-
-    async def _next_raw(self, number: int) -> RawPage | None:
-        """Page ``number`` as soon as it is in; None if it stays a hole."""
-        for damages in itertools.count(1):
-            if number in self._agenda.missing:
-                return None
-            while not self._agenda.is_in(number):
-                await self._news.wait()
-                if number in self._agenda.missing:
-                    return None
-            if self._raw_snapshot is None:
-                return self._waiting.pop(number)
-            if (raw := await self._kept_page(number)) is not None:
-                return raw
-            if damages == _DAMAGES:
-                raise StorageError(
-                    f"{self._lake.uri}: raw page {number} was written {damages} times and cannot be read; check the "
-                    "disk, then run the same command again"
-                )
-            self._agenda.damaged(number)
-            self._announce()
-        raise AssertionError("unreachable")
-
-    async def _kept_page(self, number: int) -> RawPage | None:
-        """From the raw zone; None if it can't be read any more: then it was set aside."""
-        try:
-            with self._timing("archive"):
-                return await self._zone.get(number)
-        except (BadPageError, NotFoundError) as exc:
-            self._listener(events.PageDamaged(number, str(exc)))
-            await self._zone.set_aside(number)
-            return None
+            await queue.put(admitted)
 
     def _decode(self, raw: RawPage) -> Page:
-        return decode(raw, orbiting_body=self._settings.orbiting_body)
+        page = decode(raw, orbiting_body=self._settings.orbiting_body)
+        return dataclasses.replace(page, generation=self._generation)
 
     # -- consuming ----------------------------------------------------------------------------
 
     async def _feed_sink(self, sink: Sink, queue: PageQueue) -> None:
         while (page := await queue.get()) is not None:
-            with self._timing("write"):
-                await self._of_part(sink.name, sink.write(page))
+            with self._reckoning.timing("write"):
+                await of_part(sink.name, sink.write(page))
             self._take(page)
 
     async def _feed_aggregators(self, queue: PageQueue) -> None:
         def fold(page: Page) -> None:
             for aggregator in self._parts.aggregators:
-                with _naming(aggregator.name):
+                with naming(aggregator.name):
                     aggregator.update(page)
 
         while (page := await queue.get()) is not None:
-            with self._timing("aggregate"):
+            with self._reckoning.timing("aggregate"):
                 await to_thread.run_sync(fold, page)
             self._take(page)
 
     def _take(self, page: Page) -> None:
-        self._taken[page.number] += 1
-        if self._taken[page.number] == len(self._sinks) + 1:
-            del self._taken[page.number]
+        key = (page.generation, page.number)
+        self._taken[key] += 1
+        if self._taken[key] == len(self._sinks) + 1:
+            del self._taken[key]
             self._listener(events.PageWritten(page.number, page.neos.num_rows, page.close_approaches.num_rows))
 
     # -- commit -------------------------------------------------------------------------------
 
-    async def _finish(self, stage: LakeStage) -> list[DatasetFile]:
+    async def _finish(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
         files: list[DatasetFile] = []
-        with self._timing("write"):
+        results: _Results = {}
+        with self._reckoning.timing("write"):
             for sink in self._sinks:
-                with _naming(sink.name):
-                    files += _all_files(await sink.finish())
+                with naming(sink.name):
+                    files += all_files(await sink.finish())
             for aggregator in self._parts.aggregators:
-                with _naming(aggregator.name):
-                    self._results[aggregator.name] = _plain(aggregator.result())
+                with naming(aggregator.name):
+                    results[aggregator.name] = plain(aggregator.result())
             writer = self._parts.aggregate_writer
-            with _naming(type(writer).__name__):
-                files += _all_files(await writer.write(stage, self._results))
-            _refuse_clashes(files)
+            with naming(type(writer).__name__):
+                files += all_files(await writer.write(stage, results))
+            refuse_clashes(files)
             for sink in self._sinks:
-                await self._of_part(sink.name, sink.commit())
-        return sorted(files, key=lambda file: file.path)
+                await of_part(sink.name, sink.commit())
+        return sorted(files, key=lambda file: file.path), results
 
-    def _receipt(self, files: Sequence[DatasetFile]) -> Receipt:
-        tally = self._admission.tally
-        rate_limit = self._gate.rate_limit
-        missing = tuple(sorted(self._agenda.missing))
-        return Receipt(
+    def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
+        settings, parts, gate = self._settings, self._parts, self._gate
+        source = parts.source
+        return self._reckoning.receipt(
             snapshot=self._snapshot.id,
-            parent=self._parts.parent,
-            complete=self._complete(),
+            parent=parts.parent,
             started_at=self._snapshot.started_at,
-            committed_at=dt.datetime.now(dt.UTC),
-            source=SourceInfo(
-                name=self._parts.source_name,
-                origin=self._parts.source.origin,
-                synthetic=self._parts.source.synthetic,
-            ),
-            total_elements=self._total,
-            page_size=self._plan.page_size,
-            pages=PageCounts(
-                planned=self._plan.pages,
-                fetched=self._plan.pages - len(missing),
-                kept=self._pages_kept,
-                missing=missing,
-            ),
-            records=RecordCounts(
-                seen=tally.seen, written=tally.written, duplicates=tally.duplicates, rejected=tally.rejected
-            ),
-            close_approaches=tally.close_approaches,
-            rejected_because=dict(sorted(self._rejected_because.items())),
-            nulls=dict(sorted(tally.nulls.items())),
-            unknown_fields=dict(sorted(tally.unknown_fields.items())),
-            aggregates=self._results,
-            files=tuple(files),
-            raw=RawInfo(
-                snapshot=self._raw_snapshot or self._parts.raw_snapshot or self._parts.parent,
-                pages=self._raw_pages_read,
-                bytes=self._raw_bytes_read,
-                sha256=self._raw_pages.hexdigest(),
-            ),
+            source=SourceInfo(name=parts.source_name, origin=source.origin, synthetic=source.synthetic),
+            page_size=self._landing.plan.page_size,
+            admission=self._admission,
+            aggregates=results,
+            files=files,
+            raw_snapshot=self._snapshot.id if self._zone else parts.raw_snapshot or parts.parent,
+            generations=self._generation + 1,
             requests=Requests(
-                sent=self._gate.sent,
+                sent=gate.sent,
                 failed=self._fetcher.failed,
-                limit=rate_limit.limit if rate_limit else None,
-                remaining=rate_limit.remaining if rate_limit else None,
+                limit=gate.rate_limit.limit if gate.rate_limit else None,
+                remaining=gate.rate_limit.remaining if gate.rate_limit else None,
             ),
-            time_s={name: round(spent_s, 3) for name, spent_s in sorted(self._time_s.items())},
-            identity=identity(self._settings, self._parts),
-            derivation=derivation(self._settings, self._parts),
-            operation=self._settings.model_dump(mode="json", include=set(self._settings.OPERATION)),
-            neows_async=version(PROGRAM),
-            pyarrow=pa.__version__,
-            schema_version=schema.VERSION,
+            waits_s={"quota_wait": gate.quota_wait_s, "outage_wait": gate.outage_wait_s},
+            identity=identity(settings, parts),
+            derivation=derivation(settings, parts),
+            operation=settings.model_dump(mode="json", include=set(settings.OPERATION)),
         )
-
-    def _complete(self) -> bool | Literal["unknown"]:
-        """Never claims more than is known: the distinct ids against the last total."""
-        if self._agenda.missing or self._admission.distinct_ids != self._total:
-            return False
-        return "unknown" if self._total_changed else True
-
-    # -- between the lines --------------------------------------------------------------------
-
-    def _announce(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
-
-    @contextmanager
-    def _timing(self, what: str) -> Iterator[None]:
-        started_s = anyio.current_time()
-        try:
-            yield
-        finally:
-            self._time_s[what] += anyio.current_time() - started_s
-
-    async def _of_part(self, name: str, awaitable: Any) -> Any:
-        with _naming(name):
-            return await awaitable
 
 
 def identity(settings: Settings, parts: Parts) -> dict[str, Any]:
@@ -493,42 +379,3 @@ def _wanted(settings: Settings, parts: Parts) -> Wanted:
         resume_within_s=settings.resume_within_s,
         now=dt.datetime.now(dt.UTC),
     )
-
-
-@contextmanager
-def _naming(part: str) -> Iterator[None]:
-    """Name the part in which something went wrong that is not of our tree."""
-    try:
-        yield
-    except NeowsError:
-        raise
-    except Exception as exc:
-        the_one = most_telling(exc) if isinstance(exc, ExceptionGroup) else exc
-        if isinstance(the_one, NeowsError):
-            raise
-        raise PartError(f"{part} failed: {type(the_one).__name__}: {the_one}") from exc
-
-
-def _all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
-    """``found``, if it is what the protocol promises: later there would be nobody to blame."""
-    files = list(found)
-    for file in files:
-        if not isinstance(file, DatasetFile):
-            raise TypeError(f"it gave a {type(file).__name__} where a DatasetFile was expected")
-    return files
-
-
-def _refuse_clashes(files: Sequence[DatasetFile]) -> None:
-    """Each file has one writer, and the folders of the lake itself have none but the lake."""
-    paths = Counter(file.path for file in files)
-    for file in files:
-        if paths[file.path] > 1:
-            raise PartError(f"two parts wrote {file.path}; give one of them a dataset of its own")
-        if file.dataset in _OURS:
-            raise PartError(f"a part wrote {file.path}; {file.dataset}/ is the lake's own, use another dataset")
-
-
-def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
-    """``result`` as every JSON reader will see it: finite numbers, and keys that are text."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
-    return plain

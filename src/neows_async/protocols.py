@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +35,14 @@ class Source(Protocol):
         :raises AttemptError: this attempt failed, another may not
         :raises RefusedError: no attempt can succeed
         """
+
+
+@runtime_checkable
+class Generations(Protocol):
+    """What a source may have besides: pages that were fetched in several generations."""
+
+    async def next_generation(self) -> bool:
+        """Go on to the pages of the next generation; False if there are none, and nothing changes."""
 
 
 class Stage(Protocol):

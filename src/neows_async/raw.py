@@ -48,10 +48,15 @@ class RawZone:
     def __init__(self, lake: Lake, snapshot: str, *, max_body_bytes: int, generation: int = 0) -> None:
         self._lake = lake
         self._snapshot = snapshot
+        self._generation = generation
         self._folder = layout.raw_folder(snapshot, generation)
         self.max_body_bytes = max_body_bytes
         self._bad: deque[str] = deque()
         self._bad_seen = 0
+
+    def next_generation(self) -> RawZone:
+        """Where the pages of the next generation lie."""
+        return RawZone(self._lake, self._snapshot, max_body_bytes=self.max_body_bytes, generation=self._generation + 1)
 
     async def counted(self) -> set[int]:
         """The numbers of the pages that lie there, durable."""

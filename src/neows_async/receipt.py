@@ -47,10 +47,12 @@ class RawInfo(_Part):
     """The raw pages that everything else was made from.
 
     :param snapshot: whose raw zone they lie in; None without an archive
+    :param generations: how often the catalogue was read; more than once when it was seen to change
     :param sha256: over the SHA-256 digests of the pages' JSON, in page order
     """
 
     snapshot: str | None
+    generations: int = 1
     pages: int
     bytes: int
     sha256: str

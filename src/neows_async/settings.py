@@ -95,6 +95,7 @@ class Settings(BaseModel):
     max_outage_s: _Seconds | None = Field(None, description="A longer outage ends the run.")
     probe_every_s: Annotated[float, Field(gt=0)] = Field(300.0, description="During an outage, one request in so long.")
     budget_requests: _Positive | None = Field(None, description="So many requests, then the run pauses.")
+    max_generations: _Positive = Field(2, description="Read a catalogue that was seen to change so often, at most.")
     archive: bool = Field(True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
     queue_neos: _Positive = Field(200, description="NEOs between decoding and each consumer, at most.")
     window_pages: _Positive = Field(32, description="Without the archive: pages fetched ahead of the writing, at most.")

@@ -24,6 +24,14 @@ class ArchiveSource:
         self.origin = f"snapshot={snapshot}"
         self.synthetic = synthetic
 
+    async def next_generation(self) -> bool:
+        """Go on to the pages of the next generation; False if there are none."""
+        zone = self._zone.next_generation()
+        if not await zone.counted():
+            return False
+        self._zone = zone
+        return True
+
     async def fetch(self, number: int, size: int) -> RawPage:  # noqa: ARG002 - the archive's pages have the size they have
         """Page ``number``.
 

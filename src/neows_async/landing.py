@@ -1,0 +1,157 @@
+"""Where the fetched pages of one generation wait for their reader: in the raw zone or, without one, in a window."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from neows_async import browse, events
+from neows_async.agenda import Agenda
+from neows_async.errors import BadPageError, NotFoundError, StorageError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from neows_async.page import RawPage
+    from neows_async.plan import Plan
+    from neows_async.raw import RawZone
+
+_DAMAGES: Final = 3
+
+
+class Landing:
+    """Fetchers ask it what to fetch and hand it what came; the reader takes pages in page order.
+
+    :param zone: None keeps pages in memory, at most ``window_pages`` ahead of the reader
+    :param kept: pages that lie in the zone already
+    :param max_missing_pages: so many may stay holes; None is no limit
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        zone: RawZone | None,
+        *,
+        kept: frozenset[int],
+        window_pages: int,
+        max_missing_pages: int | None,
+        listener: events.Listener,
+    ) -> None:
+        self.plan = plan
+        self._zone = zone
+        self._agenda = Agenda(plan.pages, kept=kept, window=None if zone else window_pages)
+        self._max_missing_pages = max_missing_pages
+        self._listener = listener
+        self._waiting: dict[int, RawPage] = {}
+        self._news = anyio.Event()
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The pages that were given up, ascending."""
+        return tuple(sorted(self._agenda.missing))
+
+    # -- for fetchers -------------------------------------------------------------------------
+
+    def next_page(self) -> int | None:
+        """The page to fetch now; None if there is none until there is news."""
+        return self._agenda.next_page()
+
+    async def news(self) -> None:
+        """Wait until something has changed."""
+        await self._news.wait()
+
+    async def land(self, raw: RawPage) -> None:
+        """Keep a whole, right, scrubbed page. With a zone it is durable when this returns."""
+        if self._zone is None:
+            self._waiting[raw.number] = raw
+        else:
+            await self._zone.put(raw)
+        self._agenda.landed(raw.number)
+        self.announce()
+
+    def failed(self, number: int, exc: UnavailableError) -> None:
+        """The page could not be had: the others go first, then it has one more chance.
+
+        :raises UnavailableError: it had that, and no more pages may be missing
+        """
+        if self._agenda.set_back(number):
+            self._listener(events.PageSetBack(number, str(exc)))
+        else:
+            self._agenda.give_up(number, str(exc))
+            if self._max_missing_pages is not None and len(self._agenda.missing) > self._max_missing_pages:
+                raise exc
+            self._listener(events.PageMissing(number, str(exc)))
+        self.announce()
+
+    # -- for the reader -----------------------------------------------------------------------
+
+    async def take(self, number: int) -> RawPage | None:
+        """Page ``number`` as soon as it is in; None if it stays a hole. Called in page order."""
+        self._agenda.reading(number)
+        self.announce()
+        for damages in itertools.count(1):
+            while not self._agenda.is_in(number):
+                if number in self._agenda.missing:
+                    return None
+                await self._news.wait()
+            if self._zone is None:
+                return self._waiting.pop(number)
+            if (raw := await read_kept(self._zone, number, self._listener)) is not None:
+                return raw
+            if damages == _DAMAGES:
+                break
+            self._agenda.damaged(number)
+            self.announce()
+        raise StorageError(
+            f"raw page {number} was written {_DAMAGES} times and cannot be read; check the disk, then run the same "
+            "command again"
+        )
+
+    def announce(self) -> None:
+        """Wake whoever waits for news."""
+        self._news.set()
+        self._news = anyio.Event()
+
+
+async def read_kept(zone: RawZone, number: int, listener: events.Listener) -> RawPage | None:
+    """A page of the raw zone; None if it can't be read any more: then it was set aside."""
+    try:
+        return await zone.get(number)
+    except (BadPageError, NotFoundError) as exc:
+        listener(events.PageDamaged(number, str(exc)))
+        await zone.set_aside(number)
+        return None
+
+
+async def first_page(
+    zone: RawZone | None, listener: events.Listener, fetch: Callable[[], Awaitable[RawPage]]
+) -> tuple[RawPage, browse.PageInfo, frozenset[int]]:
+    """Page 0, from the raw zone if it lies there; what its envelope says; and which pages lie there.
+
+    Page 0 is a page like any other: fetched, it is kept.
+    """
+    counted = set() if zone is None else await zone.counted()
+    first = await read_kept(zone, 0, listener) if zone is not None and 0 in counted else None
+    if first is None:
+        counted.discard(0)
+        first = await fetch()
+        if zone is not None:
+            await zone.put(first)
+            counted = await _of_size(zone, browse.split(first.body)[0].size, counted, listener)
+    info, _ = browse.split(first.body)
+    return first, info, frozenset(counted)
+
+
+async def _of_size(zone: RawZone, page_size: int, counted: set[int], listener: events.Listener) -> set[int]:
+    """What of ``counted`` goes with a first page that is newer than it: all, or nothing if the size changed."""
+    for number in sorted(counted):
+        kept = await read_kept(zone, number, listener)
+        if kept is not None:
+            if browse.split(kept.body)[0].size == page_size:
+                return counted
+            for other in counted:
+                await zone.set_aside(other)
+            return set()
+    return set()

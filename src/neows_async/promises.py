@@ -1,0 +1,68 @@
+"""Holds parts that were handed in to what their protocols promise; whoever breaks it is named."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from neows_async.errors import NeowsError, PartError, most_telling
+from neows_async.page import DatasetFile
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator, Mapping, Sequence
+
+_T = TypeVar("_T")
+_OURS: Final = ("raw", "_runs", "_staging")
+
+
+@contextmanager
+def naming(part: str) -> Iterator[None]:
+    """Name the part in which something goes wrong that is not of our tree.
+
+    :raises PartError: its cause is the part's own exception
+    """
+    try:
+        yield
+    except NeowsError:
+        raise
+    except Exception as exc:
+        the_one = most_telling(exc)
+        if isinstance(the_one, NeowsError):
+            raise
+        raise PartError(f"{part} failed: {type(the_one).__name__}: {the_one}") from exc
+
+
+async def of_part(name: str, awaitable: Awaitable[_T]) -> _T:
+    """What ``awaitable`` gives; see :func:`naming`."""
+    with naming(name):
+        return await awaitable
+
+
+def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
+    """``found``, if it is what the protocol promises: later there would be nobody to blame."""
+    files = list(found)
+    for file in files:
+        if not isinstance(file, DatasetFile):
+            raise TypeError(f"it gave a {type(file).__name__} where a DatasetFile was expected")
+    return files
+
+
+def refuse_clashes(files: Sequence[DatasetFile]) -> None:
+    """Each file has one writer, and the folders of the lake itself have none but the lake.
+
+    :raises PartError: it is not so
+    """
+    paths = Counter(file.path for file in files)
+    for file in files:
+        if paths[file.path] > 1:
+            raise PartError(f"two parts wrote {file.path}; give one of them a dataset of its own")
+        if file.dataset in _OURS:
+            raise PartError(f"a part wrote {file.path}; {file.dataset}/ is the lake's own, use another dataset")
+
+
+def plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """``result`` as every JSON reader will see it: finite numbers, and keys that are text."""
+    seen: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
+    return seen
