@@ -23,10 +23,11 @@ from typing import Final
 
 from neows_async.pacing.counts import HOUR_S, HourCounts
 
-_TINY: Final = 1e-6
+_TINY: Final = 1e-6  # what floats may be off; of a slot, some microseconds
 _HIGH_ANSWERS: Final = 20  # so many answers in a row must agree that the estimate is lower than it can be
-_HIGH_S: Final = 60.0  # or this long must have passed since one said it was high
+HIGH_S: Final = 60.0  # or this long must have passed since one said it was high
 _OTHERS_MEMORY_S: Final = 900.0
+_OTHERS_PER_S: Final = 20  # the gateway lets no key go faster
 _PROJECTED_HOURS: Final = 50
 _WELL: Final = 0.8
 _FEW: Final = 2
@@ -54,9 +55,11 @@ class HourBound:
     :param last: (UTC of its coming, estimate) of each answer that may be the one counted last
     :param doubled: how many requests may be in ``bound`` and under way at once
     :param highest_s: UTC, when an answer last confirmed ``bound``
+    :param doubted_s: UTC, when an answer raised ``bound`` by more than others can have sent; None: it did not
     :param low: the highest of the answers since that were lower than can be; and their number
     :param jump: the largest fall that had no explanation: how far answers can't be trusted
     :param others_per_s: how fast others use the key, of late
+    :param overrun: how often, of late, the gateway refused what by its answers was free
     """
 
     limit: int
@@ -77,9 +80,11 @@ class HourBound:
     last: tuple[tuple[float, int], ...] = ()
     doubled: int = 0
     highest_s: float
+    doubted_s: float | None = None
     low: tuple[float, int] = (0.0, 0)
     jump: float = 0.0
     others_per_s: float = 0.0
+    overrun: int = 0
 
     @classmethod
     def unknown(cls, now_s: float, margin_s: float, under_way: int) -> HourBound:
@@ -97,7 +102,7 @@ class HourBound:
 
     def estimate(self) -> int:
         """The gateway's estimate is at most this at ``at_s``, and all further requests."""
-        return math.ceil(self.bound + _TINY) - 1
+        return math.ceil(self.bound - _TINY) - 1
 
     def at(self, now_s: float, under_way: int) -> HourBound:
         """The same, later: hours end, and what surely fell has fallen."""
@@ -114,9 +119,9 @@ class HourBound:
         bound = self.bound - self.previous_min * max(0.0, falls_to_s - falls_from_s) / HOUR_S
         if self.ceiling is not None:
             into_s = max(0.0, now_s - self.margin_s - self.hour * HOUR_S)
-            bound = min(bound, self.own_min + self.unsure + self.ceiling * (1 - into_s / HOUR_S) + _TINY)
+            bound = min(bound, self.own_min + self.unsure + self.ceiling * (1 - into_s / HOUR_S) + 2 * _TINY)
         # What we surely sent in this hour is counted, whatever the answers say.
-        return max(bound, self.own_min + _TINY)
+        return max(bound, self.own_min + 2 * _TINY)
 
     def _next_hour(self, under_way: int) -> HourBound:
         end_s = (self.hour + 1) * HOUR_S
@@ -129,7 +134,7 @@ class HourBound:
             bound=bound,
             previous_min=max(0.0, min(self.own_min + self.others_min, bound)),
             previous_max=bound + under_way,
-            ceiling=max(0, math.ceil(bound + _TINY) - 1),
+            ceiling=max(0, math.ceil(bound - _TINY) - 1),
             own_min=0,
             own_max=maybe,
             edge=0,
@@ -137,15 +142,23 @@ class HourBound:
             others_min=0.0,
             reference=None,
             jump=self.jump / 2,
+            overrun=self.overrun // 2,
         )
 
     def sent(self) -> HourBound:
         """One of ours goes out."""
         return replace(self, own_max=self.own_max + 1)
 
-    def refused(self) -> HourBound:
-        """The gateway refused one of ours, and so did not count it."""
-        return replace(self, own_max=max(0, self.own_max - 1))
+    def refused(self, under_way: int) -> HourBound:
+        """The gateway refused one of ours, and so did not count it.
+
+        Far from the limit this was a burst's refusal, or nobody's. Near it others were faster, or
+        the answers behind the truth: the estimate has reached the limit, and they are given room.
+        """
+        here = replace(self, own_max=max(0, self.own_max - 1))
+        if self.limit - self.estimate() - under_way > self.limit // 20:
+            return here
+        return replace(here, bound=max(self.bound, self.limit + 1.0), overrun=min(self.overrun + 1, self.limit // 20))
 
     def unanswered(self) -> HourBound:
         """One of ours ended without a word about the quota: it may have been counted."""
@@ -189,13 +202,18 @@ class HourBound:
         expected = self.bound + 1
         quiet_s = min(self.at_s - self.highest_s, HOUR_S)
         others_per_s = self.others_per_s * math.exp(-quiet_s / _OTHERS_MEMORY_S)
-        believed = replace(self, highest_s=self.at_s, low=(0.0, 0), doubled=under_way, others_per_s=others_per_s)
+        believed = replace(
+            self, highest_s=self.at_s, doubted_s=None, low=(0.0, 0), doubled=under_way, others_per_s=others_per_s
+        )
         if not self.known:
             return replace(believed, bound=seen + 1.0)
         rise = seen + 1 - expected
-        if rise > 0:
+        if rise >= 1:
             others = max(0, math.floor(rise - under_way))
-            return replace(believed, bound=seen + 1.0, others_per_s=others_per_s + others / _OTHERS_MEMORY_S)
+            doubted_s = self.at_s if others > _OTHERS_PER_S * (1 + quiet_s) else None
+            others_per_s += 0 if doubted_s else others / _OTHERS_MEMORY_S
+            last = () if doubted_s else self.last
+            return replace(believed, bound=seen + 1.0, doubted_s=doubted_s, last=last, others_per_s=others_per_s)
         may_fall = self._others_max() / max(1.0, (self.hour + 1) * HOUR_S - self.at_s)
         explained = 2 + self.doubled + self.unsure + may_fall * quiet_s
         if -rise <= explained:
@@ -203,7 +221,7 @@ class HourBound:
         highest, answers = self.low
         low = (max(seen + 1.0, highest + 1 if answers else 0.0), answers + 1)
         jump = max(self.jump, -rise - explained)
-        if low[1] >= _HIGH_ANSWERS or quiet_s >= _HIGH_S:
+        if low[1] >= _HIGH_ANSWERS or quiet_s >= HIGH_S:
             return replace(believed, bound=min(low[0], expected), jump=jump)
         return replace(self, bound=expected, low=low, jump=jump)
 
@@ -242,9 +260,9 @@ class HourBound:
 
     def free_at_s(self, most: int, under_way: int) -> float:
         """UTC, from when the estimate is surely at most ``most``; ``inf`` if not within two days."""
-        here, goal = self, most + 1 - 2 * _TINY
+        here, goal = self, float(most + 1)
         for _ in range(_PROJECTED_HOURS):
-            if here.bound <= goal:
+            if here.estimate() <= most:
                 return here.at_s
             found_s = here._falls_to_s(goal)
             if found_s < (here.hour + 1) * HOUR_S:
@@ -253,7 +271,7 @@ class HourBound:
         return math.inf
 
     def _falls_to_s(self, goal: float) -> float:
-        if goal < self.own_min:
+        if goal <= self.own_min:
             return math.inf
         begins_s, ends_s = self.hour * HOUR_S + self.margin_s, (self.hour + 1) * HOUR_S - self.margin_s
         found_s = math.inf
@@ -262,7 +280,7 @@ class HourBound:
             reached_s = falls_from_s + (self.bound - goal) * HOUR_S / self.previous_min
             found_s = reached_s if reached_s <= ends_s else math.inf
         if self.ceiling:
-            share = (goal - self.own_min - self.unsure) / self.ceiling
+            share = (goal - 2 * _TINY - self.own_min - self.unsure) / self.ceiling
             if share >= 0:
                 found_s = min(found_s, max(self.at_s, begins_s + HOUR_S * (1 - share)))
         return found_s

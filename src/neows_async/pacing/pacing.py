@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from neows_async.pacing import bursts
 from neows_async.pacing.bursts import API_DATA_GOV_BURSTS, Burst
 from neows_async.pacing.counts import HOUR_S
-from neows_async.pacing.hour import HourBound
+from neows_async.pacing.hour import HIGH_S, HourBound
 from neows_async.pacing.snapshot import PacingSnapshot
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _DAY_S: Final = 86_400
 _SCOUTS: Final = 8
+_TRAVEL_S: Final = 5.0  # at most, most of the time, from here to the gateway
 _KEPT_S: Final = 30.0  # twice the longest burst window
 
 
@@ -33,6 +34,9 @@ class PacingRules:
     :param lost_after_s: a request without an answer for so long is over
     :param stale_after_s: after so long without an answer others may have used the key: one request
         goes first
+    :param guess_after_s: when the first answer of all leaves nothing, nobody knows whether slots come
+        free before the next hour. None waits for that, which is surely right. Else one request goes
+        out after so long: up to an hour is won if they do, and one 429 had if they don't
     """
 
     bursts: tuple[Burst, ...] = API_DATA_GOV_BURSTS
@@ -42,6 +46,7 @@ class PacingRules:
     default_wait_s: float = 60.0
     lost_after_s: float = 300.0
     stale_after_s: float = 600.0
+    guess_after_s: float | None = None
 
 
 class Pacing:
@@ -140,12 +145,13 @@ class Pacing:
             return
         if ticket == self._probe:
             self._probing, self._probe = False, None
-        if rate_limit is None:
+        if rate_limit is None or rate_limit.limit < 1:
             self._unanswered()
             return
         under_way = len(self._under_way)
         hour = self._hour or HourBound.unknown(self._now_s, self._rules.clock_margin_s, under_way + 1)
-        self._hour = hour.answered(sent_s, rate_limit.limit, rate_limit.remaining, under_way)
+        remaining = min(max(0, rate_limit.remaining), rate_limit.limit)
+        self._hour = hour.answered(sent_s, rate_limit.limit, remaining, under_way)
 
     def limited(self, ticket: int, now_s: float, retry_after_s: float | None) -> None:
         """It was refused with 429: nothing goes out for ``retry_after_s``, then one probe, then the others.
@@ -158,7 +164,7 @@ class Pacing:
         day = int(sent_s // _DAY_S)
         self._days[day] = max(0, self._days.get(day, 0) - 1)
         if self._hour is not None:
-            self._hour = self._hour.refused()
+            self._hour = self._hour.refused(len(self._under_way))
         wait_s = self._rules.default_wait_s if retry_after_s is None else max(0.0, retry_after_s)
         until_s = self._now_s + wait_s
         if self._hour is None and retry_after_s is not None:
@@ -220,6 +226,9 @@ class Pacing:
         if most < 0:
             return math.inf if under_way else now_s + self._rules.default_wait_s
         slot_s = hour.free_at_s(most, under_way)
+        if hour.doubted_s is not None and not under_way:
+            # Without asking nobody would ever tell us that the answer was wrong.
+            return min(slot_s, max(now_s, hour.doubted_s + HIGH_S))
         if self._probing or most - hour.estimate() >= _SCOUTS or hour.history_known:
             return slot_s
         if under_way:
@@ -228,14 +237,17 @@ class Pacing:
         # not spent at once: each waits for half of what is left of the hour, the last; a quarter,
         # the one before … If anything comes free meanwhile, it shows, and the pace is known.
         left_s = HOUR_S - self._sent_s % HOUR_S
-        return min(
+        slot_s = min(
             max(hour.free_at_s(most + 1 - free, 0), self._sent_s + left_s * 0.5**free, now_s)
             for free in range(1, min(_SCOUTS, most + 1) + 1)
         )
+        if self._rules.guess_after_s is not None and hour.own_min <= 1 and hour.previous_min == 0:
+            return min(slot_s, max(now_s, hour.answered_s + self._rules.guess_after_s))
+        return slot_s
 
     def _reserve(self, hour: HourBound, now_s: float) -> int:
         """Slots left to others who use the key, since they don't wait for our answers."""
         if hour.others_per_s * HOUR_S < 1:
-            return 0
-        expected = hour.others_per_s * (now_s - max(hour.answered_s, self._sent_s - 10) + 5)
-        return min(math.ceil(expected + 3 * math.sqrt(expected)), hour.limit // 20)
+            return hour.overrun
+        expected = hour.others_per_s * (now_s - hour.answered_s + _TRAVEL_S)
+        return hour.overrun + min(math.ceil(expected + 3 * math.sqrt(expected)), hour.limit // 20)
