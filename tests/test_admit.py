@@ -56,7 +56,7 @@ def test_of_equal_ids_the_first_one_wins_within_a_page_and_across() -> None:
     assert [record["name"] for record in second.raw_objects()] == ["(3 TEST)", "(4 TEST)"]
     assert [known.name for known in second.objects()] == ["(3 TEST)", "(4 TEST)"]
     assert door.tally.duplicates == 2
-    assert door.distinct_ids == 4
+    assert door.distinct_in_generation == 4
 
 
 def test_an_object_known_by_its_reference_alone_is_a_duplicate_too() -> None:
@@ -89,7 +89,7 @@ def test_what_lies_beyond_the_limit_does_not_count() -> None:
 def test_an_object_beyond_the_limit_does_not_take_its_id() -> None:
     door = admission(limit=1)
     assert ids(door.admit(pages([neo(1), neo(2)])[0])) == ["9000001"]
-    assert door.distinct_ids == 1
+    assert door.distinct_in_generation == 1
 
 
 def test_a_page_wholly_beyond_the_limit_is_empty() -> None:

@@ -455,7 +455,7 @@ def test_a_budget_pauses_and_the_same_command_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_spent_quota_pauses_and_tells_until_when(tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answer:
+    def answer(_: Asked) -> Answer:
         return Answer(
             b'{"error":{"code":"OVER_RATE_LIMIT"}}', 429, {"Retry-After": "2870", "X-RateLimit-Limit": "1000"}
         )

@@ -54,8 +54,7 @@ class Fetching:
         self.landed: Counter[int] = Counter()
         self.given_up: dict[int, str] = {}
         self.paused: PausedError | None = None
-        zero_s = anyio.current_time()
-        self.clock = lambda: starts_s + anyio.current_time() - zero_s
+        self._starts_s = starts_s - anyio.current_time()
         self.app = SandboxApp(
             SyntheticCatalogue(pages * 20, approaches=0),
             scenario=parse_scenario(scenario),
@@ -73,6 +72,10 @@ class Fetching:
         )
         self.agenda = Agenda(pages, kept=kept)
         self.news = anyio.Event()
+
+    def clock(self) -> float:
+        """UTC, seconds since 1970."""
+        return self._starts_s + anyio.current_time()
 
     async def run(self) -> None:
         """Until every page is in or given up, or the gate pauses."""

@@ -34,7 +34,7 @@ from neows_async.promises import all_files, naming, of_part, plain, refuse_clash
 from neows_async.protocols import Generations
 from neows_async.raw import RawZone
 from neows_async.receipt import Receipt, Requests, SourceInfo
-from neows_async.reckoning import Reckoning
+from neows_async.reckoning import Reckoning, Spent
 from neows_async.retry import PageFetcher, take_in
 from neows_async.scrub import Scrubber
 from neows_async.sinks.quarantine import Quarantine
@@ -210,8 +210,7 @@ class _Run:
                 await landing.news()
                 continue
             try:
-                with self._reckoning.timing("fetch"):
-                    raw = await self._fetcher.fetch(number, landing.plan.page_size, exact_size=True)
+                raw = await self._fetcher.fetch(number, landing.plan.page_size, exact_size=True)
             except PausedError as exc:
                 self._paused = exc
                 landing.announce()
@@ -345,7 +344,7 @@ class _Run:
                 limit=gate.rate_limit.limit if gate.rate_limit else None,
                 remaining=gate.rate_limit.remaining if gate.rate_limit else None,
             ),
-            waits_s={"quota_wait": gate.quota_wait_s, "outage_wait": gate.outage_wait_s},
+            spent=Spent(gate.quota_wait_s, gate.outage_wait_s, self._fetcher.network_s, settings.concurrency),
             identity=identity(settings, parts),
             derivation=derivation(settings, parts),
             operation=settings.model_dump(mode="json", include=set(settings.OPERATION)),

@@ -94,7 +94,7 @@ class Receipt(_Part):
     raw: RawInfo
     requests: Requests
     time_s: dict[str, float]
-    """``total`` is wall time. The others are sums over concurrent work and may exceed it."""
+    """Wall time by what it was spent on: quota, outage, network, decoding, storage; they add up to total."""
     identity: dict[str, Any]
     derivation: dict[str, Any]
     operation: dict[str, Any]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 from collections import Counter, defaultdict
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,6 +25,43 @@ if TYPE_CHECKING:
     from neows_async.plan import Plan
 
 PROGRAM: Final = "neows-async"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Where time went, in seconds.
+
+    :param total_s: wall time
+    :param quota_s: wall time in which the quota alone kept the next request back
+    :param outage_s: the same of outages
+    :param network_s: in requests, decoding and storage: summed over what ran at once
+    """
+
+    quota_s: float
+    outage_s: float
+    network_s: float
+    concurrency: int
+    total_s: float = 0.0
+    decoding_s: float = 0.0
+    storage_s: float = 0.0
+
+
+def split(spent: Spent) -> dict[str, float]:
+    """Wall time by what it was spent on; the parts add up to ``total``. Pure.
+
+    Waits are measured. What is left is split by the share of each kind of work in it, requests
+    counting as many times less as may be under way at once.
+    """
+    waited_s = spent.quota_s + spent.outage_s
+    left_s = max(0.0, spent.total_s - waited_s)
+    work_s = {
+        "network": spent.network_s / spent.concurrency,
+        "decoding": spent.decoding_s,
+        "storage": spent.storage_s,
+    }
+    whole_s = sum(work_s.values()) or 1.0
+    parts = {name: left_s * busy_s / whole_s for name, busy_s in work_s.items()}
+    return {"quota": spent.quota_s, "outage": spent.outage_s, **parts, "total": spent.total_s}
 
 
 class Reckoning:
@@ -103,15 +142,19 @@ class Reckoning:
         raw_snapshot: str | None,
         generations: int,
         requests: Requests,
-        waits_s: dict[str, float],
+        spent: Spent,
         identity: dict[str, Any],
         derivation: dict[str, Any],
         operation: dict[str, Any],
     ) -> Receipt:
         """The receipt-to-be of the run so far."""
         tally = admission.tally
-        total_s = anyio.current_time() - self._started_s
-        time_s = {**self._time_s, **waits_s, "total": total_s}
+        spent = dataclasses.replace(
+            spent,
+            total_s=anyio.current_time() - self._started_s,
+            decoding_s=self._time_s["decode"] + self._time_s["aggregate"],
+            storage_s=self._time_s["archive"] + self._time_s["write"],
+        )
         return Receipt(
             snapshot=snapshot,
             parent=parent,
@@ -144,7 +187,7 @@ class Reckoning:
                 sha256=self._raw_sha256.hexdigest(),
             ),
             requests=requests,
-            time_s={name: round(spent_s, 3) for name, spent_s in sorted(time_s.items())},
+            time_s={name: round(part_s, 3) for name, part_s in split(spent).items()},
             identity=identity,
             derivation=derivation,
             operation=operation,

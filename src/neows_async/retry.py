@@ -71,6 +71,8 @@ class PageFetcher:
         self._listener = listener
         self._any_good = False
         self.failed = 0
+        self.network_s = 0.0
+        """Time spent in requests, summed over all that were under way at once."""
 
     async def fetch(self, number: int, size: int, *, exact_size: bool) -> RawPage:
         """Page ``number``, whole, right and scrubbed.
@@ -125,9 +127,12 @@ class PageFetcher:
             started_s = anyio.current_time()
             scope.deadline = started_s + left_s
             try:
-                came = await self._ask(number, size)
+                try:
+                    came = await self._ask(number, size)
+                finally:
+                    fetch_s = anyio.current_time() - started_s
+                    self.network_s += fetch_s
                 turn.answered(came.rate_limit)
-                fetch_s = anyio.current_time() - started_s
                 raw = await self._judge(came, size if exact_size else None)
             except AttemptError as exc:
                 turn.failed(exc)

@@ -10,6 +10,7 @@ import click
 
 from neows_async.cli import exits, output
 from neows_async.cli.durations import Duration
+from neows_async.cli.housekeeping import prune, snapshots
 from neows_async.cli.options import Command, option, root_option
 from neows_async.cli.verifying import verify
 
@@ -89,6 +90,14 @@ Exit codes:
     help="During an outage, one request in so long.",
 )
 @option("--budget", type=int, metavar="N", help="Spend at most N requests, then pause.  [default: no limit]")
+@option(
+    "--max-generations",
+    type=int,
+    metavar="N",
+    default=2,
+    show_default=True,
+    help="Read a whole catalogue that was seen to change its size so often, at most.",
+)
 @option(
     "--max-missing-pages",
     type=int,
@@ -267,7 +276,8 @@ def sandbox(**options: Any) -> None:
     serve_command(**options)
 
 
-neows_async.add_command(verify)
+for _command in (verify, snapshots, prune):
+    neows_async.add_command(_command)
 
 
 def _take_defaults(ctx: click.Context, config: Path | None) -> None:

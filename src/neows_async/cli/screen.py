@@ -66,8 +66,8 @@ def _told(event: events.Event) -> str | None:
             return f"snapshot {snapshot}"
         case events.SnapshotPassedOver(snapshot, reason):
             return f"not resuming unfinished snapshot {snapshot}: {reason}"
-        case events.Planned(total, _, pages, positions):
-            return f"the catalogue holds {total:,} objects; fetching {positions:,} on {pages:,} pages"
+        case events.Planned():
+            return _told_of_plan(event)
         case events.AttemptFailed(number, attempt, reason, wait_s):
             return f"page {number}, attempt {attempt}: {reason}; again in {wait_s:.1f} s"
         case events.PageSetBack(number, reason):
@@ -81,6 +81,13 @@ def _told(event: events.Event) -> str | None:
             return f"rejected {what} at {rejected.pointer} of page {rejected.page}: {rejected.reason}"
         case _:
             return _told_of_waits(event)
+
+
+def _told_of_plan(planned: events.Planned) -> str:
+    total, pages = f"{planned.total_elements:,}", f"{planned.pages:,}"
+    if planned.generation:
+        return f"the catalogue changed while it was read, and now holds {total}: reading {pages} pages once more"
+    return f"the catalogue holds {total} objects; fetching {planned.positions:,} on {pages} pages"
 
 
 def _told_of_waits(event: events.Event) -> str | None:
@@ -126,6 +133,8 @@ class Progressed:
         match event:
             case events.SnapshotOpened(pages_kept=kept):
                 self._kept = self.fetched = kept
+            case events.Planned(pages=pages, generation=generation) if generation > 0:
+                self.pages += pages
             case events.Planned(pages=pages, positions=positions):
                 self.pages, self.positions = pages, positions
                 # An earlier try may have kept pages that this one does not want.

@@ -14,6 +14,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from neows_async.cli.output import clean
+from neows_async.cli.output import size as in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -165,11 +166,37 @@ def _tail(receipt: Receipt, root: str) -> Iterator[Text]:
     for dataset, (files, size, rows) in sorted(by_dataset.items()):
         told = "" if rows is None else f", {rows:,} rows"
         plural = "" if files == 1 else "s"
-        yield Text(f"  {_folder(root, dataset, receipt)}  {files} file{plural}{told}, {_size(size)}")
+        yield Text(f"  {_folder(root, dataset, receipt)}  {files} file{plural}{told}, {in_words(size)}")
     yield from _troubles(receipt)
+    if receipt.time_s["total"] >= _WORTH_TELLING_S:
+        yield Text()
+        yield from _time(receipt)
     yield Text()
     yield Text("Look at it", style="bold")
     yield Text(f"  {duckdb_line(root, receipt)}")
+
+
+def _time(receipt: Receipt) -> Iterator[Text]:
+    """Where the time went, and what would help."""
+    total_s = receipt.time_s["total"]
+    shares = {name: spent_s / total_s for name, spent_s in receipt.time_s.items() if name in _ADVICE}
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= _WORTH_TELLING)
+    yield Text.assemble(("Time  ", "bold"), f"{total_s:,.1f} s: {told}")
+    most = max(shares, key=lambda name: shares[name])
+    if shares[most] >= _BOUND:
+        yield Text(f"  {most}-bound: {_ADVICE[most]}")
+
+
+_WORTH_TELLING_S: Final = 2.0
+_WORTH_TELLING: Final = 0.01
+_BOUND: Final = 0.5
+_ADVICE: Final = {
+    "quota": "more fetchers won't help; a key with a higher limit would",
+    "outage": "the source was away; nothing here would have helped",
+    "network": "the source answers slowly; a higher --concurrency may help, if the quota lasts",
+    "decoding": "the processor is the limit",
+    "storage": "the lake is the limit; a faster disk or a nearer bucket would help",
+}
 
 
 def _troubles(receipt: Receipt) -> Iterator[Text]:
@@ -218,11 +245,3 @@ def duckdb_line(root: str, receipt: Receipt) -> str:
 
 def _folder(root: str, dataset: str, receipt: Receipt) -> str:
     return f"{root.partition('?')[0].rstrip('/')}/{dataset}/snapshot={receipt.snapshot}/"
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:  # noqa: PLR2004 - a thousand of each is one of the next
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
