@@ -18,6 +18,7 @@ from neows_async.breaker import Breaker
 from neows_async.errors import PausedError, UnavailableError
 from neows_async.gate import Gate, GateLimits
 from neows_async.pacing import Pacing, PacingRules
+from neows_async.pipeline import FAILURES_TO_OPEN
 from neows_async.retry import PageFetcher, take_in
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
@@ -65,12 +66,13 @@ class Fetching:
             self.app.gateway.count(KEY, starts_s - 600)
         self.gate = Gate(
             Pacing(PacingRules(bursts=(), max_rate_per_s=None)),
-            breaker or Breaker(),
-            limits or GateLimits(),
+            breaker or Breaker(failures_to_open=FAILURES_TO_OPEN),
+            limits or GateLimits(concurrency=concurrency),
             clock=self.clock,
             listener=self.heard.append,
         )
         self.agenda = Agenda(pages, kept=kept)
+        self.gate.pages_left = lambda: self.agenda.left
         self.news = anyio.Event()
 
     def clock(self) -> float:

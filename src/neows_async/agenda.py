@@ -22,6 +22,8 @@ class Agenda:
         self._tried: set[int] = set()
         self._window = window
         self._reading = 0
+        self.left = pages - sum(number in kept for number in range(pages))
+        """Pages neither in nor given up."""
         self.missing: dict[int, str] = {}
         """Pages given up → why."""
 
@@ -39,6 +41,7 @@ class Agenda:
     def landed(self, number: int) -> None:
         """The page has come and is kept."""
         self._in.add(number)
+        self.left -= 1
 
     def reading(self, number: int) -> None:
         """The reader has come to ``number``; what lies before it is done with."""
@@ -57,8 +60,10 @@ class Agenda:
     def give_up(self, number: int, reason: str) -> None:
         """The page stays a hole."""
         self.missing[number] = reason
+        self.left -= 1
 
     def damaged(self, number: int) -> None:
         """The page came, but can't be read any more: it comes first now, for the reader waits for it."""
         self._in.discard(number)
         self._todo.appendleft(number)
+        self.left += 1

@@ -29,11 +29,13 @@ class Breaker:
     A page that fails alone, however often, does not open it.
 
     :param pages_to_open: so many different pages must fail with no good answer between them
+    :param failures_to_open: and there must have been so many failures
     :param probe_every_s: while it is open, from one request to the next
     :param max_outage_s: how long to wait for the end, from the first failure; None is no limit
     """
 
     pages_to_open: int = 3
+    failures_to_open: int = 1
     probe_every_s: float = 300.0
     max_outage_s: float | None = None
     _failed: set[int] = field(default_factory=set)
@@ -44,7 +46,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether the source is taken to be down."""
-        return len(self._failed) >= self.pages_to_open
+        return len(self._failed) >= self.pages_to_open and self._failures >= self.failures_to_open
 
     @property
     def outage(self) -> Outage | None:

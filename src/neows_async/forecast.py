@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOUR_S: Final = 3600
 _PAUSE_S: Final = 300.0
 _LONGEST_HOURS: Final = 24 * 366
-_BURST_PER_S: Final = 150 / 15 / 1.5
+BURST_RATE_PER_S: Final = 150 / 15 / 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Outlook:
     counts: HourCounts
     latency_s: float
     concurrency: int
-    max_rate_per_s: float | None = _BURST_PER_S
+    max_rate_per_s: float | None = BURST_RATE_PER_S
     failing: float = 0.0
 
     @property

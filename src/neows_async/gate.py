@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from neows_async.concurrency import Concurrency
 from neows_async.errors import PausedError, RateLimitedError, UnavailableError
 from neows_async.events import SourceDown, SourceUp, WaitingForQuota
+from neows_async.forecast import Outlook, forecast
 from neows_async.rate_limit import RateLimit
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 # A wait is looked at again so often, for clocks get set and machines sleep.
 _LOOK_AGAIN_S: Final = 60.0
 _WORTH_TELLING_S: Final = 5.0
+# One more at once is worth it if the run then ends so much earlier.
+_GAIN_S: Final = 5.0
+_GAIN_SHARE: Final = 0.01
 # What an answer without a word about a quota means, as long as none had one.
 _UNLIMITED: Final = RateLimit(limit=1_000_000_000, remaining=999_999_999)
 
@@ -32,10 +37,14 @@ _UNLIMITED: Final = RateLimit(limit=1_000_000_000, remaining=999_999_999)
 class GateLimits:
     """When to stop waiting.
 
+    :param concurrency: requests under way at once, at most; fewer while the forecast gains nothing from more
+    :param rate_per_s: what the gateway lets through in the long run besides the hour's quota; None is no limit
     :param max_wait_s: a slot further off than this pauses the run; None waits as long as it takes
     :param budget_requests: so many requests, then the run pauses; None is no limit
     """
 
+    concurrency: int = 4
+    rate_per_s: float | None = None
     max_wait_s: float | None = None
     budget_requests: int | None = None
 
@@ -59,6 +68,12 @@ class Gate:
         self._metered = False
         self._told_until_s = -math.inf
         self._told_down = False
+        self._concurrency = Concurrency(limits.concurrency)
+        self._allowed = 1
+        self._under_way = 0
+        self._answers = 0
+        self.pages_left: Callable[[], int] = lambda: 1
+        """How many are still to be fetched, for the forecast."""
         self.rate_limit: RateLimit | None = None
         """What the last answer said."""
         self.sent = 0
@@ -84,17 +99,23 @@ class Gate:
             self.sent += 1
             now_s = self._clock()
             self._breaker.sent(now_s)
+            self._under_way += 1
             turn = Turn(self, page, self._pacing.sent(now_s))
         try:
             yield turn
         finally:
             turn.end()
+            self._under_way -= 1
+            self._announce()
 
     async def _wait(self) -> None:
         budget = self._limits.budget_requests
         if budget is not None and self.sent >= budget:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
+            if self._under_way >= self._allowed:
+                await self._news.wait()
+                continue
             now_s = self._clock()
             quota_s, outage_s = self._pacing.next_slot_s(now_s), self._breaker.next_attempt_s(now_s)
             wait_s = max(quota_s, outage_s)
@@ -148,8 +169,13 @@ class Gate:
         self._pacing.lost(ticket, self._clock())
         self._announce()
 
-    def page_came(self) -> None:
-        """A whole, right page: whatever outage there was is over."""
+    def page_came(self, fetch_s: float) -> None:
+        """A whole, right page, ``fetch_s`` after it was asked for: whatever outage there was is over."""
+        self._concurrency.answered(self._under_way, fetch_s)
+        self._answers += 1
+        # While it may grow after each answer, later once in a round: it costs forecasts.
+        if self._allowed < self._limits.concurrency or self._answers % self._allowed == 0:
+            self._allowed = self._wanted()
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
@@ -159,11 +185,34 @@ class Gate:
 
     def page_failed(self, page: int, reason: str) -> None:
         """The source failed at ``page``."""
+        self._concurrency.failed()
         self._breaker.failed(page, self._clock())
         outage = self._breaker.outage
         if outage is not None and not self._told_down:
             self._told_down = True
             self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+
+    def _wanted(self) -> int:
+        """As many as let the run end earliest, by the forecast."""
+        now_s = self._clock()
+        counts = self._pacing.counts(now_s, hopeful=True)
+        if counts is None:
+            return 1
+
+        def run_s(concurrency: int, latency_s: float) -> float:
+            outlook = Outlook(
+                pages=max(1, self.pages_left()),
+                limit=self._pacing.limit or 1,
+                counts=counts,
+                latency_s=latency_s,
+                concurrency=concurrency,
+                max_rate_per_s=self._limits.rate_per_s,
+            )
+            return forecast(outlook, now_s).run_s
+
+        most = self._limits.concurrency
+        self._concurrency.gain_s = min(_GAIN_S, _GAIN_SHARE * run_s(most, self._concurrency.latency_s(most) or 0.0))
+        return self._concurrency.wanted(run_s)
 
     def _announce(self) -> None:
         self._news.set()
@@ -184,9 +233,9 @@ class Turn:
         self._answered = True
         self._gate.answered(self._ticket, rate_limit)
 
-    def good(self) -> None:
-        """It was the whole, right page."""
-        self._gate.page_came()
+    def good(self, fetch_s: float) -> None:
+        """It was the whole, right page, and took so long."""
+        self._gate.page_came(fetch_s)
 
     def failed(self, exc: AttemptError) -> None:
         """It was none, or nothing came."""

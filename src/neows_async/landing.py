@@ -52,6 +52,11 @@ class Landing:
         """The pages that were given up, ascending."""
         return tuple(sorted(self._agenda.missing))
 
+    @property
+    def left(self) -> int:
+        """Pages still to come."""
+        return self._agenda.left
+
     # -- for fetchers -------------------------------------------------------------------------
 
     def next_page(self) -> int | None:

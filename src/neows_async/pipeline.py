@@ -24,6 +24,7 @@ from neows_async.admit import Admission
 from neows_async.breaker import Breaker
 from neows_async.decode import decode
 from neows_async.errors import PausedError, UnavailableError, most_telling
+from neows_async.forecast import BURST_RATE_PER_S
 from neows_async.gate import Gate, GateLimits
 from neows_async.lake import Lake, LakeStage
 from neows_async.landing import Landing, first_page
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 _Results: TypeAlias = dict[str, dict[str, Any]]
 UNPACED: Final = PacingRules(bursts=())
+# Of requests that fail one in twenty, so many in a row are no accident in any run.
+FAILURES_TO_OPEN: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,17 @@ class _Run:
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
         self._gate = Gate(
             Pacing(dataclasses.replace(parts.pacing, max_rate_per_s=settings.max_rate_per_s)),
-            Breaker(probe_every_s=settings.probe_every_s, max_outage_s=settings.max_outage_s),
-            GateLimits(settings.max_wait_s, settings.budget_requests),
+            Breaker(
+                failures_to_open=FAILURES_TO_OPEN,
+                probe_every_s=settings.probe_every_s,
+                max_outage_s=settings.max_outage_s,
+            ),
+            GateLimits(
+                concurrency=settings.concurrency,
+                rate_per_s=settings.max_rate_per_s or (BURST_RATE_PER_S if parts.pacing.bursts else None),
+                max_wait_s=settings.max_wait_s,
+                budget_requests=settings.budget_requests,
+            ),
             clock=time.time,
             listener=listener,
         )
@@ -189,6 +201,7 @@ class _Run:
             max_missing_pages=self._settings.max_missing_pages,
             listener=self._listener,
         )
+        self._gate.pages_left = lambda: self._landing.left
         if self._zone is None:
             self._landing.next_page()
             await self._landing.land(first)

@@ -140,7 +140,7 @@ class PageFetcher:
                     scope.deadline = anyio.current_time() + self._budget_s
                 await self._keep_bad(number, exc.body)
                 raise
-            turn.good()
+            turn.good(fetch_s)
         self._any_good = True
         self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
         return raw
