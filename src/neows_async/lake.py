@@ -13,7 +13,7 @@ from neows_async.errors import StorageError
 from neows_async.page import DatasetFile, ObjectInfo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from neows_async.protocols import Lock, OutputFile, Storage
 
@@ -42,6 +42,11 @@ def staging_folder(snapshot: str) -> str:
 def staged_key(snapshot: str, final_key: str) -> str:
     """Where the file that will be ``final_key`` waits for the commit."""
     return f"{staging_folder(snapshot)}/files/{final_key}"
+
+
+def removal_key(snapshot: str) -> str:
+    """Where the receipt of a snapshot lies that is being removed: it exists no more, its files may."""
+    return f"{staging_folder(snapshot)}/removed.json"
 
 
 def lock_key(snapshot: str) -> str:
@@ -96,6 +101,18 @@ class Lake:
     async def delete(self, key: str) -> None:
         """See :meth:`Storage.delete <neows_async.protocols.Storage.delete>`."""
         await self.call(key, lambda: self.storage.delete(key))
+
+    async def delete_all(self, keys: Iterable[str], *, at_once: int = 8) -> None:
+        """Remove each of ``keys``, several at once, in any order."""
+        to_do = iter(keys)
+
+        async def work() -> None:
+            for key in to_do:
+                await self.delete(key)
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(at_once):
+                workers.start_soon(work)
 
     async def delete_folder(self, prefix: str, *, keep: frozenset[str] = frozenset()) -> None:
         """Remove every object beneath ``prefix`` but those of ``keep``, and what dead writers left there."""

@@ -85,6 +85,10 @@ class Snapshot:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.release()
+
+    async def release(self) -> None:
+        """Let others have it; never raises."""
         await self._lock.release()
 
     async def commit(self, receipt: Receipt) -> None:
@@ -93,7 +97,7 @@ class Snapshot:
         :raises SnapshotHeldError: the lock was lost to another run
         :raises StorageError: the storage failed; the next run goes on from there
         """
-        await self._lake.put(_commit_key(self.id), receipt.to_json())
+        await self._lake.put(commit_key(self.id), receipt.to_json())
         await self._roll_forward(receipt)
 
     async def _roll_forward(self, receipt: Receipt) -> None:
@@ -118,18 +122,18 @@ class Snapshot:
         """Write down from when it is worth going on (UTC, seconds since 1970)."""
         resume_at = dt.datetime.fromtimestamp(resume_at_s, dt.UTC)
         self._unfinished = self._unfinished.model_copy(update={"resume_at": resume_at})
-        await self._lake.put(_run_key(self.id), self._unfinished.to_json())
+        await self._lake.put(run_key(self.id), self._unfinished.to_json())
 
     async def tidy(self) -> None:
         """After the commit: let ``latest`` follow, and remove the staging folder."""
         if self.committed is None:
             raise RuntimeError("not committed")
-        await _follow_latest(self._lake, self.committed)
+        await follow_latest(self._lake, self.committed)
         await self._lake.delete_folder(layout.staging_folder(self.id))
 
     async def clear_staged(self) -> None:
         """Remove what an earlier try derived; the raw zone stays."""
-        keep = frozenset({_run_key(self.id)})
+        keep = frozenset({run_key(self.id)})
         await self._lake.delete_folder(layout.staging_folder(self.id), keep=keep)
 
 
@@ -141,6 +145,21 @@ async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snaps
     :raises StorageError: the lake failed
     """
     await _refuse_mixing(lake, wanted)
+    snapshot = await _open(lake, wanted, listener)
+    if wanted.parent is not None and snapshot.committed is None:
+        try:
+            await _require_parent(lake, wanted.parent)
+        except BaseException as exc:
+            try:
+                if isinstance(exc, SettingsError) and not snapshot.resumed:
+                    await lake.delete_folder(layout.staging_folder(snapshot.id))
+            finally:
+                await snapshot.release()
+            raise
+    return snapshot
+
+
+async def _open(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
     if wanted.snapshot is not None:
         return await _open_named(lake, wanted, wanted.snapshot)
     if not wanted.fresh:
@@ -158,7 +177,7 @@ async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snaps
 
 
 async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
-    receipt = await _receipt_or_none(lake, snapshot)
+    receipt = await receipt_or_none(lake, snapshot)
     if receipt is not None:
         for kind, ours, theirs in (
             ("identity", wanted.identity, receipt.identity),
@@ -173,7 +192,7 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
         if wanted.fresh:
             raise SettingsError(f"snapshot {snapshot} is committed; --fresh needs another --snapshot")
         return await _hold(lake, _unfinished(wanted, snapshot), wanted, resumed=True, receipt=receipt)
-    unfinished = await _unfinished_or_none(lake, snapshot)
+    unfinished = await unfinished_or_none(lake, snapshot)
     if unfinished is None:
         try:
             return await _begin(lake, wanted, snapshot)
@@ -193,7 +212,7 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
     """The newest unfinished snapshot of the same identity; others that could be meant are named."""
     chosen: Unfinished | None = None
     for snapshot in sorted(await unfinished_ids(lake), reverse=True):
-        unfinished = await _unfinished_or_none(lake, snapshot)
+        unfinished = await unfinished_or_none(lake, snapshot)
         if unfinished is None or unfinished.parent != wanted.parent:
             continue
         if unfinished.identity != wanted.identity:
@@ -215,12 +234,16 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
 async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
     """:raises AlreadyExistsError: somebody else began it, or committed it"""
     unfinished = _unfinished(wanted, snapshot)
-    lock = await _lock(lake, snapshot)
+    lock = await take_lock(lake, snapshot)
     try:
         # Only now, with the lock, nobody can commit it any more.
-        if await _receipt_or_none(lake, snapshot) is not None:
+        if await receipt_or_none(lake, snapshot) is not None:
             raise AlreadyExistsError(f"{lake.uri}: snapshot {snapshot} is committed")
-        await lake.create(_run_key(snapshot), unfinished.to_json())
+        if await _is_half_removed(lake, snapshot):
+            raise SettingsError(
+                f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
+            )
+        await lake.create(run_key(snapshot), unfinished.to_json())
     except BaseException:
         await lock.release()
         raise
@@ -231,12 +254,12 @@ async def _hold(
     lake: Lake, unfinished: Unfinished, wanted: Wanted, *, resumed: bool, receipt: Receipt | None = None
 ) -> Snapshot:
     """Lock it, and finish a commit that was begun."""
-    lock = await _lock(lake, unfinished.snapshot)
+    lock = await take_lock(lake, unfinished.snapshot)
     snapshot = Snapshot(lake, unfinished, lock, resumed=resumed)
     try:
         # Read again: it may have been committed between finding and holding it.
-        snapshot.committed = receipt or await _receipt_or_none(lake, snapshot.id)
-        intent = await _read(lake, _commit_key(snapshot.id), Receipt)
+        snapshot.committed = receipt or await receipt_or_none(lake, snapshot.id)
+        intent = await _read(lake, commit_key(snapshot.id), Receipt)
         if snapshot.committed is not None:
             await snapshot.tidy()
         elif intent is not None:
@@ -268,7 +291,7 @@ async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
     :raises NotFoundError: there is no such snapshot
     :raises DataError: it is damaged
     """
-    receipt = await _receipt_or_none(lake, snapshot)
+    receipt = await receipt_or_none(lake, snapshot)
     if receipt is None:
         what = "no snapshot yet" if snapshot == "latest" else f"no committed snapshot {snapshot}"
         raise NotFoundError(f"{lake.uri} has {what}")
@@ -295,23 +318,31 @@ async def find_raw(lake: Lake, snapshot: str) -> RawOf:
 
     :raises NotFoundError: there is no such snapshot, or it kept no raw pages
     """
-    receipt = await _receipt_or_none(lake, snapshot)
+    receipt = await receipt_or_none(lake, snapshot)
     if receipt is not None:
         if receipt.raw.snapshot is None:
             raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
         return RawOf(receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit"))
-    unfinished = await _unfinished_or_none(lake, snapshot)
+    unfinished = await unfinished_or_none(lake, snapshot)
     if unfinished is None:
         raise NotFoundError(f"{lake.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
     return RawOf(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
 
 
-async def _receipt_or_none(lake: Lake, snapshot: str) -> Receipt | None:
+async def receipt_or_none(lake: Lake, snapshot: str) -> Receipt | None:
+    """The receipt of ``snapshot``; None if it is not committed.
+
+    :raises DataError: it is damaged
+    """
     return await _read(lake, layout.receipt_key(snapshot), Receipt)
 
 
-async def _unfinished_or_none(lake: Lake, snapshot: str) -> Unfinished | None:
-    return await _read(lake, _run_key(snapshot), Unfinished)
+async def unfinished_or_none(lake: Lake, snapshot: str) -> Unfinished | None:
+    """What the run that began ``snapshot`` noted; None if nobody did, or it is committed and tidied up.
+
+    :raises DataError: it is damaged
+    """
+    return await _read(lake, run_key(snapshot), Unfinished)
 
 
 async def _read(lake: Lake, key: str, type_: type[_Record]) -> _Record | None:
@@ -325,21 +356,42 @@ async def _read(lake: Lake, key: str, type_: type[_Record]) -> _Record | None:
 
 
 async def _refuse_mixing(lake: Lake, wanted: Wanted) -> None:
-    latest = await _receipt_or_none(lake, "latest")
+    latest = await receipt_or_none(lake, "latest")
     synthetic = latest.source.synthetic if latest else None
     if latest is None:
         for snapshot in await unfinished_ids(lake):
-            unfinished = await _unfinished_or_none(lake, snapshot)
+            unfinished = await unfinished_or_none(lake, snapshot)
             synthetic = unfinished.synthetic if unfinished else synthetic
     if synthetic is not None and synthetic != wanted.synthetic:
         kinds = ("synthetic", "real") if wanted.synthetic else ("real", "synthetic")
         raise SettingsError(f"{lake.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
 
 
-async def _follow_latest(lake: Lake, receipt: Receipt) -> None:
-    latest = await _receipt_or_none(lake, "latest")
+async def follow_latest(lake: Lake, receipt: Receipt) -> None:
+    """Let ``latest`` be ``receipt``, unless it is of a later snapshot."""
+    latest = await receipt_or_none(lake, "latest")
     if latest is None or (latest.logical_at, latest.committed_at) <= (receipt.logical_at, receipt.committed_at):
         await lake.put(layout.LATEST, receipt.to_json())
+
+
+async def _require_parent(lake: Lake, parent: str) -> None:
+    """That what we read from is still there, now that our ``run.json`` says that we do.
+
+    Who removes a snapshot hides its receipt first and then looks for such readers: of the two at
+    least one sees the other.
+    """
+    receipt = await receipt_or_none(lake, parent)
+    home = receipt.raw.snapshot if receipt is not None and receipt.raw.snapshot is not None else parent
+    if await receipt_or_none(lake, home) is None and await unfinished_or_none(lake, home) is None:
+        raise SettingsError(f"snapshot {home}, whose raw pages were to be read, was just removed; choose another one")
+
+
+async def _is_half_removed(lake: Lake, snapshot: str) -> bool:
+    try:
+        await lake.get(layout.removal_key(snapshot), max_bytes=_MAX_JSON_BYTES)
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _require_moved(lake: Lake, path: str, size_bytes: int) -> None:
@@ -348,10 +400,12 @@ async def _require_moved(lake: Lake, path: str, size_bytes: int) -> None:
         raise StorageError(f"{lake.uri}: {path} is missing in the middle of a commit; it was removed by somebody else")
 
 
-async def _lock(lake: Lake, snapshot: str) -> LakeLock:
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
-    key = f"{layout.staging_folder(snapshot)}.lock"
-    return await lake.lock(key, holder)
+async def take_lock(lake: Lake, snapshot: str) -> LakeLock:
+    """Hold ``snapshot`` against every other run.
+
+    :raises SnapshotHeldError: a live run holds it
+    """
+    return await lake.lock(layout.lock_key(snapshot), f"process {os.getpid()} on {socket.gethostname()}")
 
 
 def _unfinished(wanted: Wanted, snapshot: str) -> Unfinished:
@@ -370,9 +424,11 @@ def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     return " and ".join(f"{name} ({theirs.get(name)!r}, not {ours.get(name)!r})" for name in names)
 
 
-def _run_key(snapshot: str) -> str:
+def run_key(snapshot: str) -> str:
+    """What makes an id taken."""
     return f"{layout.staging_folder(snapshot)}/run.json"
 
 
-def _commit_key(snapshot: str) -> str:
+def commit_key(snapshot: str) -> str:
+    """The receipt-to-be."""
     return f"{layout.staging_folder(snapshot)}/commit.json"

@@ -25,6 +25,15 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def size(size_bytes: float) -> str:
+    """``34.2 MB``: so many bytes, for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if size_bytes < 1000:  # noqa: PLR2004 - a thousand of each is one of the next
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
 def notice(message: str, *, as_json: bool) -> None:
     """One line on stderr that is neither an event of the run nor an error."""
     _say(json.dumps({"event": "notice", "message": message}) if as_json else message)

@@ -1,0 +1,216 @@
+"""``snapshots`` and ``prune``: what a lake holds, and what of it may go."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from neows_async.cli import exits, output
+from neows_async.cli.durations import Duration
+from neows_async.cli.options import Command, log_format_option, option, quiet_option, root_option
+from neows_async.errors import NeowsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neows_async.inventory import Entry
+    from neows_async.lake import Lake
+    from neows_async.prune import Outcome, Pruned
+
+_COLUMNS = ("snapshot", "state", "when", "neos", "size", "raw pages", "complete", "parent", "")
+_RIGHT = ("neos", "size", "raw pages")
+
+
+@click.command(
+    cls=Command,
+    epilog="""Examples:
+  neows-async snapshots
+  neows-async snapshots --root s3://bucket/neows
+  neows-async snapshots --log-format json | jq -r '.[] | select(.complete == true) | .snapshot'""",
+)
+@root_option()
+@log_format_option()
+@click.pass_context
+def snapshots(ctx: click.Context, root: str, log_format: str) -> None:
+    """List all snapshots, the newest first: committed ones, unfinished ones, and what is left of dead runs."""
+    from neows_async.cli.asking import ask  # noqa: PLC0415 - heavy, and --help does without
+
+    as_json = log_format == "json"
+    try:
+        latest, entries = ask(_take_stock, root)
+        with output.answering():
+            if as_json:
+                click.echo(json.dumps([_as_json(entry, latest) for entry in entries]))
+            elif entries:
+                for line in _table([_COLUMNS, *(_row(entry, latest) for entry in entries)]):
+                    click.echo(line)
+            else:
+                click.echo(f"{root} holds no snapshot; 'neows-async run' makes one")
+    except NeowsError as exc:
+        ctx.exit(output.fail(str(exc), exits.code_of(exc), as_json=as_json))
+
+
+async def _take_stock(lake: Lake) -> tuple[str | None, list[Entry]]:
+    from neows_async.inventory import take_stock  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.snapshot import receipt_or_none  # noqa: PLC0415 - as above
+
+    latest = await receipt_or_none(lake, "latest")
+    return latest.snapshot if latest else None, await take_stock(lake)
+
+
+def _row(entry: Entry, latest: str | None) -> tuple[str, ...]:
+    receipt = entry.receipt
+    complete = "" if receipt is None else {"True": "yes", "False": "no"}.get(str(receipt.complete), "unknown")
+    return (
+        entry.snapshot,
+        entry.state,
+        f"{entry.at:%Y-%m-%d %H:%M}",
+        f"{receipt.records.written:,}" if receipt else "",
+        output.size(entry.bytes),
+        f"{entry.pages:,}",
+        complete,
+        _parent(entry) or "",
+        ", ".join(_notes(entry, latest)),
+    )
+
+
+def _notes(entry: Entry, latest: str | None) -> list[str]:
+    notes = ["latest"] if entry.snapshot == latest else []
+    if _synthetic(entry):
+        notes.append("synthetic")
+    if entry.holder is not None:
+        notes.append(f"held by {output.clean(entry.holder)}")
+    return notes
+
+
+def _parent(entry: Entry) -> str | None:
+    of = entry.receipt or entry.unfinished
+    return of.parent if of else None
+
+
+def _synthetic(entry: Entry) -> bool | None:
+    if entry.receipt is not None:
+        return entry.receipt.source.synthetic
+    return entry.unfinished.synthetic if entry.unfinished else None
+
+
+def _as_json(entry: Entry, latest: str | None) -> dict[str, Any]:
+    receipt = entry.receipt
+    return {
+        "snapshot": entry.snapshot,
+        "state": str(entry.state),
+        "latest": entry.snapshot == latest,
+        "at": entry.at.isoformat(),
+        "committed_at": receipt.committed_at.isoformat() if receipt else None,
+        "holder": entry.holder,
+        "neos": receipt.records.written if receipt else None,
+        "close_approaches": receipt.close_approaches if receipt else None,
+        "rejected": receipt.records.rejected if receipt else None,
+        "bytes": entry.bytes,
+        "raw_pages": entry.pages,
+        "complete": receipt.complete if receipt else None,
+        "parent": _parent(entry),
+        "synthetic": _synthetic(entry),
+    }
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
+    return [
+        "  ".join(
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for cell, width, name in zip(row, widths, _COLUMNS, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+@click.command(
+    cls=Command,
+    epilog="""Examples:
+  neows-async prune --keep 7 --dry-run           what would go
+  neows-async prune --keep 7                     the newest seven stay, and the latest in any case
+  neows-async prune --keep 30 --root s3://bucket/neows --log-format json
+
+Killed at any instant it leaves no half snapshot that looks whole, and the next one goes on.""",
+)
+@option("--keep", type=click.IntRange(min=1), metavar="N", required=True, help="So many of the newest snapshots stay.")
+@option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@option(
+    "--resume-within",
+    type=Duration(),
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="What dead runs left is removed when it is older than this.",
+)
+@root_option()
+@quiet_option()
+@log_format_option()
+@click.pass_context
+def prune(ctx: click.Context, /, root: str, *, quiet: bool, log_format: str, **options: Any) -> None:
+    """Remove all but the newest N snapshots, whole, and what is left of dead runs.
+
+    A snapshot stays if another one that stays is made from its raw pages. What no run wrote is left alone.
+    """
+    from neows_async.cli.asking import ask  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.prune import Rules  # noqa: PLC0415 - as above
+    from neows_async.prune import prune as remove  # noqa: PLC0415 - as above
+
+    as_json, dry_run = log_format == "json", options["dry_run"]
+    rules = Rules(keep=options["keep"], resume_within_s=options["resume_within"], dry_run=dry_run)
+
+    def tell(outcome: Outcome) -> None:
+        if not quiet and not as_json:
+            with output.answering():
+                click.echo(output.clean(_told(outcome, dry_run=dry_run)))
+
+    async def question(lake: Lake) -> Pruned:
+        return await remove(lake, rules, now=dt.datetime.now(dt.UTC), tell=tell)
+
+    try:
+        pruned = ask(question, root)
+        with output.answering():
+            if as_json:
+                click.echo(json.dumps(_pruned_as_json(pruned, dry_run=dry_run)))
+            elif not quiet:
+                click.echo(_in_sum(pruned, dry_run=dry_run))
+    except NeowsError as exc:
+        ctx.exit(output.fail(str(exc), exits.code_of(exc), as_json=as_json))
+
+
+def _told(outcome: Outcome, *, dry_run: bool) -> str:
+    from neows_async.prune import Left  # noqa: PLC0415 - heavy, and --help does without
+
+    if isinstance(outcome, Left):
+        return f"left {outcome.snapshot} ({outcome.state}): {outcome.reason}"
+    foreign = f"; {outcome.foreign:,} that no run wrote stay" if outcome.foreign else ""
+    what = f"{outcome.snapshot} ({outcome.state}): {outcome.files:,} files, {output.size(outcome.bytes)}{foreign}"
+    return f"would remove {what}" if dry_run else f"removed {what}"
+
+
+def _in_sum(pruned: Pruned, *, dry_run: bool) -> str:
+    from neows_async.prune import Removed  # noqa: PLC0415 - heavy, and --help does without
+
+    gone = [outcome for outcome in pruned.outcomes if isinstance(outcome, Removed)]
+    swept = f" and {pruned.swept:,} half-written files" if pruned.swept else ""
+    size = output.size(sum(outcome.bytes for outcome in gone))
+    verb = "Would remove" if dry_run else "Removed"
+    kept = f"; {len(pruned.kept):,} snapshots {'would ' * dry_run}stay"
+    return f"{verb} {len(gone):,} snapshots or leftovers of {size}{swept}{kept}"
+
+
+def _pruned_as_json(pruned: Pruned, *, dry_run: bool) -> dict[str, Any]:
+    from neows_async.prune import Left  # noqa: PLC0415 - heavy, and --help does without
+
+    removed, left = [], []
+    for outcome in pruned.outcomes:
+        if isinstance(outcome, Left):
+            left.append({"snapshot": outcome.snapshot, "state": str(outcome.state), "reason": outcome.reason})
+        else:
+            one = {"snapshot": outcome.snapshot, "state": str(outcome.state), "files": outcome.files}
+            removed.append({**one, "bytes": outcome.bytes, "foreign_files": outcome.foreign})
+    return {"dry_run": dry_run, "removed": removed, "left": left, "kept": list(pruned.kept), "swept": pruned.swept}
