@@ -16,7 +16,7 @@ from neows_async.forecast import Outlook, forecast
 from neows_async.rate_limit import RateLimit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from neows_async.breaker import Breaker
     from neows_async.errors import AttemptError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # A wait is looked at again so often, for clocks get set and machines sleep.
 _LOOK_AGAIN_S: Final = 60.0
 _WORTH_TELLING_S: Final = 5.0
+_LONG_S: Final = 30.0
 # One more at once is worth it if the run then ends so much earlier.
 _GAIN_S: Final = 5.0
 _GAIN_SHARE: Final = 0.01
@@ -72,6 +73,8 @@ class Gate:
         self._allowed = 1
         self._under_way = 0
         self._answers = 0
+        self.rest: Callable[[], Awaitable[None]] | None = None
+        """Called before a long wait in which nothing is under way."""
         self.pages_left: Callable[[], int] = lambda: 1
         """How many are still to be fetched, for the forecast."""
         self.rate_limit: RateLimit | None = None
@@ -129,6 +132,8 @@ class Gate:
                     "command again to go on"
                 )
             self._consider(now_s, quota_s)
+            if _LONG_S < wait_s < math.inf and self._under_way == 0 and self.rest is not None:
+                await self.rest()
             news, started_s = self._news, anyio.current_time()
             with anyio.move_on_after(min(wait_s, _LOOK_AGAIN_S)):
                 await news.wait()

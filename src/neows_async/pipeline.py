@@ -32,7 +32,7 @@ from neows_async.pacing import Pacing, PacingRules
 from neows_async.page_queue import PageQueue
 from neows_async.plan import plan
 from neows_async.promises import all_files, naming, of_part, plain, refuse_clashes
-from neows_async.protocols import Generations
+from neows_async.protocols import Generations, Resting
 from neows_async.raw import RawZone
 from neows_async.receipt import Receipt, Requests, SourceInfo
 from neows_async.reckoning import Reckoning, Spent
@@ -138,6 +138,8 @@ class _Run:
             clock=time.time,
             listener=listener,
         )
+        if isinstance(parts.source, Resting):
+            self._gate.rest = parts.source.rest
         self._fetcher = PageFetcher(
             parts.source,
             gate=self._gate,

@@ -38,6 +38,14 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Resting(Protocol):
+    """What a source may have besides: connections that need not be held during a long wait."""
+
+    async def rest(self) -> None:
+        """Nothing is under way, and nothing is asked for a while. Called again before each long wait."""
+
+
+@runtime_checkable
 class Generations(Protocol):
     """What a source may have besides: pages that were fetched in several generations."""
 

@@ -111,11 +111,12 @@ async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: A
         from neows_async.cli.configuration import proxy_for  # noqa: PLC0415 - with httpx alone
 
         url = gateway.check_base_url(settings.base_url)
-        client = gateway.open_client(
+        transport = gateway.open_transport(
             connections=settings.concurrency,
-            connect_timeout_s=settings.connect_timeout_s,
-            timeout_s=settings.request_timeout_s,
             proxy=None if gateway.is_loopback(url.host) else proxy_for(url.host),
+        )
+        client = gateway.open_client(
+            transport, connect_timeout_s=settings.connect_timeout_s, timeout_s=settings.request_timeout_s
         )
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         await stack.enter_async_context(client)
@@ -123,6 +124,7 @@ async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: A
             client,
             base_url=settings.base_url,
             api_key=key,
+            transport=transport,
             timeout_s=settings.request_timeout_s,
             max_body_bytes=settings.max_body_bytes,
         )

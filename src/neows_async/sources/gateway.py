@@ -57,16 +57,21 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def open_transport(*, connections: int, proxy: str | None = None) -> httpx.AsyncHTTPTransport:
+    """Connections that take nothing from the environment; for :func:`open_client`."""
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncHTTPTransport(trust_env=False, proxy=proxy, limits=limits)
+
+
 def open_client(
-    *, connections: int, connect_timeout_s: float, timeout_s: float, proxy: str | None = None
+    transport: httpx.AsyncBaseTransport, *, connect_timeout_s: float, timeout_s: float
 ) -> httpx.AsyncClient:
     """A client that takes nothing from the environment and follows no redirect. Close it yourself."""
     return httpx.AsyncClient(
         trust_env=False,
         follow_redirects=False,
-        proxy=proxy,
+        transport=transport,
         timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
 
 
@@ -77,6 +82,7 @@ class GatewaySource:
 
     :param client: yours; it is not closed here, and its redirects stay off
     :param base_url: e.g. ``https://api.nasa.gov``, with or without the ``/neo/rest/v1`` that follows
+    :param transport: the client's, if its connections may be closed during long waits; it goes on after that
     :param timeout_s: for one request, all in
     :param max_body_bytes: a larger body, sent or decoded, ends the attempt
     :raises SettingsError: ``base_url`` is not a URL that a key may be sent to
@@ -88,6 +94,7 @@ class GatewaySource:
         *,
         base_url: str,
         api_key: str,
+        transport: httpx.AsyncBaseTransport | None = None,
         timeout_s: float = 60.0,
         max_body_bytes: int = 64 << 20,
         synthetic: bool = False,
@@ -95,6 +102,7 @@ class GatewaySource:
     ) -> None:
         url = check_base_url(base_url)
         self._client = client
+        self._transport = transport
         path = url.path.rstrip("/").removesuffix("/neo/browse").removesuffix(_API)
         self._url = url.copy_with(path=f"{path}{_API}/neo/browse")
         self._headers = {
@@ -134,6 +142,11 @@ class GatewaySource:
             raise AttemptError(f"{self._where}: timed out ({type(exc).__name__})") from exc
         except httpx.HTTPError as exc:
             raise AttemptError(f"{self._where}: the connection broke ({self._said(exc)})") from exc
+
+    async def rest(self) -> None:
+        """Nothing is asked for a while: hold no connection meanwhile."""
+        if self._transport is not None:
+            await self._transport.aclose()
 
     async def _fetch(self, number: int, size: int) -> RawPage:
         request = self._client.build_request(
