@@ -188,6 +188,12 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
         "pages = [20]\nattempts = [1]\n"
     )
     run = Fetching(40, spurious, concurrency=8)
+    rests_s: list[float] = []
+
+    async def rest() -> None:
+        rests_s.append(run.clock())
+
+    run.gate.rest = rest
     await run.run()
     assert run.landed == Counter(range(40))
     refused_s = next(served.at_s for served in run.app.served if served.status == 429)
@@ -195,6 +201,8 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
     assert after_s[0] >= refused_s + 2_870
     assert after_s[1] >= after_s[0] + 0.5, "the probe is answered before others follow"
     assert run.statuses()[429] == 1
+    assert rests_s, "no connection is held meanwhile"
+    assert all(refused_s < at_s < refused_s + 2_870 for at_s in rests_s)
 
 
 @pytest.mark.virtual_time
