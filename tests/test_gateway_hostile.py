@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from neows_async.errors import AttemptError, KeyRefusedError, NeowsError, RefusedError
-from neows_async.sources.gateway import GatewaySource, open_client
+from neows_async.sources.gateway import GatewaySource, open_client, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def source_of(answer: bytes, *, hang: bool = False) -> AsyncIterator[Gatew
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,
-        open_client(connections=1, connect_timeout_s=5, timeout_s=30) as client,
+        open_client(open_transport(connections=1), connect_timeout_s=5, timeout_s=30) as client,
     ):
         tasks.start_soon(listener.serve, serve)
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database

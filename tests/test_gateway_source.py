@@ -38,7 +38,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server
+    server: Server  # type: ignore[mutable-override]  # it is only ever ours
 
     def setup(self) -> None:
         super().setup()
