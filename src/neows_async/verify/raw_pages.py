@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
 from neows_async import browse
 from neows_async import lake as layout
 from neows_async.errors import BadPageError, NotFoundError
+from neows_async.plan import plan
 from neows_async.raw import RawZone, expand
 
 if TYPE_CHECKING:
     from neows_async.lake import Lake
     from neows_async.receipt import Receipt
     from neows_async.verify.findings import Findings
+
+_Place: TypeAlias = tuple[int, int]  # generation, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,20 @@ class RawPages:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
+    info: browse.PageInfo
     sha256: bytes
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Checking:
+    lake: Lake
+    snapshot: str
+    max_body_bytes: int
+    one: threading.Lock = field(default_factory=threading.Lock)
+
+    def zone(self, generation: int) -> RawZone:
+        return RawZone(self.lake, self.snapshot, max_body_bytes=self.max_body_bytes, generation=generation)
 
 
 async def check_raw_pages(
@@ -49,19 +65,16 @@ async def check_raw_pages(
     if receipt.raw.snapshot is None:
         findings.skip("raw pages: the snapshot was made without an archive")
         return RawPages(0, None)
-    zone = RawZone(lake, receipt.raw.snapshot, max_body_bytes=max_body_bytes)
-    holes = set(receipt.pages.missing)
-    wanted = [number for number in range(receipt.pages.planned) if number not in holes]
-    read: dict[int, _Read] = {}
+    checking = _Checking(lake, receipt.raw.snapshot, max_body_bytes)
+    wanted = await _wanted(checking, receipt, findings)
+    read: dict[_Place, _Read] = {}
     to_do = iter(wanted)
-    # Checking holds the interpreter: one at a time leaves it to others in between.
-    checking = threading.Lock()
 
     async def work() -> None:
-        for number in to_do:
-            page = await _read_page(lake, zone, number, receipt.page_size, checking, findings)
+        for place in to_do:
+            page = await _read_page(checking, place, receipt.page_size, findings)
             if page is not None:
-                read[number] = page
+                read[place] = page
 
     async with anyio.create_task_group() as workers:
         for _ in range(pages_at_once):
@@ -72,28 +85,54 @@ async def check_raw_pages(
         return RawPages(len(read), None)
     digest = hashlib.sha256()
     prefixes = {digest.hexdigest()}
-    for number in wanted:
-        digest.update(read[number].sha256)
+    for place in wanted:
+        digest.update(read[place].sha256)
         prefixes.add(digest.hexdigest())
-    folder = layout.raw_folder(receipt.raw.snapshot)
+    folder = f"raw/snapshot={receipt.raw.snapshot}"
     findings.compare(folder, "bytes of JSON", receipt.raw.bytes, sum(page.bytes for page in read.values()))
     findings.compare(folder, "SHA-256 over the pages", receipt.raw.sha256, digest.hexdigest())
     return RawPages(len(read), frozenset(prefixes))
 
 
-async def _read_page(
-    lake: Lake, zone: RawZone, number: int, size: int, checking: threading.Lock, findings: Findings
-) -> _Read | None:
+async def _wanted(checking: _Checking, receipt: Receipt, findings: Findings) -> list[_Place]:
+    """Every page that was read, in the order of reading."""
+    if receipt.raw.generations == 1:
+        holes = set(receipt.pages.missing)
+        return [(0, number) for number in range(receipt.pages.planned) if number not in holes]
+    # The receipt has the sums of all generations; the plan of each follows from its first page.
+    wanted: list[_Place] = []
+    holes_left = Counter(receipt.pages.missing)
+    planned = 0
+    for generation in range(receipt.raw.generations):
+        first = await _read_page(checking, (generation, 0), receipt.page_size, findings)
+        if first is None:
+            continue
+        pages = plan(first.info, receipt.identity.get("limit")).pages
+        planned += pages
+        present = await checking.zone(generation).counted()
+        for number in range(pages):
+            if number not in present and holes_left[number]:
+                holes_left[number] -= 1
+            else:
+                wanted.append((generation, number))
+    findings.compare(layout.receipt_key(receipt.snapshot), "pages planned", receipt.pages.planned, planned)
+    return wanted
+
+
+async def _read_page(checking: _Checking, place: _Place, size: int, findings: Findings) -> _Read | None:
+    generation, number = place
+    zone = checking.zone(generation)
     key = zone.key(number)
 
     def read() -> _Read:
-        body = expand(lake.storage.get(key, max_bytes=zone.max_body_bytes), zone.max_body_bytes)
-        with checking:
-            browse.check(body, number, size)
-        return _Read(hashlib.sha256(body).digest(), len(body))
+        body = expand(checking.lake.storage.get(key, max_bytes=zone.max_body_bytes), zone.max_body_bytes)
+        # It holds the interpreter: one at a time leaves it to others in between.
+        with checking.one:
+            info = browse.check(body, number, size)
+        return _Read(info, hashlib.sha256(body).digest(), len(body))
 
     try:
-        return await lake.call(key, read)
+        return await checking.lake.call(key, read)
     except NotFoundError:
         findings.differ(key, "raw page", "one", "none")
     except BadPageError as exc:
