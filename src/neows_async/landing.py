@@ -131,13 +131,12 @@ async def read_kept(zone: RawZone, number: int, listener: events.Listener) -> Ra
 
 
 async def first_page(
-    zone: RawZone | None, listener: events.Listener, fetch: Callable[[], Awaitable[RawPage]]
+    zone: RawZone | None, counted: set[int], listener: events.Listener, fetch: Callable[[], Awaitable[RawPage]]
 ) -> tuple[RawPage, browse.PageInfo, frozenset[int]]:
-    """Page 0, from the raw zone if it lies there; what its envelope says; and which pages lie there.
+    """Page 0, from the raw zone if it lies there; what its envelope says; and which of ``counted`` go with it.
 
     Page 0 is a page like any other: fetched, it is kept.
     """
-    counted = set() if zone is None else await zone.counted()
     first = await read_kept(zone, 0, listener) if zone is not None and 0 in counted else None
     if first is None:
         counted.discard(0)

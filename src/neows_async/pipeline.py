@@ -188,11 +188,15 @@ class _Run:
 
     async def _open_generation(self) -> None:
         """Plan which pages to read, from page 0 of this generation."""
-        first, info, counted = await first_page(
-            self._zone, self._listener, lambda: self._fetcher.fetch(0, self._settings.page_size, exact_size=False)
-        )
+        lying = await self._zone.counted() if self._zone else set()
         if self._generation == 0:
-            self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(counted)))
+            self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(lying)))
+        first, info, counted = await first_page(
+            self._zone,
+            lying,
+            self._listener,
+            lambda: self._fetcher.fetch(0, self._settings.page_size, exact_size=False),
+        )
         planned = plan(info, self._settings.limit)
         self._reckoning.generation_begins(planned, sum(number < planned.pages for number in counted))
         self._landing = Landing(
