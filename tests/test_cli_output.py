@@ -14,7 +14,8 @@ import pytest
 from neows_async import events
 from neows_async.cli.output import clean
 from neows_async.cli.screen import Progressed
-from tests import program
+from tests import loopback, program
+from tests.neos import approach, catalogue, neo
 
 RUN = ("run", "--source", "sandbox", "--root", "lake", "--limit", "30")
 
@@ -115,3 +116,31 @@ def test_the_rate_counts_the_pages_of_this_try() -> None:
     progressed.take(events.Planned(total_elements=60, page_size=20, pages=3, positions=60))
     assert progressed.fetched == 1
     assert progressed.rate_per_s(1e9) > 0
+
+
+def test_one_absurd_date_does_not_scroll_the_chart_away(tmp_path: Path) -> None:
+    days = ("0001-01-01", "1990-01-01", "9999-12-31")
+    with loopback.serving(loopback.browse([neo(1, [approach(close_approach_date=day) for day in days])])) as server:
+        arguments = ("run", "--base-url", server.url, "--root", "lake")
+        ended = program.run(tmp_path, *arguments, NASA_API_KEY="k" * 20)
+    assert ended.code == 0, ended.err
+    assert [line for line in ended.out.splitlines() if line.endswith(" 1")] == [
+        line for line in ended.out.splitlines() if line.startswith(("0000s", "1990s", "9990s"))
+    ]
+    assert len(ended.out.splitlines()) < 50
+
+
+def test_one_is_one(tmp_path: Path) -> None:
+    with loopback.serving(loopback.browse(catalogue(1))) as server:
+        arguments = ("run", "--base-url", server.url, "--root", "lake")
+        ended = program.run(tmp_path, *arguments, NASA_API_KEY="k" * 20)
+    assert "the catalogue holds 1 object; fetching 1 on 1 page\n" in ended.err
+    assert "1 near-Earth object with 0 close approaches" in ended.out
+
+
+def test_not_all_there_are_is_not_said_to_be(tmp_path: Path) -> None:
+    with loopback.serving(loopback.browse([*catalogue(30), neo(31, name=5)])) as server:
+        arguments = ("run", "--base-url", server.url, "--root", "lake", "--limit", "50")
+        ended = program.run(tmp_path, *arguments, NASA_API_KEY="k" * 20)
+    assert "50 were asked for; the catalogue holds 31" in ended.out
+    assert "all there are" not in ended.out

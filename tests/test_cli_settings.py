@@ -88,3 +88,21 @@ def test_a_value_of_another_kind_is_refused_not_bent(tmp_path: Path, text: str, 
     assert ended.code == 2
     assert said in ended.last_line
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "--base-url", "http://127.0.0.1:99999"), 2, "a port is 1 to 65535"),
+        (("run", "--base-url", "https://example.org/%00"), 2, "is not a URL"),
+        (("run", "--source", "archive", "--root", "lake", "--from-snapshot", "../x"), 2, "is no snapshot's id"),
+        (("path", "--snapshot", "a/b"), 2, "is no snapshot's id"),
+        (("run", "--source", "sandbox", "--root", "x" * 300), 74, "the name is too long for this file system"),
+    ],
+)
+def test_what_no_address_can_be(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    ended = program.run(tmp_path, *arguments, NASA_API_KEY="k")
+    assert ended.code == code, ended.err
+    assert said in ended.last_line
+    assert ended.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,11 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} GB"
 
 
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """``1 page``, ``2 pages``, ``3,000 pages``."""
+    return f"{number:,} {what}{'' if number == 1 else plural}"
+
+
 def notice(message: str, *, as_json: bool) -> None:
     """One line on stderr that is neither an event of the run nor an error."""
     _say(json.dumps({"event": "notice", "message": message}) if as_json else message)

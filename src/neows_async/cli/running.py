@@ -20,7 +20,7 @@ from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, Setti
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
 from neows_async.scrub import Scrubber
-from neows_async.settings import Settings
+from neows_async.settings import SNAPSHOT_ID, Settings
 from neows_async.snapshot import RawOf, find_raw, read_receipt
 from neows_async.storage import open_storage
 
@@ -128,10 +128,16 @@ def _values(
 async def _find_raw(settings: Settings, snapshot: str | None) -> RawOf:
     if snapshot is None:
         raise SettingsError("--source archive needs --from-snapshot ID: whose raw pages to read")
+    _require_id("--from-snapshot", snapshot)
     try:
         return await find_raw(Lake(open_storage(settings.root), timeout_s=settings.storage_timeout_s), snapshot)
     except NotFoundError as exc:
         raise SettingsError(f"--from-snapshot: {exc}") from exc
+
+
+def _require_id(option: str, snapshot: str) -> None:
+    if snapshot != "latest" and not SNAPSHOT_ID.fullmatch(snapshot):
+        raise SettingsError(f"{option}: {snapshot!r} is no snapshot's id; 'latest' is one, see _runs/ for others")
 
 
 def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings:
@@ -216,6 +222,7 @@ def path_command(dataset: str, root: str, snapshot: str) -> str:
     """
     if dataset not in _DATASETS:
         raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(_DATASETS)}")
+    _require_id("--snapshot", snapshot)
     try:
         receipt = anyio.run(read_receipt, Lake(open_storage(root)), snapshot)
     except NotFoundError as exc:

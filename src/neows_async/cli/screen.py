@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from neows_async import events
-from neows_async.cli.output import clean
+from neows_async.cli.output import clean, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def told(event: events.Event) -> str | None:
 def _told(event: events.Event) -> str | None:
     match event:
         case events.SnapshotOpened(snapshot, resumed=True, pages_kept=kept):
-            return f"resuming snapshot {snapshot}: {kept:,} pages are in already"
+            return f"resuming snapshot {snapshot}: {counted(kept, 'page')} in already"
         case events.SnapshotOpened(snapshot):
             return f"snapshot {snapshot}"
         case events.SnapshotPassedOver(snapshot, reason):
@@ -84,10 +84,10 @@ def _told(event: events.Event) -> str | None:
 
 
 def _told_of_plan(planned: events.Planned) -> str:
-    total, pages = f"{planned.total_elements:,}", f"{planned.pages:,}"
+    total, pages = counted(planned.total_elements, "object"), counted(planned.pages, "page")
     if planned.generation:
-        return f"the catalogue changed while it was read, and now holds {total}: reading {pages} pages once more"
-    return f"the catalogue holds {total} objects; fetching {planned.positions:,} on {pages} pages"
+        return f"the catalogue changed while it was read, and now holds {total}: reading {pages} once more"
+    return f"the catalogue holds {total}; fetching {planned.positions:,} on {pages}"
 
 
 def _told_of_waits(event: events.Event) -> str | None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from neows_async.cli.output import clean
+from neows_async.cli.output import clean, counted
 from neows_async.cli.output import size as in_words
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _BAR_CELLS: Final = 40
 _CLOSEST: Final = 5
 _LUNAR_DISTANCE_KM: Final = 384_400
 _NAMED: Final = 8
+_GAP_YEARS: Final = 30
 
 
 def show(receipt: Receipt, *, root: str, limit: int | None, open_input: Callable[[str], BinaryIO]) -> None:
@@ -57,8 +58,8 @@ def _head(receipt: Receipt, limit: int | None) -> Iterator[Text]:
     records = receipt.records
     yield Text()
     yield Text.assemble(
-        (f"{records.written:,} near-Earth objects", "bold"),
-        f" with {receipt.close_approaches:,} close approaches, snapshot {receipt.snapshot}",
+        (counted(records.written, "near-Earth object"), "bold"),
+        f" with {counted(receipt.close_approaches, 'close approach', 'es')}, snapshot {receipt.snapshot}",
     )
     if receipt.source.synthetic:
         yield Text(
@@ -66,8 +67,10 @@ def _head(receipt: Receipt, limit: int | None) -> Iterator[Text]:
             "(enough for 200), or a key of your own",
             style="bold yellow",
         )
-    if limit is not None and limit > receipt.total_elements:
+    if limit is not None and limit > receipt.total_elements and receipt.complete is True:
         yield Text(f"{limit:,} were asked for; these are all there are in the catalogue")
+    elif limit is not None and limit > receipt.total_elements:
+        yield Text(f"{limit:,} were asked for; the catalogue holds {receipt.total_elements:,}")
     elif receipt.complete is True:
         yield Text("The whole catalogue, complete")
     elif receipt.complete == "unknown":
@@ -76,7 +79,7 @@ def _head(receipt: Receipt, limit: int | None) -> Iterator[Text]:
     if within:
         body = within["orbiting_body"]
         yield Text.assemble(
-            (f"{within['count']:,} times", "bold"),
+            (counted(within["count"], "time"), "bold"),
             f" closer than {within['threshold_au']:g} au{f' to {body}' if body else ''}",
         )
 
@@ -91,9 +94,15 @@ def _chart(console: Console, by_year: Mapping[str, Any]) -> None:
     most = max(decades.values())
     console.print()
     years = len(by_year["count_by_year"])
-    console.print(Text(f"Close approaches a decade ({years} years present)", style="bold"))
+    console.print(Text(f"Close approaches a decade ({counted(years, 'year')} present)", style="bold"))
+    before = min(decades)
     for decade in range(min(decades), max(decades) + 10, 10):
         count = decades[decade]
+        if not count and not any(decades[near] for near in range(decade - _GAP_YEARS, decade + _GAP_YEARS + 10, 10)):
+            continue  # one absurd date must not scroll all others away
+        if decade > before + 10:
+            console.print("  ...")
+        before = decade
         console.print(Text.assemble(f"{decade:04}s ", (_bar(count / most, fine=fine), "cyan"), f" {count:,}"))
 
 
@@ -164,9 +173,8 @@ def _tail(receipt: Receipt, root: str) -> Iterator[Text]:
         total = None if rows is None or file.rows is None else rows + file.rows
         by_dataset[file.dataset] = (files + 1, size + file.bytes, total)
     for dataset, (files, size, rows) in sorted(by_dataset.items()):
-        told = "" if rows is None else f", {rows:,} rows"
-        plural = "" if files == 1 else "s"
-        yield Text(f"  {_folder(root, dataset, receipt)}  {files} file{plural}{told}, {in_words(size)}")
+        told = "" if rows is None else f", {counted(rows, 'row')}"
+        yield Text(f"  {_folder(root, dataset, receipt)}  {counted(files, 'file')}{told}, {in_words(size)}")
     yield from _troubles(receipt)
     if receipt.time_s["total"] >= _WORTH_TELLING_S:
         yield Text()

@@ -26,6 +26,7 @@ _API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
 _ERROR_BODY_S: Final = 2.0
 _EXCERPT_CHARS: Final = 120
+_LAST_PORT: Final = 65_535
 _REDIRECT, _CLIENT, _SERVER, _BEYOND = 300, 400, 500, 600
 
 
@@ -36,8 +37,11 @@ def check_base_url(base_url: str) -> httpx.URL:
     """
     try:
         url = httpx.URL(base_url)
+        url.copy_with(path=url.path)  # as we will; escapes in a path are looked at only then
     except httpx.InvalidURL as exc:
         raise SettingsError(f"--base-url {base_url!r} is not a URL: {exc}") from exc
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise SettingsError(f"--base-url {base_url!r}: a port is 1 to {_LAST_PORT}")
     if url.userinfo or url.query or url.fragment:
         raise SettingsError("--base-url must not hold a user, a query or a fragment; the key is NASA_API_KEY")
     if url.scheme not in ("http", "https") or not url.host:
