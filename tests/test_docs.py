@@ -14,6 +14,7 @@ from neows_async import schema
 from neows_async.cli import exits
 from neows_async.cli.app import neows_async
 from neows_async.cli.configuration import SETTING_OF
+from neows_async.sandbox.scenario_file import parse_scenario
 from neows_async.settings import Settings
 from tests import program
 
@@ -113,3 +114,9 @@ def test_the_readmes_own_part_works(tmp_path: Path) -> None:
     figures = json.loads(file.read_bytes())
     assert figures["neos"] == 20
     assert 0 < figures["mean"] < 1
+
+
+def test_the_readmes_own_scenario_can_be_played() -> None:
+    scenario = re.search(r"```toml\n(seed = 7.*?)```", README, flags=re.DOTALL)
+    assert scenario is not None
+    assert parse_scenario(scenario[1]).latency is not None
