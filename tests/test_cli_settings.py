@@ -106,3 +106,17 @@ def test_what_no_address_can_be(tmp_path: Path, arguments: tuple[str, ...], code
     assert said in ended.last_line
     assert ended.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_lacks_something_is_refused_before_the_first_request(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "class Half:\n    name = 'half'\n    async def open(self, stage): pass\n"
+        "class Nameless:\n    name = 'not usable'\n    update = merge = result = None\n"
+    )
+    ended = program.run(tmp_path, "run", "--source", "sandbox", "--root", "lake", "--sink", "own:Half")
+    assert ended.code == 2
+    assert "--sink own:Half has no write, finish, commit; a sink has name, open" in ended.last_line
+    ended = program.run(tmp_path, "run", "--source", "sandbox", "--root", "lake", "--aggregator", "own:Nameless")
+    assert ended.code == 2
+    assert "'not usable' is no usable name" in ended.last_line
+    assert not (tmp_path / "lake").exists()

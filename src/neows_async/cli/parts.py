@@ -103,7 +103,7 @@ async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: A
     if chosen.source == "archive":
         return _archive(settings, chosen, storage)
     if chosen.source not in ("nasa", "sandbox"):
-        source: Source = _named("source", chosen.source, {})(settings)
+        source: Source = _whole("source", chosen.source, _named("source", chosen.source, {})(settings))
         return source
     from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx
 
@@ -200,6 +200,12 @@ def _csv_files(_: Settings) -> Any:
 
 
 Factory = Callable[..., Any]
+# See neows_async.protocols.
+_MEMBERS: Final = {
+    "source": ("origin", "synthetic", "fetch"),
+    "sink": ("name", "open", "write", "finish", "commit"),
+    "aggregator": ("name", "update", "merge", "result"),
+}
 _SINKS: Final[dict[str, Factory]] = {"parquet": _parquet}
 _AGGREGATORS: Final[dict[str, Factory]] = {"close_approaches_within": _within, "close_approaches_by_year": _by_year}
 _AGGREGATE_WRITERS: Final[dict[str, Factory]] = {"json": _json_files, "csv": _csv_files}
@@ -211,20 +217,28 @@ def _sinks(settings: Settings, names: Sequence[str]) -> list[Sink]:
     sinks: list[Sink] = []
     for name in names:
         made = _named("sink", name, _SINKS)(settings)
-        sinks += made if isinstance(made, list) else [made]
+        sinks += (_whole("sink", name, sink) for sink in (made if isinstance(made, list) else [made]))
     _require_names("sink", [sink.name for sink in sinks])
     return sinks
 
 
 def _aggregators(settings: Settings, names: Sequence[str]) -> list[Aggregator]:
-    aggregators = [_named("aggregator", name, _AGGREGATORS)(settings) for name in names]
+    aggregators = [_whole("aggregator", name, _named("aggregator", name, _AGGREGATORS)(settings)) for name in names]
     _require_names("aggregator", [aggregator.name for aggregator in aggregators])
     return aggregators
 
 
+def _whole(kind: str, name: str, part: Any) -> Any:
+    """``part``, if it has what its protocol says: better known before the first request than after the last."""
+    lacking = [member for member in _MEMBERS[kind] if not hasattr(part, member)]
+    if lacking:
+        raise SettingsError(f"--{kind} {name} has no {', '.join(lacking)}; a {kind} has {', '.join(_MEMBERS[kind])}")
+    return part
+
+
 def _require_names(kind: str, names: Sequence[str]) -> None:
     for name in names:
-        if not _PART_NAME.fullmatch(name):
+        if not _PART_NAME.fullmatch(str(name)):
             raise SettingsError(f"--{kind}: {name!r} is no usable name; it has letters, digits, '.', '_', ':', '-'")
         if names.count(name) > 1:
             raise SettingsError(f"--{kind}: two of them are called {name!r}; give each once")
