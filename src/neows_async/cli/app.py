@@ -12,6 +12,7 @@ from neows_async.cli import exits, output
 from neows_async.cli.durations import Duration
 from neows_async.cli.housekeeping import prune, snapshots
 from neows_async.cli.options import Command, option, root_option
+from neows_async.cli.quarantining import quarantine
 from neows_async.cli.verifying import verify
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def sandbox(**options: Any) -> None:
     serve_command(**options)
 
 
-for _command in (verify, snapshots, prune):
+for _command in (verify, snapshots, prune, quarantine):
     neows_async.add_command(_command)
 
 

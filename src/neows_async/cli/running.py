@@ -49,7 +49,7 @@ def run_command(ctx: click.Context, options: dict[str, Any]) -> int:
         settings, chosen = _prepare(ctx, options, as_json=as_json)
     except NeowsError as exc:
         return output.fail(str(exc), output.code_of(exc), as_json=as_json)
-    return _run(settings, chosen, quiet=options["quiet"], as_json=as_json)
+    return carry_out(settings, chosen, quiet=options["quiet"], as_json=as_json)
 
 
 def _prepare(ctx: click.Context, options: dict[str, Any], *, as_json: bool) -> tuple[Settings, Chosen]:
@@ -150,7 +150,8 @@ def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings
     return settings.model_copy(update=update)
 
 
-def _run(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool) -> int:
+def carry_out(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool) -> int:
+    """One run, with signals, answers and errors; returns the exit code."""
     scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
     outcome = anyio.run(_main, settings, chosen, quiet, as_json)
     if isinstance(outcome, int):
