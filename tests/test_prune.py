@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from neows_async.protocols import Storage
+    from tests.storage.seaweedfs import SeaweedFS
 
 __all__ = ["s3", "s3_storage", "storage"]
 
@@ -480,5 +482,20 @@ async def test_the_commands_tell_people_and_machines(tmp_path: Path) -> None:
         ["2026-11-01"],
         ["2026-11-03", "2026-11-02"],
     )
-    assert command("prune", "--keep", "1", "--quiet").out == ""
+    (tmp_path / ".env").write_text("NEOWS_KEEP=1\nNEOWS_ROOT=lake\n")
+    assert program.run(tmp_path, "prune", "--quiet").out == ""
     assert await states(storage) == {"2026-11-03": State.COMMITTED}
+
+
+def test_the_commands_work_on_s3(tmp_path: Path, s3: SeaweedFS) -> None:
+    root = s3.uri(f"t/{uuid.uuid4().hex}")
+
+    def command(*arguments: str) -> program.Ended:
+        return program.run(tmp_path, arguments[0], "--root", root, *arguments[1:], **s3.environment)
+
+    for day in DAYS[:2]:
+        assert command("run", "--source", "sandbox", "--limit", "30", "--snapshot", day, "--quiet").code == 0
+    assert command("verify").out.startswith("Snapshot 2026-11-02 is what its receipt says: 4 files, ")
+    assert command("prune", "--keep", "1").out.startswith("removed 2026-11-01 (committed): 6 files, ")
+    [_, line] = command("snapshots").out.splitlines()
+    assert line.split()[:2] == ["2026-11-02", "committed"]

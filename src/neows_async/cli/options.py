@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -11,7 +12,17 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 
 class Command(click.Command):
-    """A command whose epilog keeps its lines."""
+    """A command whose epilog keeps its lines, and whose options may stand in ``.env``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``.env`` behind arguments and environment; a command with ``--config`` does it together with the file."""
+        names = {parameter.name for parameter in self.params if isinstance(parameter, click.Option)}
+        if "config" not in names and not ctx.resilient_parsing and Path(".env").exists():
+            from neows_async.cli.configuration import defaults_of  # noqa: PLC0415 - heavy, and most do without
+
+            values, _ = defaults_of(self, None)
+            ctx.default_map = {name: value for name, value in values.items() if name in names}
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """As it stands."""
