@@ -21,12 +21,18 @@ _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
 _GRACE_S: Final = 0.5
 
+RECEIPTS: Final = "_runs"
 LATEST: Final = "_runs/latest.json"
+
+
+def raw_snapshot_folder(snapshot: str) -> str:
+    """Where the raw pages of all generations lie."""
+    return f"raw/snapshot={snapshot}"
 
 
 def raw_folder(snapshot: str, generation: int = 0) -> str:
     """Where the raw pages of one generation lie."""
-    return f"raw/snapshot={snapshot}/gen={generation}"
+    return f"{raw_snapshot_folder(snapshot)}/gen={generation}"
 
 
 def dataset_folder(dataset: str, snapshot: str) -> str:
@@ -115,15 +121,18 @@ class Lake:
                 workers.start_soon(work)
 
     async def delete_folder(self, prefix: str, *, keep: frozenset[str] = frozenset()) -> None:
-        """Remove every object beneath ``prefix`` but those of ``keep``, and what dead writers left there."""
+        """Remove every object beneath ``prefix`` but those of ``keep``, and what dead writers left there.
 
-        def remove() -> None:
-            self.storage.sweep(prefix)
-            for entry in list(self.storage.list(prefix)):
-                if entry.key not in keep:
-                    self.storage.delete(entry.key)
+        Ascending by key. One that is cancelled removes no more than the object it was at.
+        """
+        await self.sweep(prefix)
+        for entry in await self.list(prefix):
+            if entry.key not in keep:
+                await self.delete(entry.key)
 
-        await self.call(prefix, remove)
+    async def sweep(self, prefix: str) -> None:
+        """See :meth:`Storage.sweep <neows_async.protocols.Storage.sweep>`."""
+        await self.call(prefix, lambda: self.storage.sweep(prefix))
 
     @asynccontextmanager
     async def open_input(self, key: str) -> AsyncIterator[BinaryIO]:

@@ -257,6 +257,9 @@ async def _hold(
     lock = await take_lock(lake, unfinished.snapshot)
     snapshot = Snapshot(lake, unfinished, lock, resumed=resumed)
     try:
+        # Who was killed within a put left a part of it, where nobody else would look.
+        await lake.sweep(layout.raw_snapshot_folder(snapshot.id))
+        await lake.sweep(layout.RECEIPTS)
         # Read again: it may have been committed between finding and holding it.
         snapshot.committed = receipt or await receipt_or_none(lake, snapshot.id)
         intent = await _read(lake, commit_key(snapshot.id), Receipt)
