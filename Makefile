@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 # Two targets would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help run test check format bench test-all wheel lock clean
+.PHONY: help run test check format bench torture test-all wheel lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ bench: $(VENV)/.test $(VENV)/.package ## Measure: run each program of benchmarks
 	@set -e; for program in $(sort $(wildcard benchmarks/*.py)); do \
 		echo "== $$program"; $(BIN)/python "$$program"; echo; \
 	done
+
+torture: $(VENV)/.test $(VENV)/.package ## Kill runs at every step and any instant, on disk and on S3 (takes half an hour)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.torture $(ARGS)
 
 test-all: ## Run the tests on each supported Python that is found
 	@failed=""; passed=""; missing=""; \

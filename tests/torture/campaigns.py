@@ -1,0 +1,142 @@
+"""The ways in which runs are killed, for any catalogue and any place."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tests import program
+from tests.torture.driver import KEY, End
+from tests.torture.harness import LIMIT_S
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from tests.torture.harness import Campaign, Content
+
+_COMMIT: Final = "put commit.json"
+
+
+def every_step(campaign: Campaign, *, stride: int = 1, mode: str = "each step", **more: Any) -> None:
+    """Each input and output in turn, on a new lake each."""
+    for step in itertools.count(0, stride):
+        if not campaign.one(mode, {"kill_at": step}, **more):
+            break
+
+
+def growing_steps(campaign: Campaign, *, stride: int = 1) -> None:
+    """On one lake: each run is killed a step later than the one before it, until one comes through."""
+    campaign.until_done("each time a step later", ({"kill_at": step} for step in itertools.count(0, stride)))
+
+
+def every_call(campaign: Campaign, *, stride: int = 1) -> None:
+    """Each system call that touches the folder in turn: within a step, too."""
+    for call in itertools.count(0, stride):
+        if not campaign.one("each system call", {"kill_at_call": call}):
+            break
+
+
+def within_the_commit(campaign: Campaign, *, stride: int = 1) -> None:
+    """At each step of the commit, and then the run that heals it at each of its own."""
+    for step in itertools.count(0, stride):
+        first = {"kill_at": step, "count_from": _COMMIT}
+        if not campaign.one("in the commit", first):
+            break
+        for again in itertools.count(0, stride):
+            if not campaign.one("in the commit, then while it is healed", first, {"kill_at": again}):
+                break
+
+
+def random_instants(campaign: Campaign, kills: int, chance: random.Random) -> None:
+    """From outside; each lake again and again, until it is done."""
+
+    def instants() -> Iterator[dict[str, Any]]:
+        while True:
+            yield {"kill_after_s": chance.uniform(0, 1.2 * campaign.took_s)}
+
+    until = campaign.tally.kills + kills
+    while campaign.tally.kills < until:
+        campaign.until_done("any instant", instants())
+
+
+def rebuilds(campaign: Campaign, *, stride: int = 1) -> None:
+    """A rebuild of a committed snapshot, at each step; the parent stays as it is."""
+    rebuilt: Content | None = None
+    for step in itertools.count(-1, stride):  # at -1 it is not harmed, and shows what is expected
+        parent = campaign.torture("each step of a rebuild")
+        parent.run()
+        child = campaign.sibling(parent, snapshot="b", from_snapshot="a", settings={"max_missing_pages": None})
+        with campaign.watched(child):
+            end = child.run(kill_at=step)
+            found = child.finish(rebuilt)
+        if rebuilt is not None and end.code == 0:
+            break
+        rebuilt = rebuilt or found
+
+
+def the_program(campaign: Campaign, kills: int, chance: random.Random) -> None:
+    """``neows-async run`` itself, at random instants from its start on."""
+    until, longest_s = campaign.tally.kills + kills, float(LIMIT_S)
+    while campaign.tally.kills < until:
+        torture = campaign.torture("any instant of neows-async run")
+        settings = torture.job.settings
+        arguments = ["--root", torture.job.root, "--base-url", torture.job.url, "--snapshot", "a"]
+        arguments += ["--all"] if settings["limit"] is None else ["--limit", str(settings["limit"])]
+        arguments += ["--page-size", str(settings.get("page_size", 20)), "--quiet"]
+        with campaign.watched(torture):
+            while not torture.done:
+                torture.about_to_run()
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "neows_async", "run", *arguments],
+                    env=program.clean_environment(NASA_API_KEY=KEY),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+                began_s = time.perf_counter()
+                try:
+                    process.wait(chance.uniform(0.5, 1.1) * longest_s)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                end = torture.looked_at(End(process.wait(LIMIT_S)))
+                if end.code == 0:  # the first is not killed, and shows how long one takes
+                    longest_s = time.perf_counter() - began_s
+            torture.finish(campaign.expected_of(torture))
+
+
+def every_request(campaign: Campaign, *, stride: int = 1) -> None:
+    """On an object store: at each request, before the store has it, and after, when only its answer is lost."""
+    line = campaign.line
+    assert line is not None
+    for number in itertools.count(0, stride):
+        hits = 0
+        for after in (False, True):
+            torture = campaign.torture(f"each request, {'its answer lost' if after else 'not sent'}")
+            with campaign.watched(torture):
+                line.arm(kill_at=number, after=after)
+                line.name(torture.started(request=number))
+                hits += torture.ended().code != 0
+                line.arm()
+                torture.finish(campaign.expected_of(torture))
+        if not hits:
+            break
+
+
+def without_an_archive(campaign: Campaign, *, stride: int = 1) -> None:
+    """Nothing can be resumed but the id; what the dead left is cleared away."""
+    every_step(campaign, stride=stride, mode="each step, without an archive", settings={"archive": False})
+
+
+def unnamed(campaign: Campaign, *, stride: int = 1) -> None:
+    """Without ``--snapshot``: the next run must find what is unfinished by itself."""
+    for step in itertools.count(0, stride):
+        torture = campaign.torture("each step, unnamed", snapshot=None)
+        with campaign.watched(torture):
+            end = torture.run(kill_at=step)
+            torture.finish_unnamed(campaign.expected)
+        if end.code == 0:
+            break

@@ -1,0 +1,223 @@
+"""Runs of the library in processes that can be killed, forked from one that has everything loaded: so each is cheap.
+
+``python -m tests.torture.driver`` takes a :class:`Job` a line from standard input and answers with
+two lines: the process's number, and how it ended (:class:`End`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import ssl
+import sys
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import httpx
+import obstore  # noqa: F401 - what a run would load anew in every process
+import pyarrow.compute
+import pyarrow.parquet  # noqa: F401 - as above
+
+from neows_async.aggregates.by_year import CloseApproachesByYear
+from neows_async.aggregates.json_files import JsonAggregates
+from neows_async.aggregates.within import CloseApproachesWithin
+from neows_async.cli.exits import code_of
+from neows_async.errors import NeowsError
+from neows_async.lake import Lake
+from neows_async.pipeline import Parts, ingest
+from neows_async.raw import RawZone
+from neows_async.settings import Settings
+from neows_async.sinks.parquet import ParquetSink
+from neows_async.snapshot import find_raw
+from neows_async.sources.archive import ArchiveSource
+from neows_async.sources.gateway import GatewaySource
+from neows_async.storage import CountingStorage, LocalStorage, open_storage
+from neows_async.storage.object_uris import open_object_storage  # noqa: F401 - as above
+
+if TYPE_CHECKING:
+    from neows_async.protocols import Source, Storage
+
+KEY: Final = "K" * 40
+# What the interpreter announces before it changes a folder or a file's name: each is a step, too.
+_SYSTEM_CALLS: Final = frozenset(
+    {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock"}
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, and what is to happen to it.
+
+    :param kill_at: SIGKILL before this step of the storage
+    :param kill_at_call: SIGKILL before this system call that touches the root
+    :param kill_after_s: SIGKILL from outside
+    :param fail_at: this step of the storage fails as on a full disk
+    :param hang_at: this step never ends
+    :param count_from: steps are counted from the first of this verb and object, such as ``put commit.json``
+    :param from_snapshot: read its raw pages, and no server
+    """
+
+    root: str
+    url: str = ""
+    snapshot: str | None = "a"
+    settings: dict[str, Any] = field(default_factory=dict)
+    backend: str = "asyncio"
+    durable: bool = False
+    kill_at: int | None = None
+    kill_at_call: int | None = None
+    kill_after_s: float | None = None
+    fail_at: int | None = None
+    hang_at: int | None = None
+    count_from: str = ""
+    from_snapshot: str | None = None
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.
+
+    :param code: as the command line would exit; minus the signal, if one ended it
+    :param said: its last words, if it had any
+    :param step: where it was killed, or failed: its number, verb and object
+    :param steps: how many there were
+    """
+
+    code: int
+    said: str = ""
+    step: tuple[int, str, str] | None = None
+    steps: int = 0
+
+
+def main() -> None:
+    tls = _warm_up()
+    for line in sys.stdin:
+        job = Job(**json.loads(line))
+        reading, writing = os.pipe()
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            _child(job, tls, writing)
+        os.close(writing)
+        print(pid, flush=True)
+        # The pipe ends with the process.
+        if job.kill_after_s is not None and not select.select([reading], [], [], job.kill_after_s)[0]:
+            os.kill(pid, signal.SIGKILL)
+        with open(reading, "rb") as pipe:  # noqa: PTH123 - it is no path
+            report = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        end = json.loads(report.splitlines()[-1]) if report else {}
+        print(json.dumps(end | {"code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def _warm_up() -> ssl.SSLContext:
+    """Load what a run would load, without starting a thread: only the thread that forks lives on in the child."""
+    tls = ssl.create_default_context()
+
+    async def nothing() -> None:
+        async with httpx.AsyncClient(trust_env=False, verify=tls):
+            pass
+
+    for backend in ("asyncio", "trio"):
+        anyio.run(nothing, backend=backend)
+    return tls
+
+
+def _child(job: Job, tls: ssl.SSLContext, writing: int) -> None:
+    code = 1
+    try:
+        code = _run(job, tls, writing)
+    except BaseException as exc:  # noqa: BLE001 - a child must never return into its parent's loop
+        _report(writing, End(1, f"{type(exc).__name__}: {exc}"))
+    finally:
+        os._exit(code)
+
+
+def _report(writing: int, end: End) -> None:
+    os.write(writing, json.dumps(asdict(end)).encode() + b"\n")
+
+
+def _run(job: Job, tls: ssl.SSLContext, writing: int) -> int:
+    reached: tuple[int, str, str] | None = None
+    first = None if job.count_from else 0
+
+    def on_step(step: int, verb: str, key: str) -> None:
+        nonlocal reached, first
+        if first is None and f"{verb} {key.rpartition('/')[2]}" == job.count_from:
+            first = step
+        step -= step + 1 if first is None else first
+        if step not in (job.kill_at, job.fail_at, job.hang_at):
+            return
+        reached = (step, verb, key)
+        if step == job.kill_at:
+            _report(writing, End(0, step=reached))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == job.hang_at:
+            _report(writing, End(0, step=reached))
+            threading.Event().wait()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if job.kill_at_call is not None:
+        _kill_at_call(job, writing)
+    inner = LocalStorage(Path(job.root), durable=job.durable) if "://" not in job.root else open_storage(job.root)
+    storage = CountingStorage(inner, on_step)
+    try:
+        anyio.run(_ingest, job, storage, tls, backend=job.backend)
+    except NeowsError as exc:
+        _report(writing, End(0, str(exc), reached, storage.steps))
+        return code_of(exc)
+    _report(writing, End(0, "", reached, storage.steps))
+    return 0
+
+
+def _kill_at_call(job: Job, writing: int) -> None:
+    calls = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal calls
+        if event not in _SYSTEM_CALLS or (event != "fcntl.flock" and not str(arguments[0]).startswith(job.root)):
+            return
+        if calls == job.kill_at_call:
+            _report(writing, End(0, step=(calls, event, str(arguments[0]).removeprefix(job.root))))
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls += 1
+
+    sys.addaudithook(hook)
+
+
+async def _ingest(job: Job, storage: Storage, tls: ssl.SSLContext) -> None:
+    settings = Settings(**{"limit": None, "retry_budget_s": 20, "snapshot": job.snapshot} | job.settings)
+    async with httpx.AsyncClient(trust_env=False, verify=tls, timeout=30) as client:
+        raw = await find_raw(Lake(storage), job.from_snapshot) if job.from_snapshot else None
+        source: Source
+        if raw is None:
+            source = GatewaySource(
+                client, base_url=job.url, api_key=KEY, timeout_s=30, max_body_bytes=settings.max_body_bytes
+            )
+        else:
+            zone = RawZone(Lake(storage), raw.snapshot, max_body_bytes=settings.max_body_bytes)
+            source = ArchiveSource(zone, snapshot=raw.snapshot, synthetic=raw.synthetic)
+        parts = Parts(
+            storage=storage,
+            source=source,
+            source_name="nasa",
+            sinks=[ParquetSink(name, settings.partitions.get(name)) for name in ("neos", "close_approaches")],
+            aggregators=[
+                CloseApproachesWithin(settings.within_au, settings.orbiting_body),
+                CloseApproachesByYear(settings.orbiting_body),
+            ],
+            aggregate_writer=JsonAggregates(),
+            parent=raw.named if raw else None,
+            raw_snapshot=raw.snapshot if raw else None,
+        )
+        await ingest(settings, parts)
+
+
+if __name__ == "__main__":
+    main()

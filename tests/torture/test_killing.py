@@ -1,0 +1,79 @@
+"""The short form of ``make torture``: die anywhere, lose nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.storage import seaweedfs
+from tests.torture import campaigns
+from tests.torture.harness import Campaign, Driver, Tally, recorded, serving, synthetic
+from tests.torture.line import line_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Driver]:
+    with Driver(AWS_ACCESS_KEY_ID=seaweedfs.ACCESS_KEY, AWS_SECRET_ACCESS_KEY=seaweedfs.SECRET_KEY) as driver:
+        yield driver
+
+
+@pytest.fixture
+def tally() -> Iterator[Tally]:
+    tally = Tally()
+    yield tally
+    assert tally.kills > 0
+    assert tally.violations == [], tally.table()
+
+
+@pytest.fixture
+def small(driver: Driver, tally: Tally, tmp_path: Path) -> Iterator[Campaign]:
+    pages = synthetic(4, 3)
+    with serving(pages) as server:
+        yield Campaign(driver, server, pages, str(tmp_path), tally)
+
+
+@pytest.mark.parametrize(
+    "torture",
+    [
+        lambda campaign: campaigns.every_step(campaign, stride=3),
+        lambda campaign: campaigns.growing_steps(campaign, stride=3),
+        lambda campaign: campaigns.every_call(campaign, stride=7),
+        lambda campaign: campaigns.within_the_commit(campaign, stride=13),
+        lambda campaign: campaigns.random_instants(campaign, 10, random.Random(4)),
+        lambda campaign: campaigns.rebuilds(campaign, stride=13),
+        lambda campaign: campaigns.without_an_archive(campaign, stride=13),
+        lambda campaign: campaigns.unnamed(campaign, stride=13),
+    ],
+    ids=[
+        "each step", "each time a step later", "each system call", "in the commit", "any instant", "a rebuild",
+        "without an archive", "unnamed",
+    ],
+)  # fmt: skip
+def test_killed_it_goes_on(small: Campaign, torture: Callable[[Campaign], None]) -> None:
+    torture(small)
+
+
+def test_a_run_over_real_pages_killed_at_any_step_goes_on(
+    driver: Driver, tally: Tally, tmp_path: Path, recorded_pages: Path
+) -> None:
+    pages = recorded(recorded_pages)
+    with serving(pages) as server:
+        campaigns.growing_steps(Campaign(driver, server, pages, str(tmp_path), tally), stride=5)
+
+
+def test_a_run_over_a_hundred_pages_killed_at_any_step_goes_on(driver: Driver, tally: Tally, tmp_path: Path) -> None:
+    pages = synthetic(100)
+    with serving(pages) as server:
+        campaigns.growing_steps(Campaign(driver, server, pages, str(tmp_path), tally), stride=40)
+
+
+def test_killed_on_s3_it_goes_on(driver: Driver, tally: Tally, s3: seaweedfs.SeaweedFS) -> None:
+    pages = synthetic(4, 3)
+    with serving(pages) as server, line_to(s3.port) as line:
+        campaigns.every_request(Campaign(driver, server, pages, "torture", tally, s3=s3, line=line), stride=13)
