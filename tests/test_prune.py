@@ -28,7 +28,7 @@ from neows_async.testing import ListSource
 from neows_async.verify import verify
 from tests import lakes, program
 from tests.neos import catalogue, neo
-from tests.storage.conftest import s3, s3_storage, storage
+from tests.storage.conftest import s3_storage, storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from neows_async.protocols import Storage
     from tests.storage.seaweedfs import SeaweedFS
 
-__all__ = ["s3", "s3_storage", "storage"]
+__all__ = ["s3_storage", "storage"]
 
 DAY_S = 86_400.0
 OBJECTS = [*catalogue(45), neo(45, name=7)]
@@ -475,7 +475,7 @@ async def test_the_commands_tell_people_and_machines(tmp_path: Path) -> None:
         "would remove 2026-11-02",
         "would remove 2026-11-01",
     ]
-    assert dry.out.splitlines()[-1].startswith("Would remove 2 snapshots or leftovers of ")
+    assert dry.out.splitlines()[-1].startswith("Would remove snapshots: 2, leftovers: 0, ")
     assert len(await states(storage)) == 3
     told = json.loads(command("prune", "--keep", "2", "--log-format", "json").out)
     assert ([one["snapshot"] for one in told["removed"]], told["kept"]) == (

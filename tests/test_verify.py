@@ -21,7 +21,7 @@ from neows_async.testing import ListSink, ListSource
 from neows_async.verify import verify
 from tests import lakes, program
 from tests.neos import catalogue, neo
-from tests.storage.conftest import s3, s3_storage, storage
+from tests.storage.conftest import s3_storage, storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from neows_async.protocols import Storage
 
-__all__ = ["s3", "s3_storage", "storage"]
+__all__ = ["s3_storage", "storage"]
 
 OBJECTS = [*catalogue(70), neo(70, absolute_magnitude_h="bright"), *catalogue(2)]
 NEOS = "neos/snapshot=a/part-00000.parquet"

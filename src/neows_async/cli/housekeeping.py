@@ -193,14 +193,18 @@ def _told(outcome: Outcome, *, dry_run: bool) -> str:
 
 
 def _in_sum(pruned: Pruned, *, dry_run: bool) -> str:
-    from neows_async.prune import Removed  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.inventory import State  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.prune import Removed  # noqa: PLC0415 - as above
 
     gone = [outcome for outcome in pruned.outcomes if isinstance(outcome, Removed)]
-    swept = f" and {pruned.swept:,} half-written files" if pruned.swept else ""
+    snapshots = sum(outcome.state is State.COMMITTED for outcome in gone)
+    verb, stay = ("Would remove", "would stay") if dry_run else ("Removed", "stayed")
     size = output.size(sum(outcome.bytes for outcome in gone))
-    verb = "Would remove" if dry_run else "Removed"
-    kept = f"; {len(pruned.kept):,} snapshots {'would ' * dry_run}stay"
-    return f"{verb} {len(gone):,} snapshots or leftovers of {size}{swept}{kept}"
+    swept = f", swept half-written files: {pruned.swept:,}" if pruned.swept else ""
+    return (
+        f"{verb} snapshots: {snapshots:,}, leftovers: {len(gone) - snapshots:,}, {size}{swept}; snapshots that {stay}: "
+        f"{len(pruned.kept):,}"
+    )
 
 
 def _pruned_as_json(pruned: Pruned, *, dry_run: bool) -> dict[str, Any]:
