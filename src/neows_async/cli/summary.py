@@ -153,9 +153,11 @@ def _closest_rows(receipt: Receipt, open_input: Callable[[str], BinaryIO]) -> Se
     for file in receipt.files:
         if file.dataset == "neos" and file.path.endswith(".parquet"):
             with open_input(file.path) as opened:
-                parquet = pq.ParquetFile(opened)
+                # In this thread alone: one of Arrow's own that lets go of a Python object while the
+                # program ends would take it down.
+                parquet = pq.ParquetFile(opened, pre_buffer=False)
                 if set(columns) <= set(parquet.schema_arrow.names):
-                    table = parquet.read(columns=columns)
+                    table = parquet.read(columns=columns, use_threads=False)
                     parts.append(table.filter(table["closest_approach_miss_distance_km"].is_valid()))
     if not parts:
         return []

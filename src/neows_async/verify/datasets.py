@@ -31,8 +31,10 @@ _NEEDED: Final = {
     "neos": ["id"],
     "close_approaches": ["neo_id", "close_approach_date", "orbiting_body", "miss_distance_au"],
 }
-_NO_NEOS: Final = pa.RecordBatch.from_pylist([], schema=schema.NEOS)
-_NO_APPROACHES: Final = pa.RecordBatch.from_pylist([], schema=schema.CLOSE_APPROACHES)
+
+
+def _no_rows(of: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in of], schema=of)
 
 
 class Datasets:
@@ -60,10 +62,10 @@ class Datasets:
         """Fold some rows; of both datasets, in any order."""
         if dataset == "neos":
             self.ids.update(rows["id"].to_pylist())
-            page = _page(rows, _NO_APPROACHES)
+            page = _page(rows, _no_rows(schema.CLOSE_APPROACHES))
         else:
             self.neo_ids.update(pc.unique(rows["neo_id"]).to_pylist())
-            page = _page(_NO_NEOS, rows)
+            page = _page(_no_rows(schema.NEOS), rows)
         for aggregator in self.aggregators.values():
             aggregator.update(page)
 
@@ -89,7 +91,7 @@ async def read_parquet(
     """
     async with lake.open_input(file.path) as opened:
         try:
-            parquet = await lake.call(file.path, lambda: pq.ParquetFile(opened))
+            parquet = await lake.call(file.path, lambda: pq.ParquetFile(opened, pre_buffer=False))
             _check_columns(receipt, file, parquet, datasets, findings)
             _check_metadata(receipt, file, parquet.metadata.metadata or {}, prefixes, findings)
             findings.compare(file.path, "rows", file.rows, parquet.metadata.num_rows)
