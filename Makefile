@@ -25,7 +25,7 @@ run: $(VENV)/.run $(VENV)/.package ## Fetch 200 near-Earth objects into data/ (n
 
 test: $(VENV)/.test $(VENV)/.package ## Run the tests
 	@# The tests start programs that came with the environment, such as the S3 server.
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
 	@status=0; \
