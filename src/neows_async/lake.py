@@ -88,6 +88,10 @@ class Lake:
         """See :meth:`Storage.put <neows_async.protocols.Storage.put>`."""
         await self.call(key, lambda: self.storage.put(key, data))
 
+    async def put_to_the_end(self, key: str, data: bytes) -> None:
+        """As ``put``, but never abandoned: when this returns or raises, nothing comes later."""
+        await to_thread.run_sync(self.storage.put, key, data, limiter=self._threads)
+
     async def create(self, key: str, data: bytes) -> None:
         """See :meth:`Storage.create <neows_async.protocols.Storage.create>`."""
         await to_thread.run_sync(self.storage.create, key, data, limiter=self._threads)
@@ -184,6 +188,15 @@ class LakeLock:
         :raises SnapshotHeldError: it was lost to somebody else
         """
         await self._lake.call(self._key, self._lock.check)
+
+    async def keep(self) -> None:
+        """Check it again and again, as often as it must be, until cancelled.
+
+        :raises SnapshotHeldError: it was lost to somebody else
+        """
+        while True:
+            await anyio.sleep(self._lock.check_every_s)
+            await self.check()
 
     async def release(self) -> None:
         """Let go, also when cancelled; a storage that hangs is left to find out by itself."""

@@ -81,7 +81,8 @@ class Landing:
 
         :raises UnavailableError: it had that, and no more pages may be missing
         """
-        if self._agenda.set_back(number):
+        never_there = isinstance(exc.__cause__, NotFoundError)  # an archive will not have it later
+        if not never_there and self._agenda.set_back(number):
             self._listener(events.PageSetBack(number, str(exc)))
         else:
             self._agenda.give_up(number, str(exc))

@@ -126,6 +126,8 @@ class Unfinished(_Part):
     archive: bool
     started_at: dt.datetime
     identity: Annotated[dict[str, Any], Field(description="origin, page_size, limit")]
+    named: bool = False
+    """Whether its id was asked for; otherwise it is the UTC start."""
     resume_at: dt.datetime | None = None
     """When it paused: from when the quota lets it go on."""
 

@@ -113,7 +113,8 @@ class PageFetcher:
                 raise UnavailableError(str(exc)) from exc
         reason = last or AttemptError(f"no answer within {self._budget_s:g} s")
         raise UnavailableError(
-            f"page {number} could not be had within {self._budget_s:g} s of trying; at last: {reason}"
+            f"page {number} could not be had within {self._budget_s:g} s of trying; at last: {reason}. Run the same "
+            "command again to go on"
         ) from reason
 
     def _may_pass(self, exc: BaseException) -> bool:

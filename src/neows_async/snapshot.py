@@ -97,7 +97,8 @@ class Snapshot:
         :raises SnapshotHeldError: the lock was lost to another run
         :raises StorageError: the storage failed; the next run goes on from there
         """
-        await self._lake.put(commit_key(self.id), receipt.to_json())
+        # To the end: were it abandoned and came late, the next run would find an intent without its files.
+        await self._lake.put_to_the_end(commit_key(self.id), receipt.to_json())
         await self._roll_forward(receipt)
 
     async def _roll_forward(self, receipt: Receipt) -> None:
@@ -213,7 +214,8 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
     chosen: Unfinished | None = None
     for snapshot in sorted(await unfinished_ids(lake), reverse=True):
         unfinished = await unfinished_or_none(lake, snapshot)
-        if unfinished is None or unfinished.parent != wanted.parent:
+        if unfinished is None or unfinished.parent != wanted.parent or unfinished.named:
+            # Who gave a snapshot its name asks for it by that name.
             continue
         if unfinished.identity != wanted.identity:
             reason = f"it was begun with another {_difference(wanted.identity, unfinished.identity)}"
@@ -224,7 +226,7 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
             continue
         age_s = (wanted.now - unfinished.started_at).total_seconds()
         if age_s > wanted.resume_within_s:
-            reason = f"it was begun {age_s / 3600:.0f} h ago; --resume-within is {wanted.resume_within_s / 3600:g} h"
+            reason = f"it was begun {_hours(age_s)} ago; --resume-within is {_hours(wanted.resume_within_s)}"
             listener(SnapshotPassedOver(snapshot, reason))
             continue
         chosen = unfinished
@@ -419,7 +421,12 @@ def _unfinished(wanted: Wanted, snapshot: str) -> Unfinished:
         archive=wanted.archive,
         started_at=wanted.now,
         identity=wanted.identity,
+        named=wanted.snapshot is not None,
     )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - an hour
 
 
 def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
