@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -177,9 +178,13 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir()
     except FileExistsError:
-        if folder.is_dir():
-            return
-        if os.path.lexists(folder):
+        try:
+            # One look: between two it may be removed and made again.
+            is_folder = stat.S_ISDIR(folder.stat().st_mode)
+        except FileNotFoundError:
+            # It was one, and is gone again: as if it had gone a moment later. A link to nowhere stays in the way.
+            if not folder.is_symlink():
+                raise
+            is_folder = False
+        if not is_folder:
             raise
-        # It was one, and is gone again: as if it had gone a moment later.
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder)) from None
