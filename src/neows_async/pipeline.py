@@ -90,8 +90,11 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
         if snapshot.committed is None:
             run = _Run(settings, parts, lake, snapshot, listener)
             try:
-                await run.execute()
-            except (PausedError, BaseExceptionGroup) as exc:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(snapshot.keep)
+                    await run.execute()
+                    tasks.cancel_scope.cancel()
+            except BaseExceptionGroup as exc:
                 the_one = most_telling(exc)
                 if isinstance(the_one, PausedError):
                     await snapshot.note_pause(the_one.resume_at_s)

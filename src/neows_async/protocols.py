@@ -163,8 +163,12 @@ class OutputFile(Protocol):
 class Lock(Protocol):
     """A held lock on one key."""
 
+    @property
+    def check_every_s(self) -> float:
+        """How often at least its holder calls :meth:`check`; a lock that is renewed too late is lost."""
+
     def check(self) -> None:
-        """Renew where that is needed.
+        """Renew where that is needed. Called in one thread or another, also while another call is under way.
 
         :raises SnapshotHeldError: it was lost to somebody else
         """

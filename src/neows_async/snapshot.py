@@ -91,12 +91,20 @@ class Snapshot:
         """Let others have it; never raises."""
         await self._lock.release()
 
+    async def keep(self) -> None:
+        """Renew the lock for as long as this runs.
+
+        :raises SnapshotHeldError: it was lost to another run
+        """
+        await self._lock.keep()
+
     async def commit(self, receipt: Receipt) -> None:
         """Make it exist. Every file of ``receipt`` waits, whole and hashed, in the staging folder.
 
         :raises SnapshotHeldError: the lock was lost to another run
         :raises StorageError: the storage failed; the next run goes on from there
         """
+        await self._lock.check()
         # To the end: were it abandoned and came late, the next run would find an intent without its files.
         await self._lake.put_to_the_end(commit_key(self.id), receipt.to_json())
         await self._roll_forward(receipt)

@@ -1,7 +1,7 @@
 """Runs of the library in processes that can be killed, forked from one that has everything loaded: so each is cheap.
 
 ``python -m tests.torture.driver`` takes a :class:`Job` a line from standard input and answers with
-two lines: the process's number, and how it ended (:class:`End`).
+the process's number, where it hangs if it was to hang, and how it ended (:class:`End`), a line each.
 """
 
 from __future__ import annotations
@@ -106,13 +106,16 @@ def main() -> None:
             _child(job, tls, writing)
         os.close(writing)
         print(pid, flush=True)
-        # The pipe ends with the process.
-        if job.kill_after_s is not None and not select.select([reading], [], [], job.kill_after_s)[0]:
-            os.kill(pid, signal.SIGKILL)
-        with open(reading, "rb") as pipe:  # noqa: PTH123 - it is no path
-            report = pipe.read()
+        end: dict[str, Any] = {}
+        with os.fdopen(reading, "rb") as pipe:
+            # The pipe ends with the process.
+            if job.kill_after_s is not None and not select.select([pipe], [], [], job.kill_after_s)[0]:
+                os.kill(pid, signal.SIGKILL)
+            while report := pipe.readline():
+                end |= json.loads(report)
+                if job.hang_at is not None and not end.get("steps"):
+                    print(json.dumps(end), flush=True)
         _, status = os.waitpid(pid, 0)
-        end = json.loads(report.splitlines()[-1]) if report else {}
         print(json.dumps(end | {"code": os.waitstatus_to_exitcode(status)}), flush=True)
 
 

@@ -70,6 +70,10 @@ class Driver:
         self._process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
         return int(self._line())
 
+    def hung(self) -> End:
+        """Where it hangs, once it does."""
+        return self.end()
+
     def end(self) -> End:
         """How it ended, once it has."""
         value = json.loads(self._line())

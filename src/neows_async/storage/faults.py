@@ -163,6 +163,10 @@ class _CountingLock:
         self._inner = inner
         self._key = key
 
+    @property
+    def check_every_s(self) -> float:
+        return self._inner.check_every_s
+
     def check(self) -> None:
         with self._storage.step("check", self._key):
             self._inner.check()

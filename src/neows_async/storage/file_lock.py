@@ -29,6 +29,7 @@ class FileLock:
     :raises OSError: it cannot be taken
     """
 
+    check_every_s = 15.0  # nothing needs to be renewed: so soon it is seen that the file was removed
     _fd: int | None = None
 
     def __init__(self, folders: Folders, path: Path, holder: str, translate: Translate) -> None:
@@ -52,6 +53,8 @@ class FileLock:
         """
         with self._translate("lock", self._path):
             held = self._fd is not None and _is_at(self._fd, self._path)
+            if not held:
+                self._folders.root.stat()  # without the whole root, nobody took the lock over
         if not held:
             raise SnapshotHeldError(f"{self._path}: the lock was lost: its file was removed under the run; run again")
 

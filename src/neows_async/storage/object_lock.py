@@ -78,6 +78,11 @@ class ObjectLock:
         self._claim = Claim(" ".join(holder.split()), secrets.token_hex(16), this_process(), expires_s=0.0)
         self._version: UpdateVersion | None = self._acquire()
 
+    @property
+    def check_every_s(self) -> float:
+        """Less than the age at which a claim is renewed, so that none is found a moment too young."""
+        return RENEW_S / 2
+
     def check(self) -> None:
         """Renew, if the last renewal is 15 s old. A store that is away is tried again until the lock has run out.
 
