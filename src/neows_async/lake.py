@@ -69,8 +69,9 @@ class Lake:
     """A :class:`~neows_async.protocols.Storage` for coroutines.
 
     A call that is cancelled, or takes longer than ``timeout_s``, is abandoned in its thread, which
-    is safe because the verb is idempotent: the same name, the same bytes. Only ``create`` and
-    ``move`` are waited for to the end.
+    is safe because the verb is idempotent: the same name, the same bytes. ``create``, ``move`` and
+    ``put_to_the_end`` are waited for to the end: whoever goes on must know what they did. Who knows
+    that a late one does no harm gives it to :meth:`call`.
     """
 
     def __init__(self, storage: Storage, *, timeout_s: float = 120.0) -> None:

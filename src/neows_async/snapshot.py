@@ -16,6 +16,7 @@ A run that dies between two of these lines is finished by the next one.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
 import os
 import socket
@@ -113,7 +114,8 @@ class Snapshot:
         for file in receipt.files:
             staged = layout.staged_key(self.id, file.path)
             try:
-                await self._lake.move(staged, file.path)
+                # It may be abandoned: one that comes late finds nothing to move, for the next run did it.
+                await self._lake.call(file.path, functools.partial(self._lake.storage.move, staged, file.path))
             except NotFoundError:
                 # Moved before the last run died, or lost: the storage knows.
                 await _require_moved(self._lake, file.path, file.bytes)
@@ -253,7 +255,9 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
             raise SettingsError(
                 f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
             )
-        await lake.create(run_key(snapshot), unfinished.to_json())
+        # It may be abandoned: one that comes late finds another's, or is an empty snapshot to adopt.
+        key = run_key(snapshot)
+        await lake.call(key, lambda: lake.storage.create(key, unfinished.to_json()))
     except BaseException:
         await lock.release()
         raise

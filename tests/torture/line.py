@@ -10,6 +10,7 @@ import socket
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ class Line:
     def _note(self, found: re.Match[bytes], data: bytes) -> Request:
         verb = "COPY" if _COPY.search(data) else found[1].decode()
         with self._seeing:
-            request = Request(len(self.seen), verb, found[2].decode())
+            request = Request(len(self.seen), verb, unquote(found[2].decode()))
             self.seen.append(request)
         if self._die_at is not None and verb == self._die_at[0] and request.path.endswith(self._die_at[1]):
             self.dead.set()

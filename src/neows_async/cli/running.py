@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from neows_async.receipt import Receipt
 
 _GRACE_S: Final = 1.5
+_SAYING_S: Final = 0.2
 _SANDBOX_ROOT: Final = "data/sandbox/"
 _NOT_BARE: Final = ("root", "base_url", "snapshot")
 _DATASETS: Final = ("neos", "close_approaches", "aggregates", "quarantine")
@@ -155,8 +156,7 @@ def carry_out(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool)
     scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
     outcome = anyio.run(_main, settings, chosen, quiet, as_json)
     if isinstance(outcome, int):
-        stopped = f"{signal.Signals(outcome).name}: stopped; run the same command again to go on"
-        return output.fail(stopped, 128 + outcome, as_json=as_json)
+        return _stopped(outcome, as_json=as_json)
     try:
         if isinstance(outcome, Exception):
             raise outcome
@@ -178,7 +178,7 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, as_json: bool) 
                     outcome = int(number)
                     # A storage call that hangs must not hold the process: whatever is not done by
                     # then is found unfinished by the next run, as after any other death.
-                    _exit_soon(128 + number)
+                    _exit_soon(number, as_json=as_json)
                     tasks.cancel_scope.cancel()
                     return
 
@@ -197,10 +197,24 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, as_json: bool) 
     return outcome
 
 
-def _exit_soon(code: int) -> None:
-    timer = threading.Timer(_GRACE_S, os._exit, args=(code,))
-    timer.daemon = True
-    timer.start()
+def _stopped(number: int, *, as_json: bool) -> int:
+    stopped = f"{signal.Signals(number).name}: stopped; run the same command again to go on"
+    return output.fail(stopped, 128 + number, as_json=as_json)
+
+
+def _exit_soon(number: int, *, as_json: bool) -> None:
+    def exit_now() -> None:
+        os._exit(128 + number)
+
+    def say_so_and_exit() -> None:
+        _stopped(number, as_json=as_json)
+        exit_now()
+
+    # The second is for when nobody takes what the first says.
+    for after_s, what in ((_GRACE_S, say_so_and_exit), (_GRACE_S + _SAYING_S, exit_now)):
+        timer = threading.Timer(after_s, what)
+        timer.daemon = True
+        timer.start()
 
 
 def _show(settings: Settings, receipt: Receipt, *, quiet: bool, as_json: bool) -> None:
