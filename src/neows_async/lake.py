@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
-_GRACE_S: Final = 0.5
+_GRACE_S: Final = 0.4  # a run that is cancelled has two things to let go, and a second
 
 RECEIPTS: Final = "_runs"
 LATEST: Final = "_runs/latest.json"
@@ -155,7 +156,14 @@ class Lake:
 
     async def lock(self, key: str, holder: str) -> LakeLock:
         """See :meth:`Storage.lock <neows_async.protocols.Storage.lock>`."""
-        return LakeLock(self, key, await self.call(key, lambda: self.storage.lock(key, holder)))
+        taking = _Taking(lambda: self.storage.lock(key, holder))
+        try:
+            return LakeLock(self, key, await self.call(key, taking.take))
+        except BaseException:
+            late = taking.give_up()
+            if late is not None:
+                await LakeLock(self, key, late).release()
+            raise
 
     async def holder(self, key: str) -> str | None:
         """See :meth:`Storage.holder <neows_async.protocols.Storage.holder>`."""
@@ -173,6 +181,32 @@ class Lake:
             raise StorageError(
                 f"{self.uri}: no answer within {self._timeout_s:g} s for {key}; run again when the storage answers"
             ) from exc
+
+
+class _Taking:
+    """The taking of a lock, by a thread that may come too late for whoever wanted it."""
+
+    def __init__(self, take: Callable[[], Lock]) -> None:
+        self._take = take
+        self._handing_over = threading.Lock()
+        self._given_up = False
+        self._taken: Lock | None = None
+
+    def take(self) -> Lock:
+        """In the thread."""
+        lock = self._take()
+        with self._handing_over:
+            self._taken = lock
+            too_late = self._given_up
+        if too_late:
+            lock.release()
+        return lock
+
+    def give_up(self) -> Lock | None:
+        """The lock, if it was taken and nobody heard of it; from now on a late one is let go at once."""
+        with self._handing_over:
+            self._given_up = True
+            return self._taken
 
 
 class LakeLock:

@@ -59,6 +59,7 @@ def _local(catalogues: list[Pages], chance: random.Random) -> bool:
             if large:
                 continue
             _do(campaign, campaigns.every_call)
+            _do(campaign, campaigns.every_fault)
             _do(campaign, campaigns.rebuilds)
             _do(campaign, campaigns.without_an_archive)
             _do(campaign, campaigns.unnamed)
@@ -84,6 +85,7 @@ def _s3(program: str, catalogues: list[Pages], chance: random.Random) -> bool:
                 _do(campaign, campaigns.random_instants, kills=15, chance=chance)
                 if not large:
                     _do(campaign, campaigns.rebuilds, stride=3)
+                    _do(campaign, campaigns.every_fault, stride=3)
     return _told("On S3", tally, LEAST_S3)
 
 
@@ -96,7 +98,10 @@ def _do(campaign: Campaign, way: Callable[..., None], **how: Any) -> None:
 
 
 def _told(place: str, tally: Tally, least: int) -> bool:
-    print(f"\n{place}: {tally.kills} kills on {tally.lakes} lakes, {tally.looks} looks of a reader beside them")
+    print(
+        f"\n{place}: {tally.kills} kills and {tally.faults} faults on {tally.lakes} lakes, "
+        f"{tally.looks} looks of a reader beside them"
+    )
     print(f"\n{tally.table()}\n")
     for violation in tally.violations:
         print(f"VIOLATION: {violation}")

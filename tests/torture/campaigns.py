@@ -29,6 +29,13 @@ def every_step(campaign: Campaign, *, stride: int = 1, mode: str = "each step", 
             break
 
 
+def every_fault(campaign: Campaign, *, stride: int = 1) -> None:
+    """Each step fails as on a full disk, before or after it was done."""
+    for step in itertools.count(0, stride):
+        if not campaign.one("a fault at each step", {"fail_at": step}):
+            break
+
+
 def growing_steps(campaign: Campaign, *, stride: int = 1) -> None:
     """On one lake: each run is killed a step later than the one before it, until one comes through."""
     campaign.until_done("each time a step later", ({"kill_at": step} for step in itertools.count(0, stride)))

@@ -27,7 +27,7 @@ def driver() -> Iterator[Driver]:
 def tally() -> Iterator[Tally]:
     tally = Tally()
     yield tally
-    assert tally.kills > 0
+    assert tally.kills + tally.faults > 0
     assert tally.violations == [], tally.table()
 
 
@@ -57,6 +57,11 @@ def small(driver: Driver, tally: Tally, tmp_path: Path) -> Iterator[Campaign]:
 )  # fmt: skip
 def test_killed_it_goes_on(small: Campaign, torture: Callable[[Campaign], None]) -> None:
     torture(small)
+
+
+def test_a_full_disk_ends_the_run_with_one_line_and_it_goes_on(small: Campaign, tally: Tally) -> None:
+    campaigns.every_fault(small, stride=3)
+    assert tally.faults > 0
 
 
 def test_a_run_over_real_pages_killed_at_any_step_goes_on(

@@ -1,0 +1,156 @@
+"""Cancelled from outside while a call of the storage hangs: over within a second, and the next call goes on."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import pytest
+from anyio import from_thread
+from obstore.store import MemoryStore
+
+from neows_async.errors import SnapshotHeldError
+from neows_async.settings import Settings
+from neows_async.storage import CountingStorage, LocalStorage
+from neows_async.storage.objects import ObjectStorage
+from neows_async.testing import ListSource
+from tests import lakes
+from tests.neos import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from neows_async.protocols import Storage
+    from neows_async.receipt import Receipt
+
+LIMIT_S: Final = 60.0
+
+
+class Hanging:
+    """Calls hang from the first of a verb and object on, until let go."""
+
+    def __init__(self, inner: Storage, verb: str, name: str) -> None:
+        self.storage = CountingStorage(inner, self._on_step)
+        self.hangs = anyio.Event()
+        self._at = f"{verb} {name}"
+        self._hanging = False
+        self._let_go = threading.Event()
+
+    def _on_step(self, _: int, verb: str, key: str) -> None:
+        if self._let_go.is_set():
+            return
+        if not self._hanging and f"{verb} {key.rpartition('/')[2]}" == self._at:
+            self._hanging = True
+            from_thread.run_sync(self.hangs.set)
+        if self._hanging:
+            assert self._let_go.wait(LIMIT_S)
+
+    @contextmanager
+    def until_left(self) -> Iterator[Hanging]:
+        try:
+            yield self
+        finally:
+            self._let_go.set()
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+async def goes_on(storage: Storage, settings: Settings) -> Receipt:
+    """The next run; what was given up may hold the lock for a moment longer."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            try:
+                return await lakes.write(storage, ListSource(catalogue(40)), settings)
+            except SnapshotHeldError:
+                await anyio.sleep(0.01)
+
+
+async def cancel_when_it_hangs(hanging: Hanging, settings: Settings) -> float:
+    """How long the run takes to end then."""
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            await lakes.write(hanging.storage, ListSource(catalogue(40)), settings)
+
+        tasks.start_soon(run)
+        await hanging.hangs.wait()
+        began_s = anyio.current_time()
+        tasks.cancel_scope.cancel()
+    return anyio.current_time() - began_s
+
+
+@pytest.mark.uvloop
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("get", "latest.json"),
+        ("lock", "a.lock"),
+        ("lock done", "a.lock"),
+        ("create", "run.json"),
+        ("list", "gen=0"),
+        ("put", "page=00001.json.zst"),
+        ("get", "page=00001.json.zst"),
+        ("open_output", "part-00000.parquet"),
+        ("write", "part-00000.parquet"),
+        ("close", "close_approaches_within.json"),
+        ("check", "a.lock"),
+        ("move", "part-00000.parquet"),
+        ("put", "latest.json"),
+        ("delete", "run.json"),
+    ],
+)
+async def test_a_cancelled_run_is_over_within_a_second(tmp_path: Path, verb: str, name: str) -> None:
+    settings = Settings(snapshot="a", limit=None)
+    expected = await lakes.make(LocalStorage(tmp_path / "undisturbed"), catalogue(40), "a")
+    with Hanging(LocalStorage(tmp_path / "lake"), verb, name).until_left() as hanging:
+        took_s = await cancel_when_it_hangs(hanging, settings)
+        assert took_s < 1.0
+    receipt = await goes_on(LocalStorage(tmp_path / "lake"), settings)
+    assert receipt.files == expected.files
+    assert lakes.keys(LocalStorage(tmp_path / "lake")) == lakes.keys(LocalStorage(tmp_path / "undisturbed"))
+
+
+@pytest.mark.parametrize(("verb", "name"), [("put", "commit.json"), ("create", "a.json"), ("create done", "a.json")])
+async def test_what_must_be_known_is_waited_for(tmp_path: Path, verb: str, name: str) -> None:
+    settings = Settings(snapshot="a", limit=None)
+    with Hanging(LocalStorage(tmp_path), verb, name).until_left() as hanging:
+        async with anyio.create_task_group() as tasks:
+            ended = anyio.Event()
+
+            async def run() -> None:
+                try:
+                    await lakes.write(hanging.storage, ListSource(catalogue(40)), settings)
+                finally:
+                    ended.set()
+
+            tasks.start_soon(run)
+            await hanging.hangs.wait()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(0.2):
+                    await ended.wait()
+                assert not ended.is_set()
+                hanging.let_go()
+                with anyio.fail_after(LIMIT_S):
+                    await ended.wait()
+    source = ListSource([])
+    receipt = await lakes.write(LocalStorage(tmp_path), source, settings)
+    assert source.asked == []
+    assert receipt.records.written == 40
+    assert not [key for key in lakes.keys(LocalStorage(tmp_path)) if key.startswith("_staging")]
+
+
+async def test_a_lock_that_came_too_late_for_its_taker_is_let_go() -> None:
+    """Whoever was cancelled while it was taken has nobody left who would; in an object store it stands a minute."""
+    store = ObjectStorage(MemoryStore(), "memory://lake")
+    with Hanging(store, "lock done", "a.lock").until_left() as hanging:
+        settings = Settings(snapshot="a", limit=None)
+        assert await cancel_when_it_hangs(hanging, settings) < 1.0
+        assert store.holder("_staging/a.lock") is not None
+    receipt = await goes_on(store, settings)
+    assert receipt.records.written == 40
+    assert not [key for key in lakes.keys(store) if key.startswith("_staging")]
