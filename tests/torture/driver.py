@@ -61,6 +61,7 @@ class Job:
     :param hang_at: this step never ends
     :param count_from: steps are counted from the first of this verb and object, such as ``put commit.json``
     :param from_snapshot: read its raw pages, and no server
+    :param uid: whose process it is, if the superuser runs the tests
     """
 
     root: str
@@ -76,6 +77,7 @@ class Job:
     hang_at: int | None = None
     count_from: str = ""
     from_snapshot: str | None = None
+    uid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ def _run(job: Job, tls: ssl.SSLContext, writing: int) -> int:
             threading.Event().wait()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    if job.uid is not None:
+        os.setuid(job.uid)
     if job.kill_at_call is not None:
         _kill_at_call(job, writing)
     inner = LocalStorage(Path(job.root), durable=job.durable) if "://" not in job.root else open_storage(job.root)

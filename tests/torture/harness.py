@@ -479,7 +479,7 @@ class Campaign:
         """A new lake."""
         self._count += 1
         settings = self.pages.settings | more.pop("settings", {})
-        root = f"{self.root}/{mode.replace(' ', '-')}-{self._count}"
+        root = more.pop("root", f"{self.root}/{mode.replace(' ', '-')}-{self._count}")
         storage: Storage
         if self.s3 is None:
             storage = LocalStorage(Path(root))

@@ -43,6 +43,7 @@ class Line:
         self.port: int = self._listener.getsockname()[1]
         self.seen: list[Request] = []
         self.dead = threading.Event()
+        self._alive = threading.Event()
         self.arm()
         self._threads = [threading.Thread(target=self._listen, daemon=True)]
         self._threads[0].start()
@@ -60,17 +61,23 @@ class Line:
             self.named = threading.Event()
             self.hit: Request | None = None
             self.seen = []
-            self.dead.clear()
+            self.revive()
 
     def name(self, victim: int) -> None:
         """Who is to be killed."""
         self.victim = victim
         self.named.set()
 
+    def revive(self) -> None:
+        """Pass on what was held back, as a server that was stopped and goes on."""
+        self.dead.clear()
+        self._alive.set()
+
     def close(self) -> None:
         """Cut all and listen no more."""
         for one in (self._listener, *self._open):
             _cut(one)
+        self.revive()
         for thread in self._threads:
             thread.join(10)
 
@@ -95,8 +102,9 @@ class Line:
                         self._kill()
                         break
                     losing.set()
-                if not self.dead.is_set():
-                    server.sendall(data)
+                if self.dead.is_set():
+                    self._alive.wait()
+                server.sendall(data)
         _cut(server)
 
     def _note(self, found: re.Match[bytes], data: bytes) -> Request:
@@ -104,7 +112,13 @@ class Line:
         with self._seeing:
             request = Request(len(self.seen), verb, unquote(found[2].decode()))
             self.seen.append(request)
-        if self._die_at is not None and verb == self._die_at[0] and request.path.endswith(self._die_at[1]):
+        if (
+            self._die_at is not None
+            and not self.dead.is_set()
+            and verb == self._die_at[0]
+            and request.path.endswith(self._die_at[1])
+        ):
+            self._alive.clear()
             self.dead.set()
         return request
 
