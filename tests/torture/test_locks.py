@@ -90,7 +90,8 @@ async def test_a_run_that_lost_its_lock_ends_and_commits_nothing(tmp_path: Path)
     assert not (tmp_path / "_runs").exists()
     assert not (tmp_path / "neos").exists()
     receipt = await lakes.make(LocalStorage(tmp_path), catalogue(40), "a")
-    assert receipt.pages.kept == 1
+    # Whether page 0 was durable before the lock was lost is a matter of timing; that all is there in the end is not.
+    assert receipt.records.written == 40
 
 
 @pytest.fixture(params=["local", "s3"])
