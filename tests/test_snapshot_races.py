@@ -122,3 +122,31 @@ async def test_a_disk_that_gives_back_something_else_ends_the_run(tmp_path: Path
     with pytest.raises(StorageError, match="raw page 1 was written 3 times and cannot be read"):
         await run(Rotten(tmp_path), source, snapshot="a")
     assert source.asked.count(1) == 3
+
+
+@pytest.mark.parametrize("within_au", [0.2, 0.1])
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_commit_that_cannot_be_finished_is_taken_back(tmp_path: Path, moved: bool, within_au: float) -> None:
+    expected = await run(LocalStorage(tmp_path / "undisturbed"), ListSource(catalogue(50)), within_au=within_au)
+
+    def fail() -> None:
+        raise OSError("full")
+
+    lake = tmp_path / "lake"
+    storage = CountingStorage(LocalStorage(lake), at("create", "_runs/a.json", fail))
+    with pytest.raises(StorageError):
+        await run(storage, ListSource(catalogue(50)), snapshot="a")
+    file = lake / "neos/snapshot=a/part-00000.parquet"
+    if moved:
+        file.unlink()
+    else:
+        # As an intent does that comes late: the next run has begun to write other files of the same names.
+        staged = lake / "_staging/a/files/neos/snapshot=a/part-00000.parquet"
+        staged.parent.mkdir(parents=True)
+        staged.write_bytes(b"another's")
+    source = ListSource(catalogue(50))
+    receipt = await run(LocalStorage(lake), source, snapshot="a", within_au=within_au)
+    assert source.asked == []
+    assert [file.sha256 for file in receipt.files] == [file.sha256 for file in expected.files]
+    assert receipt.derivation["within_au"] == within_au
+    assert not (lake / "_staging").exists()

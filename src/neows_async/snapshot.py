@@ -118,7 +118,10 @@ class Snapshot:
                 await self._lake.call(file.path, functools.partial(self._lake.storage.move, staged, file.path))
             except NotFoundError:
                 # Moved before the last run died, or lost: the storage knows.
-                await _require_moved(self._lake, file.path, file.bytes)
+                if not await _lies(self._lake, file.path, file.bytes):
+                    raise StorageError(
+                        f"{self._lake.uri}: {file.path} was removed in the middle of the commit; run again"
+                    ) from None
         await self._lock.check()
         try:
             await self._lake.create(layout.receipt_key(self.id), receipt.to_json())
@@ -128,6 +131,22 @@ class Snapshot:
                 raise
         self.committed = receipt
         await self.tidy()
+
+    async def can_commit(self, receipt: Receipt) -> bool:
+        """Whether each of its files lies, with its size, where it waits or under its final name."""
+        staged = {entry.key: entry.bytes for entry in await self._lake.list(layout.staging_folder(self.id))}
+        for file in receipt.files:
+            waiting = staged.get(layout.staged_key(self.id, file.path))
+            if waiting != file.bytes and (waiting is not None or not await _lies(self._lake, file.path, file.bytes)):
+                return False
+        return True
+
+    async def take_back(self, receipt: Receipt) -> None:
+        """Begin the datasets anew where a commit cannot be finished: its intent reached the storage after its
+        writer's death and the next run's clearing, or somebody removed a file. Nobody refers to what was moved.
+        """
+        await self._lake.delete_all(file.path for file in receipt.files)
+        await self.clear_staged()
 
     async def note_pause(self, resume_at_s: float) -> None:
         """Write down from when it is worth going on (UTC, seconds since 1970)."""
@@ -279,8 +298,10 @@ async def _hold(
         intent = await _read(lake, commit_key(snapshot.id), Receipt)
         if snapshot.committed is not None:
             await snapshot.tidy()
-        elif intent is not None:
+        elif intent is not None and await snapshot.can_commit(intent):
             await snapshot._roll_forward(intent)  # noqa: SLF001 - the other half of this class
+        elif intent is not None:
+            await snapshot.take_back(intent)
         else:
             await snapshot.clear_staged()
         if snapshot.committed is not None and snapshot.committed.derivation != wanted.derivation:
@@ -411,10 +432,9 @@ async def _is_half_removed(lake: Lake, snapshot: str) -> bool:
     return True
 
 
-async def _require_moved(lake: Lake, path: str, size_bytes: int) -> None:
+async def _lies(lake: Lake, path: str, size_bytes: int) -> bool:
     folder = path.rpartition("/")[0]
-    if not any(entry.key == path and entry.bytes == size_bytes for entry in await lake.list(folder)):
-        raise StorageError(f"{lake.uri}: {path} is missing in the middle of a commit; it was removed by somebody else")
+    return any(entry.key == path and entry.bytes == size_bytes for entry in await lake.list(folder))
 
 
 async def take_lock(lake: Lake, snapshot: str) -> LakeLock:

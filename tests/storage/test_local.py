@@ -223,6 +223,21 @@ def test_without_syncs_the_objects_are_the_same(root: Path) -> None:
     assert files(root) == ["a", "a/c", "a/d"]
 
 
+def test_of_concurrent_movers_one_moves_and_the_others_find_nothing(local: LocalStorage) -> None:
+    def move(_: int) -> str:
+        try:
+            local.move("a/b", "c/d")
+        except NotFoundError:
+            return "nothing"
+        return "moved"
+
+    for _ in range(50):
+        local.put("a/b", b"1")
+        with ThreadPoolExecutor(4) as threads:
+            assert sorted(threads.map(move, range(4))) == ["moved", "nothing", "nothing", "nothing"]
+        assert local.get("c/d") == b"1"
+
+
 # What a disk can do
 
 

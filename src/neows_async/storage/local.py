@@ -98,7 +98,12 @@ class LocalStorage:
         if old == new:
             return
         with self._translated(f"move {old} to", new):
-            self._folders.move(old, new)
+            try:
+                self._folders.move(old, new)
+            except FileNotFoundError:
+                with self._translated("read", old, reading=True):
+                    old.stat()  # somebody else may have moved it since we looked
+                raise
 
     def delete(self, key: str) -> None:
         """Remove the object, if there is one, and the folders that are then empty.
