@@ -82,6 +82,13 @@ class WaitingForQuota:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaNotShared:
+    """The ledger cannot be used: from here on the run goes by its own requests alone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SourceDown:
     """Different pages fail in a row: the source is taken to be down, and is asked rarely.
 
@@ -166,6 +173,7 @@ Event: TypeAlias = (
     | PageFetched
     | AttemptFailed
     | WaitingForQuota
+    | QuotaNotShared
     | SourceDown
     | SourceUp
     | PageSetBack

@@ -13,6 +13,7 @@ from neows_async.concurrency import Concurrency
 from neows_async.errors import PausedError, RateLimitedError, UnavailableError
 from neows_async.events import SourceDown, SourceUp, WaitingForQuota
 from neows_async.forecast import Outlook, forecast
+from neows_async.quota import Quota
 from neows_async.rate_limit import RateLimit
 
 if TYPE_CHECKING:
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from neows_async.errors import AttemptError
     from neows_async.events import Listener
     from neows_async.pacing import Pacing
+    from neows_async.protocols import Ledger
 
 # A wait is looked at again so often, for clocks get set and machines sleep.
 _LOOK_AGAIN_S: Final = 60.0
+# Others with the same key tell the ledger of their answers, and nobody tells us.
+_OTHERS_S: Final = 0.5
 _WORTH_TELLING_S: Final = 5.0
 _LONG_S: Final = 30.0
 # One more at once is worth it if the run then ends so much earlier.
@@ -54,12 +58,20 @@ class Gate:
     """Lets requests through one after the other, first come, first served.
 
     :param clock: UTC, seconds since 1970
+    :param ledger: what is shared with other gates of the same key; None shares nothing
     """
 
     def __init__(
-        self, pacing: Pacing, breaker: Breaker, limits: GateLimits, *, clock: Callable[[], float], listener: Listener
+        self,
+        pacing: Pacing,
+        breaker: Breaker,
+        limits: GateLimits,
+        *,
+        clock: Callable[[], float],
+        listener: Listener,
+        ledger: Ledger | None = None,
     ) -> None:
-        self._pacing = pacing
+        self._quota = Quota(pacing, ledger, clock=clock, listener=listener)
         self._breaker = breaker
         self._limits = limits
         self._clock = clock
@@ -98,32 +110,34 @@ class Gate:
         :raises UnavailableError: the source has been down for too long
         """
         async with self._first_in_line:
-            await self._wait()
+            turn = Turn(self, page, await self._wait())
             self.sent += 1
-            now_s = self._clock()
-            self._breaker.sent(now_s)
+            self._breaker.sent(self._clock())
             self._under_way += 1
-            turn = Turn(self, page, self._pacing.sent(now_s))
         try:
             yield turn
         finally:
             turn.end()
             self._under_way -= 1
             self._announce()
+            await self._quota.settle()
 
-    async def _wait(self) -> None:
+    async def _wait(self) -> int:
+        """Wait for the next slot, and take it."""
         budget = self._limits.budget_requests
         if budget is not None and self.sent >= budget:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
+            news = self._news
             if self._under_way >= self._allowed:
-                await self._news.wait()
+                await news.wait()
                 continue
             now_s = self._clock()
-            quota_s, outage_s = self._pacing.next_slot_s(now_s), self._breaker.next_attempt_s(now_s)
+            outage_s = self._breaker.next_attempt_s(now_s)
+            quota_s, ticket = await self._quota.take(only_look=outage_s > 0)
+            if ticket is not None:
+                return ticket
             wait_s = max(quota_s, outage_s)
-            if wait_s <= 0:
-                return
             if self._breaker.given_up(now_s):
                 outage = self._breaker.outage
                 since_s = outage.since_s if outage else now_s
@@ -134,8 +148,9 @@ class Gate:
             self._consider(now_s, quota_s)
             if _LONG_S < wait_s < math.inf and self._under_way == 0 and self.rest is not None:
                 await self.rest()
-            news, started_s = self._news, anyio.current_time()
-            with anyio.move_on_after(min(wait_s, _LOOK_AGAIN_S)):
+            look_again_s = _OTHERS_S if self._quota.shared and wait_s == math.inf else _LOOK_AGAIN_S
+            started_s = anyio.current_time()
+            with anyio.move_on_after(min(wait_s, look_again_s)):
                 await news.wait()
             waited_s = anyio.current_time() - started_s
             if outage_s > 0:
@@ -161,17 +176,17 @@ class Gate:
         """The request of ``ticket`` was answered, well or badly, but not with 429."""
         self._metered = self._metered or rate_limit is not None
         self.rate_limit = rate_limit or self.rate_limit
-        self._pacing.answered(ticket, self._clock(), rate_limit or (None if self._metered else _UNLIMITED))
+        self._quota.answered(ticket, rate_limit or (None if self._metered else _UNLIMITED))
         self._announce()
 
     def limited(self, ticket: int, retry_after_s: float | None) -> None:
         """It was refused with 429."""
-        self._pacing.limited(ticket, self._clock(), retry_after_s)
+        self._quota.limited(ticket, retry_after_s)
         self._announce()
 
     def lost(self, ticket: int) -> None:
         """It ended without an answer."""
-        self._pacing.lost(ticket, self._clock())
+        self._quota.lost(ticket)
         self._announce()
 
     def page_came(self, fetch_s: float) -> None:
@@ -200,14 +215,15 @@ class Gate:
     def _wanted(self) -> int:
         """As many as let the run end earliest, by the forecast."""
         now_s = self._clock()
-        counts = self._pacing.counts(now_s, hopeful=True)
+        pacing = self._quota.pacing
+        counts = pacing.counts(now_s, hopeful=True)
         if counts is None:
             return 1
 
         def run_s(concurrency: int, latency_s: float) -> float:
             outlook = Outlook(
                 pages=max(1, self.pages_left()),
-                limit=self._pacing.limit or 1,
+                limit=pacing.limit or 1,
                 counts=counts,
                 latency_s=latency_s,
                 concurrency=concurrency,

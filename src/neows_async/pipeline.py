@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neows_async.page import DatasetFile, Page, RawPage
-    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Storage
+    from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Storage
     from neows_async.settings import Settings
 
 _Results: TypeAlias = dict[str, dict[str, Any]]
@@ -62,6 +62,7 @@ class Parts:
     :param parent: the snapshot that the source makes this one from, if it reads an archive
     :param raw_snapshot: whose raw pages the source then reads: the parent's own, or its ancestor's
     :param pacing: what the source's gateway demands beside what its answers tell
+    :param ledger: shared with other runs that use the same key; None shares nothing
     """
 
     storage: Storage
@@ -73,6 +74,7 @@ class Parts:
     parent: str | None = None
     raw_snapshot: str | None = None
     pacing: PacingRules = UNPACED
+    ledger: Ledger | None = None
 
 
 async def ingest(settings: Settings, parts: Parts, listener: events.Listener = events.ignore) -> Receipt:
@@ -140,6 +142,7 @@ class _Run:
             ),
             clock=time.time,
             listener=listener,
+            ledger=parts.ledger,
         )
         if isinstance(parts.source, Resting):
             self._gate.rest = parts.source.rest

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from neows_async.page import DatasetFile, Json, ObjectInfo, Page, RawPage
 
@@ -51,6 +51,30 @@ class Generations(Protocol):
 
     async def next_generation(self) -> bool:
         """Go on to the pages of the next generation; False if there are none, and nothing changes."""
+
+
+class Ledger(Protocol):
+    """Where all who use a key keep what they know of its quota: one text, in a form of their own."""
+
+    @property
+    def owner(self) -> str:
+        """Names us to the others, within :meth:`change`."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what was kept holds when nobody who wrote it lives any more."""
+
+    def is_gone(self, owner: str) -> bool:
+        """Whether it surely lives no more. Called within :meth:`change`; quick."""
+
+    async def change(self, change: Callable[[str | None], str]) -> None:
+        """Keep what ``change`` makes of what was kept (None: nothing), while nobody else reads or writes.
+
+        ``change`` is quick, may run in a thread, and is called at most once.
+
+        :raises StorageError: the ledger cannot be used, and may or may not have been changed; or
+            ``change`` raised it, and nothing was
+        """
 
 
 class Stage(Protocol):

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from neows_async.aggregates.json_files import JsonAggregates
     from neows_async.aggregates.within import CloseApproachesWithin
     from neows_async.lake import LakeFile, LakeStage
-    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Stage, StagedFile, Storage
+    from neows_async.ledger import FileLedger, MemoryLedger
+    from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Stage, StagedFile, Storage
     from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
     from neows_async.sinks.parquet import ParquetSink
     from neows_async.sinks.quarantine import Quarantine
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     def storages(one: LocalStorage, two: ObjectStorage, three: CountingStorage) -> list[Storage]:
         return [one, two, three]
+
+    def ledgers(one: MemoryLedger, two: FileLedger) -> list[Ledger]:
+        return [one, two]
 
     def stages(one: LakeStage, two: LakeFile) -> tuple[Stage, StagedFile]:
         return one, two

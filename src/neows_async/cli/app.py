@@ -148,6 +148,11 @@ Exit codes:
 )
 @option("--no-archive", is_flag=True, help="Keep no raw pages; the run can then not be resumed or rebuilt.")
 @option(
+    "--no-shared-quota",
+    is_flag=True,
+    help="Do not keep together with other runs of yours on this machine that use the same key.",
+)
+@option(
     "--sink",
     multiple=True,
     metavar="NAME",

@@ -28,7 +28,7 @@ from neows_async.settings import NASA_URL
 if TYPE_CHECKING:
     from neows_async.pacing import PacingRules
     from neows_async.pipeline import Parts
-    from neows_async.protocols import Aggregator, Sink, Source, Storage
+    from neows_async.protocols import Aggregator, Ledger, Sink, Source, Storage
     from neows_async.settings import Settings
     from neows_async.snapshot import RawOf
 
@@ -46,6 +46,7 @@ class Chosen:
 
     :param source: ``nasa``, ``archive``, ``sandbox`` or a name of somebody else's
     :param raw: what ``archive`` reads
+    :param share_quota: with other runs of this user on this machine that use the same key
     """
 
     source: str
@@ -55,6 +56,7 @@ class Chosen:
     aggregate_writer: str
     sandbox_neos: int
     sandbox_seed: int
+    share_quota: bool = True
 
 
 @asynccontextmanager
@@ -73,18 +75,41 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
     async with AsyncExitStack() as stack:
         yield Parts(
             storage=storage,
-            source=await _source(settings, chosen, storage, stack),
+            source=await open_source(settings, chosen, storage, stack),
             source_name=chosen.source,
             sinks=sinks,
             aggregators=aggregators,
             aggregate_writer=_named("aggregate-writer", chosen.aggregate_writer, _AGGREGATE_WRITERS)(settings),
             parent=chosen.raw.named if chosen.raw else None,
             raw_snapshot=chosen.raw.snapshot if chosen.raw else None,
-            pacing=_pacing(settings, chosen),
+            pacing=pacing_rules(settings, chosen),
+            ledger=await open_ledger(settings, chosen, stack),
         )
 
 
-def _pacing(settings: Settings, chosen: Chosen) -> PacingRules:
+async def open_ledger(settings: Settings, chosen: Chosen, stack: AsyncExitStack) -> Ledger | None:
+    """Where runs with the same key find each other; None for a source without a gateway of others."""
+    from neows_async.cli.state import ledger_path  # noqa: PLC0415 - only for a run
+
+    path = ledger_path()
+    if chosen.source != "nasa" or not chosen.share_quota or path is None:
+        return None
+    from neows_async.ledger import FileLedger  # noqa: PLC0415 - it brings SQLite
+    from neows_async.sources.gateway import check_base_url, is_loopback  # noqa: PLC0415 - it brings httpx
+
+    url = check_base_url(settings.base_url)
+    return await stack.enter_async_context(
+        FileLedger(
+            path,
+            host=url.netloc.decode("ascii"),
+            api_key=settings.api_key.get_secret_value() if settings.api_key else "",
+            # A gateway on this machine is an imitation, and counts anew whenever it is started.
+            lasting=not is_loopback(url.host),
+        )
+    )
+
+
+def pacing_rules(settings: Settings, chosen: Chosen) -> PacingRules:
     """What is known of the gateway's demands that its answers do not tell."""
     from neows_async.pacing import API_DATA_GOV_BURSTS, PacingRules  # noqa: PLC0415 - only for a run
 
@@ -99,7 +124,8 @@ def _pacing(settings: Settings, chosen: Chosen) -> PacingRules:
     )
 
 
-async def _source(settings: Settings, chosen: Chosen, storage: Storage, stack: AsyncExitStack) -> Source:
+async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stack: AsyncExitStack) -> Source:
+    """The source that was chosen, open for as long as ``stack``."""
     if chosen.source == "archive":
         return _archive(settings, chosen, storage)
     if chosen.source not in ("nasa", "sandbox"):

@@ -72,6 +72,7 @@ def _prepare(ctx: click.Context, options: dict[str, Any], *, as_json: bool) -> t
         aggregate_writer=options["aggregate_writer"],
         sandbox_neos=options["sandbox_neos"],
         sandbox_seed=options["sandbox_seed"],
+        share_quota=not options["no_shared_quota"],
     )
     if source == "sandbox" and options["source"] == "auto" and not options["quiet"]:
         output.notice(

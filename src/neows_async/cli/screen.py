@@ -94,6 +94,8 @@ def _told_of_waits(event: events.Event) -> str | None:
     match event:
         case events.WaitingForQuota(until_s, wait_s):
             return f"waiting {_clock(wait_s)} for the quota, until {utc(until_s)}"
+        case events.QuotaNotShared(reason):
+            return f"other runs with this key are not seen: {reason}"
         case events.SourceDown(since_s, next_probe_s, reason):
             return f"the source is down since {utc(since_s)} ({reason}); asked again at {utc(next_probe_s)}"
         case events.SourceUp(down_s):

@@ -73,6 +73,10 @@ class Pacing:
         self._days = dict(known.days)
         self._now_s = -math.inf
 
+    def resumed(self, known: PacingSnapshot) -> Pacing:
+        """One of the same rules that goes on from what another one knew."""
+        return Pacing(self._rules, known)
+
     def snapshot(self) -> PacingSnapshot:
         """All that is known, for :class:`Pacing` to go on from."""
         return PacingSnapshot(
