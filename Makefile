@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 # Two targets would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help run test check format bench torture test-all wheel lock clean
+.PHONY: help run test check format bench bench-full torture test-all wheel lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,10 +40,13 @@ format: $(VENV)/.check ## Format the code and mend what can be mended by a progr
 	$(BIN)/python -m ruff check --fix-only .
 	$(BIN)/python -m ruff format .
 
-bench: $(VENV)/.test $(VENV)/.package ## Measure: run each program of benchmarks/
+bench: $(VENV)/.test $(VENV)/.package ## Measure: run each program of benchmarks/, in its quick form
 	@set -e; for program in $(sort $(wildcard benchmarks/*.py)); do \
 		echo "== $$program"; $(BIN)/python "$$program"; echo; \
 	done
+
+bench-full: $(VENV)/.test $(VENV)/.package ## Measure speed and memory in full, on a quiet machine (takes half an hour)
+	$(BIN)/python benchmarks/speed.py --full
 
 torture: $(VENV)/.test $(VENV)/.package ## Kill runs at every step and any instant, on disk and on S3 (takes half an hour)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.torture $(ARGS)

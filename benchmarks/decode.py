@@ -1,7 +1,7 @@
 """How long each pure step holds a thread, for a page of a megabyte. Decoding may take 4 ms.
 
-The pages are the recorded ones beside the project, or those in the folder that is named:
-``python benchmarks/decode.py FOLDER``, of ``*.json.gz``.
+The pages are synthetic, or those in the folder that is named: ``python benchmarks/decode.py FOLDER``, of
+``*.json.gz``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.measured import server
 from neows_async import browse
 from neows_async.decode import decode
 from neows_async.page import RawPage
@@ -21,15 +24,17 @@ from neows_async.scrub import Scrubber
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RECORDED = Path(__file__).parents[2] / "shared" / "data" / "neows-2026-03-01"
 ROUNDS = 20
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDED
-    bodies = [gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("*.json.gz"))]
+    if len(sys.argv) > 1:
+        bodies = [gzip.decompress(path.read_bytes()) for path in sorted(Path(sys.argv[1]).glob("*.json.gz"))]
+    else:
+        made = server.templates(10)
+        bodies = [b"".join(server.answer(template, number, 10)[1:]) for number, template in enumerate(made)]
     if not bodies:
-        sys.exit(f"No *.json.gz in {folder}: name a folder of Browse pages.")
+        sys.exit(f"No *.json.gz in {sys.argv[1]}: name a folder of Browse pages.")
     scrub = Scrubber("k" * 40)
     numbers = [browse.split(body)[0].number for body in bodies]
     pages = [RawPage(number, body) for number, body in zip(numbers, bodies, strict=True)]

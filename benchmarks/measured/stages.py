@@ -1,0 +1,96 @@
+"""The processor time of each stage by itself, one page after the other: ``stages.py PAGES`` prints JSON.
+
+What a page costs where nothing else runs. The sum is what one core must do for a page, but for the
+event loop, the handing over between threads and what several threads cost each other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from neows_async.cli.memory import keep_flat
+
+keep_flat()
+
+import anyio
+
+from benchmarks.measured import server
+from neows_async import browse
+from neows_async.admit import Admission
+from neows_async.aggregates.by_year import CloseApproachesByYear
+from neows_async.aggregates.within import CloseApproachesWithin
+from neows_async.decode import decode
+from neows_async.lake import Lake, LakeStage
+from neows_async.page import Page, RawPage
+from neows_async.raw import compress, expand
+from neows_async.scrub import Scrubber
+from neows_async.sinks.parquet import ParquetSink
+from neows_async.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from neows_async.protocols import Aggregator
+
+
+def main(pages: int) -> dict[str, float]:
+    made = server.templates()
+    scrub = Scrubber("k" * 40)
+    admission = Admission(limit=None, max_rejects=0)
+    aggregators: list[Aggregator] = [CloseApproachesWithin(0.2, None), CloseApproachesByYear(None)]
+    spent_s: dict[str, float] = {}
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        began_s = time.process_time()
+        yield
+        spent_s[stage] = spent_s.get(stage, 0.0) + time.process_time() - began_s
+
+    read: list[Page] = []
+    with tempfile.TemporaryDirectory() as root:
+        storage = LocalStorage(Path(root))
+        for number in range(pages):
+            body = b"".join(server.answer(made[number % server.DISTINCT], number, pages)[1:])
+            with timed("scrub"):
+                body = scrub(body)
+            with timed("check"):
+                browse.check(body, number)
+            with timed("compress"):
+                data = compress(body)
+            with timed("put, durable"):
+                storage.put(f"raw/{number}", data)
+            with timed("expand"):
+                expand(data, 1 << 30)
+            with timed("decode"):
+                page = decode(RawPage(number, body))
+            with timed("admit"):
+                page = admission.admit(page)
+            with timed("aggregate"):
+                for aggregator in aggregators:
+                    aggregator.update(page)
+            read.append(page)
+        with timed("write"):
+            anyio.run(_write, LocalStorage(Path(root)), read)
+    return {stage: 1000 * taken_s / pages for stage, taken_s in spent_s.items()}
+
+
+async def _write(storage: LocalStorage, pages: Iterable[Page]) -> None:
+    async with LakeStage(Lake(storage), "stages") as stage:
+        for name in ("neos", "close_approaches"):
+            sink = ParquetSink(name)
+            await sink.open(stage)
+            for page in pages:
+                await sink.write(page)
+            await sink.finish()
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]))))
