@@ -1,1 +1,156 @@
-"""Near-Earth objects from NASA's NeoWs into a Parquet data lake."""
+"""Near-Earth objects from NASA's NeoWs into a Parquet data lake.
+
+Importing this package costs next to nothing and does nothing: each public name loads its module when it is
+first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from neows_async import errors, events
+    from neows_async.aggregates.by_year import CloseApproachesByYear
+    from neows_async.aggregates.csv_files import CsvAggregates
+    from neows_async.aggregates.json_files import JsonAggregates
+    from neows_async.aggregates.within import CloseApproachesWithin
+    from neows_async.api import ingest
+    from neows_async.errors import (
+        AlreadyExistsError,
+        AttemptError,
+        BadPageError,
+        DataError,
+        DifferenceError,
+        EmptyCatalogueError,
+        KeyRefusedError,
+        NeowsError,
+        NotFoundError,
+        PartError,
+        PausedError,
+        RateLimitedError,
+        RefusedError,
+        SettingsError,
+        SnapshotHeldError,
+        SourceError,
+        StorageError,
+        TooManyRejectsError,
+        UnavailableError,
+        UnreachableError,
+    )
+    from neows_async.events import Event, Listener
+    from neows_async.ledger import FileLedger, MemoryLedger
+    from neows_async.model import CloseApproach, Neo
+    from neows_async.pacing import API_DATA_GOV_BURSTS, Burst, PacingRules
+    from neows_async.page import DatasetFile, ObjectInfo, Page, RawPage, Rejected
+    from neows_async.protocols import (
+        AggregateWriter,
+        Aggregator,
+        Ledger,
+        Sink,
+        Source,
+        Stage,
+        StagedFile,
+        Storage,
+    )
+    from neows_async.rate_limit import RateLimit
+    from neows_async.receipt import Receipt
+    from neows_async.settings import NASA_URL, Settings
+    from neows_async.sinks.parquet import ParquetSink
+    from neows_async.sources.gateway import GatewaySource
+    from neows_async.storage import open_storage
+
+__all__ = [
+    "API_DATA_GOV_BURSTS",
+    "NASA_URL",
+    "AggregateWriter",
+    "Aggregator",
+    "AlreadyExistsError",
+    "AttemptError",
+    "BadPageError",
+    "Burst",
+    "CloseApproach",
+    "CloseApproachesByYear",
+    "CloseApproachesWithin",
+    "CsvAggregates",
+    "DataError",
+    "DatasetFile",
+    "DifferenceError",
+    "EmptyCatalogueError",
+    "Event",
+    "FileLedger",
+    "GatewaySource",
+    "JsonAggregates",
+    "KeyRefusedError",
+    "Ledger",
+    "Listener",
+    "MemoryLedger",
+    "Neo",
+    "NeowsError",
+    "NotFoundError",
+    "ObjectInfo",
+    "PacingRules",
+    "Page",
+    "ParquetSink",
+    "PartError",
+    "PausedError",
+    "RateLimit",
+    "RateLimitedError",
+    "RawPage",
+    "Receipt",
+    "RefusedError",
+    "Rejected",
+    "Settings",
+    "SettingsError",
+    "Sink",
+    "SnapshotHeldError",
+    "Source",
+    "SourceError",
+    "Stage",
+    "StagedFile",
+    "Storage",
+    "StorageError",
+    "TooManyRejectsError",
+    "UnavailableError",
+    "UnreachableError",
+    "errors",
+    "events",
+    "ingest",
+    "open_storage",
+]
+
+_NAMES: Final = {
+    "aggregates.by_year": ("CloseApproachesByYear",),
+    "aggregates.csv_files": ("CsvAggregates",),
+    "aggregates.json_files": ("JsonAggregates",),
+    "aggregates.within": ("CloseApproachesWithin",),
+    "api": ("ingest",),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "events": ("Event", "Listener"),
+    "ledger": ("FileLedger", "MemoryLedger"),
+    "model": ("CloseApproach", "Neo"),
+    "pacing": ("API_DATA_GOV_BURSTS", "Burst", "PacingRules"),
+    "page": ("DatasetFile", "ObjectInfo", "Page", "RawPage", "Rejected"),
+    "protocols": ("AggregateWriter", "Aggregator", "Ledger", "Sink", "Source", "Stage", "StagedFile", "Storage"),
+    "rate_limit": ("RateLimit",),
+    "receipt": ("Receipt",),
+    "settings": ("NASA_URL", "Settings"),
+    "sinks.parquet": ("ParquetSink",),
+    "sources.gateway": ("GatewaySource",),
+    "storage": ("open_storage",),
+}
+_MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "events"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value  # the next time it is found without us
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

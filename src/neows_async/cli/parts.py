@@ -20,10 +20,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from neows_async.errors import SettingsError
-from neows_async.settings import NASA_URL
 
 if TYPE_CHECKING:
     from neows_async.pacing import PacingRules
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 SANDBOX_URL: Final = "https://sandbox.invalid"
 SANDBOX_KEY: Final = "sandbox"
-DEMO_KEY: Final = "DEMO_KEY"
-_DEMO_DAILY: Final = 50
 _SANDBOX_LIMIT: Final = 1_000_000
 
 
@@ -111,17 +107,13 @@ async def open_ledger(settings: Settings, chosen: Chosen, stack: AsyncExitStack)
 
 def pacing_rules(settings: Settings, chosen: Chosen) -> PacingRules:
     """What is known of the gateway's demands that its answers do not tell."""
-    from neows_async.pacing import API_DATA_GOV_BURSTS, PacingRules  # noqa: PLC0415 - only for a run
+    from neows_async.pacing import PacingRules  # noqa: PLC0415 - only for a run
 
     if chosen.source != "nasa":
         return PacingRules(bursts=())
-    is_nasas = urlsplit(settings.base_url).hostname == urlsplit(NASA_URL).hostname
-    is_demo = settings.api_key is not None and settings.api_key.get_secret_value() == DEMO_KEY
-    return PacingRules(
-        # A rate of the user's own replaces the bursts that were found out about api.nasa.gov.
-        bursts=API_DATA_GOV_BURSTS if is_nasas and settings.max_rate_per_s is None else (),
-        daily_limit=_DEMO_DAILY if is_demo else None,
-    )
+    from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx
+
+    return parts.gateway_rules(settings)
 
 
 async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stack: AsyncExitStack) -> Source:
@@ -134,26 +126,11 @@ async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stac
     from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx
 
     if chosen.source == "nasa":
+        from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx
         from neows_async.cli.configuration import proxy_for  # noqa: PLC0415 - with httpx alone
 
-        url = gateway.check_base_url(settings.base_url)
-        transport = gateway.open_transport(
-            connections=settings.concurrency,
-            proxy=None if gateway.is_loopback(url.host) else proxy_for(url.host),
-        )
-        client = gateway.open_client(
-            transport, connect_timeout_s=settings.connect_timeout_s, timeout_s=settings.request_timeout_s
-        )
-        key = settings.api_key.get_secret_value() if settings.api_key else ""
-        await stack.enter_async_context(client)
-        return gateway.GatewaySource(
-            client,
-            base_url=settings.base_url,
-            api_key=key,
-            transport=transport,
-            timeout_s=settings.request_timeout_s,
-            max_body_bytes=settings.max_body_bytes,
-        )
+        proxy = proxy_for(gateway.check_base_url(settings.base_url).host)
+        return await stack.enter_async_context(parts.open_gateway(settings, proxy=proxy))
     import httpx  # noqa: PLC0415 - as above
 
     from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - for those who use it
@@ -193,24 +170,21 @@ def _archive(settings: Settings, chosen: Chosen, storage: Storage) -> Source:
 
 
 def _parquet(settings: Settings) -> list[Sink]:
-    from neows_async.schema import DATASETS  # noqa: PLC0415 - it brings Arrow
-    from neows_async.sinks.parquet import ParquetSink, check_partition  # noqa: PLC0415 - as above
+    from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow
 
-    for dataset, column in settings.partitions.items():
-        check_partition(dataset, column)
-    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
+    return parts.parquet_sinks(settings)
 
 
 def _within(settings: Settings) -> Aggregator:
-    from neows_async.aggregates.within import CloseApproachesWithin  # noqa: PLC0415 - it brings Arrow
+    from neows_async import parts  # noqa: PLC0415 - as above
 
-    return CloseApproachesWithin(settings.within_au, settings.orbiting_body)
+    return parts.close_approaches_within(settings)
 
 
 def _by_year(settings: Settings) -> Aggregator:
-    from neows_async.aggregates.by_year import CloseApproachesByYear  # noqa: PLC0415 - it brings Arrow
+    from neows_async import parts  # noqa: PLC0415 - as above
 
-    return CloseApproachesByYear(settings.orbiting_body)
+    return parts.close_approaches_by_year(settings)
 
 
 def _json_files(_: Settings) -> Any:

@@ -1,0 +1,93 @@
+"""What embedders call. Everything is an argument; nothing is read from the environment, set up or left behind."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from neows_async import events, parts, pipeline
+from neows_async.aggregates.json_files import JsonAggregates
+from neows_async.errors import SettingsError
+from neows_async.storage import open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
+    from neows_async.pacing import PacingRules
+    from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Storage
+    from neows_async.receipt import Receipt
+    from neows_async.settings import Settings
+
+
+async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left out
+    settings: Settings,
+    *,
+    source: Source | None = None,
+    client: httpx.AsyncClient | None = None,
+    storage: Storage | None = None,
+    sinks: Sequence[Sink] | None = None,
+    aggregators: Sequence[Aggregator] | None = None,
+    aggregate_writer: AggregateWriter | None = None,
+    pacing: PacingRules | None = None,
+    ledger: Ledger | None = None,
+    on_event: events.Listener | None = None,
+) -> Receipt:
+    """Fetch, save, aggregate, commit: a whole run, which leaves one snapshot in the lake.
+
+    An unfinished snapshot of an earlier try with the same identity settings is resumed. What is None
+    is the default part, made of ``settings``; sinks and aggregators are used up by a run.
+
+    Cancelling it (a cancel scope, ``task.cancel()``, a time limit) ends it within a second, but for a
+    commit that has begun, and leaves a state that the next call resumes.
+
+    :param source: where pages come from; None is NeoWs at ``settings.base_url``, with ``settings.api_key``
+    :param client: whose connections the default source uses (transport, proxies, TLS, event hooks), but
+        not its headers, cookies, auth, time limits or redirects. It stays open, and yours
+    :param storage: where the lake lies; None is ``settings.root``. Credentials of an object store come
+        from where its client finds them, which is the environment, too
+    :param sinks: take the pages; None is Parquet, one file set a dataset. An empty list writes none
+    :param aggregators: fold the pages; None is both of ours
+    :param aggregate_writer: writes their results; None is JSON
+    :param pacing: what the source's gateway demands that its answers do not tell; None is what is known of
+        NASA's for the default source there, and nothing for others
+    :param ledger: what runs with one key share, so that they keep to its quota together; None shares nothing
+    :param on_event: is told what happens, in the event loop's thread, in order; quick, and must not raise
+    :returns: the receipt of the committed snapshot
+    :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was done
+    :raises KeyRefusedError: the gateway does not take the key
+    :raises SourceError: a page could not be had for as long as the settings allow
+    :raises PausedError: the quota or the budget is spent, and the settings allow no longer wait
+    :raises DataError: too much of the catalogue could not be read, or it is empty
+    :raises SnapshotHeldError: another run writes this snapshot
+    :raises StorageError: the lake could not be read or written
+    :raises PartError: a part that was handed in failed; its own exception is the cause
+    """
+    if source is not None and client is not None:
+        raise SettingsError("a client is for the default source; give the source that you hand over its own")
+    chosen_sinks = parts.parquet_sinks(settings) if sinks is None else list(sinks)
+    async with AsyncExitStack() as stack:
+        name = "nasa" if source is None else type(source).__name__
+        if source is None:
+            source = await stack.enter_async_context(parts.open_gateway(settings, client=client))
+            pacing = parts.gateway_rules(settings) if pacing is None else pacing
+        if storage is None:
+            # In a thread: a local root is made and looked at.
+            storage = await to_thread.run_sync(open_storage, settings.root)
+        return await pipeline.ingest(
+            settings,
+            pipeline.Parts(
+                storage=storage,
+                source=source,
+                source_name=name,
+                sinks=chosen_sinks,
+                aggregators=parts.default_aggregators(settings) if aggregators is None else list(aggregators),
+                aggregate_writer=JsonAggregates() if aggregate_writer is None else aggregate_writer,
+                pacing=pipeline.UNPACED if pacing is None else pacing,
+                ledger=ledger,
+            ),
+            events.ignore if on_event is None else on_event,
+        )

@@ -1,0 +1,111 @@
+"""The library as embedders use it: everything from ``neows_async`` itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+import neows_async
+from neows_async import KeyRefusedError, Settings, SettingsError, ingest
+from neows_async.sandbox.app import SandboxApp
+from neows_async.sandbox.catalogue import SyntheticCatalogue
+from neows_async.sandbox.gateway import Gateway, GatewayRules
+from neows_async.sandbox.server import serving
+from neows_async.testing import ListSink, ListSource
+from tests.neos import catalogue
+
+if TYPE_CHECKING:
+    from neows_async import Page
+
+pytestmark = pytest.mark.uvloop
+
+
+def sandbox(neos: int = 60) -> SandboxApp:
+    return SandboxApp(SyntheticCatalogue(neos, 7), gateway=Gateway(GatewayRules(hourly_limit=100_000)))
+
+
+def names_said_to_type_checkers() -> set[str]:
+    tree = ast.parse(Path(neows_async.__file__).read_text())
+    return {
+        alias.asname or alias.name
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert set(neows_async.__all__) == names_said_to_type_checkers()
+    assert len(neows_async.__all__) == len(set(neows_async.__all__))
+    for name in neows_async.__all__:
+        value = getattr(neows_async, name)
+        assert name in dir(neows_async)
+        if callable(value) and name not in {"Event", "Listener"}:
+            assert value.__doc__, f"{name} has no docstring"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        importlib.import_module("neows_async").nothing  # noqa: B018 - that is what is tried
+
+
+async def test_a_whole_run_with_the_default_parts(tmp_path: Path) -> None:
+    with serving(sandbox()) as url:
+        receipt = await ingest(Settings(root=str(tmp_path), base_url=url, api_key="k", limit=50))
+    assert (receipt.records.written, receipt.source.name, receipt.source.origin) == (50, "nasa", url)
+    assert {file.dataset for file in receipt.files} == {"neos", "close_approaches", "aggregates"}
+    assert json.loads((tmp_path / "_runs" / "latest.json").read_text())["snapshot"] == receipt.snapshot
+
+
+async def test_a_run_with_parts_of_ones_own(tmp_path: Path) -> None:
+    class Count:
+        name = "count"
+
+        def __init__(self) -> None:
+            self.neos = 0
+
+        def update(self, page: Page) -> None:
+            self.neos += page.neos.num_rows
+
+        def merge(self, other: Count) -> None:
+            self.neos += other.neos
+
+        def result(self) -> dict[str, Any]:
+            return {"neos": self.neos}
+
+    sink = ListSink()
+    told: list[object] = []
+    receipt = await ingest(
+        Settings(root=str(tmp_path)),
+        source=ListSource(catalogue(30)),
+        sinks=[sink],
+        aggregators=[Count()],
+        on_event=told.append,
+    )
+    assert receipt.aggregates == {"count": {"neos": 30}}
+    assert receipt.source.name == "ListSource"
+    assert (len(sink.rows), sink.commits) == (30, 1)
+    assert told[-1] == neows_async.events.Committed(receipt.snapshot)
+
+
+async def test_without_a_key_nothing_is_done(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="needs a key"):
+        await ingest(Settings(root=str(tmp_path / "lake")))
+    assert not (tmp_path / "lake").exists()
+
+
+async def test_a_client_goes_with_the_default_source_only(tmp_path: Path) -> None:
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(SettingsError, match="a client is for the default source"):
+            await ingest(Settings(root=str(tmp_path)), source=ListSource([]), client=client)
+
+
+async def test_a_refused_key_is_one_exception(tmp_path: Path) -> None:
+    app = SandboxApp(SyntheticCatalogue(60, 7), gateway=Gateway(GatewayRules(known_keys=frozenset({"right"}))))
+    with serving(app) as url, pytest.raises(KeyRefusedError):
+        await ingest(Settings(root=str(tmp_path), base_url=url, api_key="wrong-key-of-someone"))
