@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import neows_async
-from neows_async import KeyRefusedError, Settings, SettingsError, ingest
+from neows_async import Figures, KeyRefusedError, Progress, Settings, SettingsError, events, ingest
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.gateway import Gateway, GatewayRules
@@ -109,3 +109,38 @@ async def test_a_refused_key_is_one_exception(tmp_path: Path) -> None:
     app = SandboxApp(SyntheticCatalogue(60, 7), gateway=Gateway(GatewayRules(known_keys=frozenset({"right"}))))
     with serving(app) as url, pytest.raises(KeyRefusedError):
         await ingest(Settings(root=str(tmp_path), base_url=url, api_key="wrong-key-of-someone"))
+
+
+async def test_figures_at_any_time_without_stopping_the_run(tmp_path: Path) -> None:
+    watch = Progress()
+    seen: list[Figures] = []
+    receipt = await ingest(
+        Settings(root=str(tmp_path), limit=200),
+        source=ListSource(catalogue(200)),
+        on_event=events.each(watch, lambda _: seen.append(watch.snapshot())),
+    )
+    last = watch.snapshot()
+    assert last.committed
+    assert (last.snapshot, last.pages_written, last.neos) == (receipt.snapshot, 10, 200)
+    assert last.aggregates == receipt.aggregates
+    # While pages came, the aggregates were those of the pages until then.
+    first = next(figures for figures in seen if figures.aggregates)
+    assert set(first.aggregates) == {"close_approaches_within", "close_approaches_by_year"}
+    assert first.aggregates["close_approaches_within"]["neos"] == 20
+    assert not first.committed
+
+
+@pytest.mark.may_block  # a traceback shows lines, which are read from files
+async def test_a_listener_that_fails_is_logged_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[events.Event] = []
+
+    def fail(event: events.Event) -> None:
+        told.append(event)
+        raise ValueError("no room")
+
+    receipt = await ingest(Settings(root=str(tmp_path)), source=ListSource(catalogue(5)), on_event=fail)
+    assert receipt.records.written == 5
+    assert len(told) == 1
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("neows_async", "ERROR")
+    assert "SnapshotOpened" in record.message

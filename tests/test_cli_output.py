@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from neows_async import events
 from neows_async.cli.output import clean
-from neows_async.cli.screen import Progressed
 from tests import loopback, program
 from tests.neos import approach, catalogue, neo
 
@@ -103,19 +101,6 @@ def test_quiet_comes_before_json(tmp_path: Path) -> None:
 
 def test_nothing_that_a_terminal_obeys_comes_through() -> None:
     assert clean("a\x1b[31mb\x07c\u202ed\ud800é") == "a?[31mb?c?d?é"
-
-
-def test_the_rate_counts_the_pages_of_this_try() -> None:
-    progressed = Progressed()
-    progressed.take(events.SnapshotOpened("a", resumed=True, pages_kept=4))
-    progressed.take(events.Planned(total_elements=60, page_size=20, pages=3, positions=60))
-    assert (progressed.fetched, progressed.rate_per_s(1e9)) == (3, 0)
-    progressed = Progressed()
-    progressed.take(events.SnapshotOpened("a", resumed=False, pages_kept=0))
-    progressed.take(events.PageFetched(0, 100, 0.1, None))
-    progressed.take(events.Planned(total_elements=60, page_size=20, pages=3, positions=60))
-    assert progressed.fetched == 1
-    assert progressed.rate_per_s(1e9) > 0
 
 
 def test_one_absurd_date_does_not_scroll_the_chart_away(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from neows_async.model import CloseApproach, Neo
     from neows_async.pacing import API_DATA_GOV_BURSTS, Burst, PacingRules
     from neows_async.page import DatasetFile, ObjectInfo, Page, RawPage, Rejected
+    from neows_async.progress import Figures, Progress
     from neows_async.protocols import (
         AggregateWriter,
         Aggregator,
@@ -78,6 +79,7 @@ __all__ = [
     "DifferenceError",
     "EmptyCatalogueError",
     "Event",
+    "Figures",
     "FileLedger",
     "GatewaySource",
     "JsonAggregates",
@@ -94,6 +96,7 @@ __all__ = [
     "ParquetSink",
     "PartError",
     "PausedError",
+    "Progress",
     "RateLimit",
     "RateLimitedError",
     "RawPage",
@@ -131,6 +134,7 @@ _NAMES: Final = {
     "model": ("CloseApproach", "Neo"),
     "pacing": ("API_DATA_GOV_BURSTS", "Burst", "PacingRules"),
     "page": ("DatasetFile", "ObjectInfo", "Page", "RawPage", "Rejected"),
+    "progress": ("Figures", "Progress"),
     "protocols": ("AggregateWriter", "Aggregator", "Ledger", "Sink", "Source", "Stage", "StagedFile", "Storage"),
     "rate_limit": ("RateLimit",),
     "receipt": ("Receipt",),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Storage
     from neows_async.receipt import Receipt
     from neows_async.settings import Settings
+
+_log: Final = logging.getLogger("neows_async")
+_log.addHandler(logging.NullHandler())
 
 
 async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left out
@@ -55,7 +59,8 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     :param pacing: what the source's gateway demands that its answers do not tell; None is what is known of
         NASA's for the default source there, and nothing for others
     :param ledger: what runs with one key share, so that they keep to its quota together; None shares nothing
-    :param on_event: is told what happens, in the event loop's thread, in order; quick, and must not raise
+    :param on_event: is told what happens, in the event loop's thread, in order; must be quick. One that
+        raises is logged, as ``neows_async`` at ERROR, and told nothing more: a run does not fail for its watchers
     :returns: the receipt of the committed snapshot
     :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was done
     :raises KeyRefusedError: the gateway does not take the key
@@ -89,5 +94,20 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
                 pacing=pipeline.UNPACED if pacing is None else pacing,
                 ledger=ledger,
             ),
-            events.ignore if on_event is None else on_event,
+            events.ignore if on_event is None else _unharmed_by(on_event),
         )
+
+
+def _unharmed_by(listener: events.Listener) -> events.Listener:
+    listening = True
+
+    def tell(event: events.Event) -> None:
+        nonlocal listening
+        if listening:
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - whatever it is, it is the listener's own, and logged
+                listening = False
+                _log.exception("on_event failed at %s; it is told nothing more of this run", type(event).__name__)
+
+    return tell

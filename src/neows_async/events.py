@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from neows_async.page import Rejected
+    from collections.abc import Mapping
+
+    from neows_async.page import Json, Rejected
     from neows_async.rate_limit import RateLimit
 
 
@@ -152,6 +154,16 @@ class PageWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Aggregated:
+    """The aggregators' figures so far: told after the first page, then once a second at most, and after the last.
+
+    :param results: by the aggregator's name
+    """
+
+    results: Mapping[str, Mapping[str, Json]]
+
+
+@dataclass(frozen=True, slots=True)
 class Committing:
     """The last page is written; files are about to get their final names."""
 
@@ -181,6 +193,7 @@ Event: TypeAlias = (
     | PageDamaged
     | ObjectRejected
     | PageWritten
+    | Aggregated
     | Committing
     | Committed
 )
@@ -189,3 +202,13 @@ Listener: TypeAlias = Callable[[Event], None]
 
 def ignore(_: Event) -> None:
     """The listener of those who do not listen."""
+
+
+def each(*listeners: Listener) -> Listener:
+    """One listener that tells all of ``listeners``, in their order."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ _Results: TypeAlias = dict[str, dict[str, Any]]
 UNPACED: Final = PacingRules(bursts=())
 # Of requests that fail one in twenty, so many in a row are no accident in any run.
 FAILURES_TO_OPEN: Final = 6
+# How often the aggregators' figures are told, at most; where that takes long, so many times as long in between.
+_TELL_EVERY_S: Final = 1.0
+_TELL_REST: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,10 +321,29 @@ class _Run:
                 with naming(aggregator.name):
                     aggregator.update(page)
 
+        tell_again_s = -math.inf
         while (page := await queue.get()) is not None:
             with self._reckoning.timing("aggregate"):
                 await to_thread.run_sync(fold, page)
             self._take(page)
+            started_s = anyio.current_time()
+            if started_s >= tell_again_s:
+                self._listener(events.Aggregated(await self._results_so_far()))
+                now_s = anyio.current_time()
+                tell_again_s = now_s + max(_TELL_EVERY_S, _TELL_REST * (now_s - started_s))
+
+    async def _results_so_far(self) -> _Results:
+        """Between two updates, never during one."""
+
+        def results() -> _Results:
+            found: _Results = {}
+            for aggregator in self._parts.aggregators:
+                with naming(aggregator.name):
+                    found[aggregator.name] = plain(aggregator.result())
+            return found
+
+        with self._reckoning.timing("aggregate"):
+            return await to_thread.run_sync(results)
 
     def _take(self, page: Page) -> None:
         key = (page.generation, page.number)
@@ -333,14 +356,12 @@ class _Run:
 
     async def _finish(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
         files: list[DatasetFile] = []
-        results: _Results = {}
+        results = await self._results_so_far()
+        self._listener(events.Aggregated(results))
         with self._reckoning.timing("write"):
             for sink in self._sinks:
                 with naming(sink.name):
                     files += all_files(await sink.finish())
-            for aggregator in self._parts.aggregators:
-                with naming(aggregator.name):
-                    results[aggregator.name] = plain(aggregator.result())
             writer = self._parts.aggregate_writer
             with naming(type(writer).__name__):
                 files += all_files(await writer.write(stage, results))

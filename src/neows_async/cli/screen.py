@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from neows_async import events
 from neows_async.cli.output import clean, counted
+from neows_async.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neows_async.events import Listener
+    from neows_async.progress import Figures
 
 _LINE_EVERY_S: Final = 5.0
 _ID_CHARS: Final = 60
@@ -109,63 +111,28 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._progress = Progressed()
+        self._progress = Progress()
         self._last_s = time.monotonic()
 
     def __call__(self, event: events.Event) -> None:
-        self._progress.take(event)
+        self._progress(event)
         if (line := told(event)) is not None:
             print(line, file=self._stream, flush=True)
         elif isinstance(event, events.PageWritten):
             now_s = time.monotonic()
-            if now_s - self._last_s >= _LINE_EVERY_S or self._progress.written == self._progress.pages:
+            figures = self._progress.snapshot()
+            if now_s - self._last_s >= _LINE_EVERY_S or figures.pages_written == figures.pages:
                 self._last_s = now_s
-                print(self._progress.line(now_s), file=self._stream, flush=True)
+                print(how_far(figures), file=self._stream, flush=True)
 
 
-class Progressed:
-    """How far a run is, from its events."""
-
-    def __init__(self) -> None:
-        self.pages = self.positions = self.fetched = self.written = self.neos = self._kept = 0
-        self._started_s = time.monotonic()
-
-    def take(self, event: events.Event) -> None:
-        """Take in what happened."""
-        match event:
-            case events.SnapshotOpened(pages_kept=kept):
-                self._kept = self.fetched = kept
-            case events.Planned(pages=pages, generation=generation) if generation > 0:
-                self.pages += pages
-            case events.Planned(pages=pages, positions=positions):
-                self.pages, self.positions = pages, positions
-                # An earlier try may have kept pages that this one does not want.
-                came, self._kept = self.fetched - self._kept, min(self._kept, pages)
-                self.fetched = self._kept + came
-            case events.PageFetched():
-                self.fetched += 1
-            case events.PageWritten(neos=neos):
-                self.written += 1
-                self.neos += neos
-            case _:
-                pass
-
-    def rate_per_s(self, now_s: float) -> float:
-        """Pages fetched a second by this try."""
-        return (self.fetched - self._kept) / max(now_s - self._started_s, 1e-3)
-
-    def eta_s(self, now_s: float) -> float | None:
-        """Seconds to go, at the rate so far; None if nothing is known."""
-        rate = self.rate_per_s(now_s)
-        return (self.pages - self.fetched) / rate if rate and self.pages else None
-
-    def line(self, now_s: float) -> str:
-        """All of it, for people."""
-        eta_s = self.eta_s(now_s)
-        eta = f", {_clock(eta_s)} to go" if eta_s else ""
-        return (
-            f"{self.written:,} of {self.pages:,} pages, {self.neos:,} NEOs, {self.rate_per_s(now_s):.1f} pages/s{eta}"
-        )
+def how_far(figures: Figures) -> str:
+    """All of it, for people."""
+    eta = f", {_clock(figures.eta_s)} to go" if figures.eta_s else ""
+    return (
+        f"{figures.pages_written:,} of {figures.pages:,} pages, {figures.neos:,} NEOs, "
+        f"{figures.pages_per_s:.1f} pages/s{eta}"
+    )
 
 
 def utc(at_s: float) -> str:
@@ -182,26 +149,28 @@ def _clock(seconds: float) -> str:
 @contextmanager
 def _bar(stream: TextIO) -> Iterator[Listener]:
     from rich.console import Console  # noqa: PLC0415 - rich is for terminals
-    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - as above
+    from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - as above
+    from rich.progress import Progress as Bar  # noqa: PLC0415 - as above
 
-    progressed = Progressed()
+    progress = Progress()
     console = Console(file=stream)
-    with Progress(
+    with Bar(
         TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), console=console
-    ) as progress:
-        task = progress.add_task("NEOs", total=None, told="asking for the first page")
+    ) as bar:
+        task = bar.add_task("NEOs", total=None, told="asking for the first page")
 
         def listen(event: events.Event) -> None:
-            progressed.take(event)
+            progress(event)
             if (line := told(event)) is not None:
                 # Text of the source is text, not markup.
                 console.print(line, markup=False, highlight=False, style="dim")
-            if progressed.pages:
-                progress.update(
+            figures = progress.snapshot()
+            if figures.pages:
+                bar.update(
                     task,
-                    total=progressed.pages * 2,
-                    completed=progressed.fetched + progressed.written,
-                    told=progressed.line(time.monotonic()),
+                    total=figures.pages * 2,
+                    completed=figures.pages_fetched + figures.pages_written,
+                    told=how_far(figures),
                 )
 
         yield listen
@@ -209,6 +178,8 @@ def _bar(stream: TextIO) -> Iterator[Listener]:
 
 def _json_lines(stream: TextIO) -> Listener:
     def listen(event: events.Event) -> None:
+        if isinstance(event, events.Aggregated):
+            return  # hundreds of figures each second; the receipt has the last ones
         line = {"event": _snake(type(event).__name__), "at": round(time.time(), 3), **dataclasses.asdict(event)}
         print(json.dumps(line), file=stream, flush=True)
 
