@@ -18,10 +18,10 @@ from obstore.store import MemoryStore
 from neows_async import lake as layout
 from neows_async.errors import NeowsError, SettingsError, StorageError
 from neows_async.inventory import State, owner_of, take_stock
+from neows_async.journal import read_receipt
 from neows_async.lake import Lake
 from neows_async.prune import Left, Pruned, Removed, Rules, prune
 from neows_async.settings import Settings
-from neows_async.snapshot import read_receipt
 from neows_async.storage import CountingStorage, LocalStorage
 from neows_async.storage.objects import ObjectStorage
 from neows_async.testing import ListSource

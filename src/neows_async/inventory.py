@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from neows_async import lake as layout
 from neows_async.errors import DataError
+from neows_async.journal import receipt_or_none, unfinished_or_none
 from neows_async.settings import SNAPSHOT_ID
-from neows_async.snapshot import receipt_or_none, unfinished_or_none
 
 if TYPE_CHECKING:
     from neows_async.lake import Lake

@@ -37,10 +37,10 @@ from neows_async.protocols import Generations, Resting
 from neows_async.raw import RawZone
 from neows_async.receipt import Receipt, Requests, SourceInfo
 from neows_async.reckoning import Reckoning, Spent
+from neows_async.resume import Wanted, open_snapshot
 from neows_async.retry import PageFetcher, take_in
 from neows_async.scrub import Scrubber
 from neows_async.sinks.quarantine import Quarantine
-from neows_async.snapshot import Snapshot, Wanted, open_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from neows_async.page import DatasetFile, Page, RawPage
     from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Storage
     from neows_async.settings import Settings
+    from neows_async.snapshot import Snapshot
 
 _Results: TypeAlias = dict[str, dict[str, Any]]
 UNPACED: Final = PacingRules(bursts=())

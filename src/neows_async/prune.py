@@ -20,15 +20,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from neows_async import lake as layout
 from neows_async.errors import NotFoundError, SnapshotHeldError, most_telling
 from neows_async.inventory import Entry, State, committed_ids, needs_of, owner_of, take_stock
+from neows_async.journal import receipt_or_none, run_key, unfinished_ids, unfinished_or_none
 from neows_async.receipt import Receipt
-from neows_async.snapshot import (
-    follow_latest,
-    receipt_or_none,
-    run_key,
-    take_lock,
-    unfinished_ids,
-    unfinished_or_none,
-)
+from neows_async.snapshot import follow_latest, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

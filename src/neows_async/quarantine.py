@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from neows_async.errors import DataError, NotFoundError, SettingsError
+from neows_async.journal import read_receipt
 from neows_async.model import Neo, Unreadable, parse
 from neows_async.page import Rejected
 from neows_async.settings import Settings
-from neows_async.snapshot import read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -55,7 +55,7 @@ def snapshots(ctx: click.Context, root: str, log_format: str) -> None:
 
 async def _take_stock(lake: Lake) -> tuple[str | None, list[Entry]]:
     from neows_async.inventory import take_stock  # noqa: PLC0415 - heavy, and --help does without
-    from neows_async.snapshot import receipt_or_none  # noqa: PLC0415 - as above
+    from neows_async.journal import receipt_or_none  # noqa: PLC0415 - as above
 
     latest = await receipt_or_none(lake, "latest")
     return latest.snapshot if latest else None, await take_stock(lake)

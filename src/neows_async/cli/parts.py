@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 from neows_async.errors import SettingsError
 
 if TYPE_CHECKING:
+    from neows_async.journal import RawOf
     from neows_async.pacing import PacingRules
     from neows_async.pipeline import Parts
     from neows_async.protocols import Aggregator, Ledger, Sink, Source, Storage
     from neows_async.settings import Settings
-    from neows_async.snapshot import RawOf
 
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 SANDBOX_URL: Final = "https://sandbox.invalid"

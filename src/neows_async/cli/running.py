@@ -17,11 +17,11 @@ from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, fla
 from neows_async.cli.parts import Chosen, open_parts
 from neows_async.cli.screen import listening
 from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
+from neows_async.journal import RawOf, find_raw, read_receipt
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
 from neows_async.scrub import Scrubber
 from neows_async.settings import SNAPSHOT_ID, Settings
-from neows_async.snapshot import RawOf, find_raw, read_receipt
 from neows_async.storage import open_storage
 
 if TYPE_CHECKING:

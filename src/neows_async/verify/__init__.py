@@ -8,7 +8,7 @@ import anyio
 
 from neows_async import lake as layout
 from neows_async.errors import NotFoundError, most_telling
-from neows_async.snapshot import read_receipt
+from neows_async.journal import read_receipt
 from neows_async.verify.datasets import Datasets, dataset_files, read_parquet
 from neows_async.verify.figures import check_aggregate_files, check_aggregates, check_counts, check_nulls
 from neows_async.verify.files import check_digest, check_names
