@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
 import re
 import secrets
-from contextlib import asynccontextmanager
+import traceback
+import tracemalloc
+import zlib
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,7 +26,9 @@ KEY = secrets.token_hex(20)
 
 
 @asynccontextmanager
-async def source_of(answer: bytes, *, hang: bool = False) -> AsyncIterator[GatewaySource]:
+async def source_of(
+    answer: bytes, *, hang: bool = False, max_body_bytes: int = 64 << 20
+) -> AsyncIterator[GatewaySource]:
     """A source whose server gives ``answer``, with the key it got for ``KEY``, and may never end it."""
 
     async def serve(stream: SocketStream) -> None:
@@ -31,7 +38,8 @@ async def source_of(answer: bytes, *, hang: bool = False) -> AsyncIterator[Gatew
                 request += await stream.receive()
             found = re.search(rb"x-api-key: (\S+)", request, re.IGNORECASE)
             assert found is not None
-            await stream.send(answer.replace(b"KEY", found[1]))
+            with suppress(anyio.BrokenResourceError):  # who has had enough closes
+                await stream.send(answer.replace(b"KEY", found[1]))
             if hang:
                 await anyio.sleep_forever()
 
@@ -42,7 +50,9 @@ async def source_of(answer: bytes, *, hang: bool = False) -> AsyncIterator[Gatew
     ):
         tasks.start_soon(listener.serve, serve)
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database
-        yield GatewaySource(client, base_url=f"http://127.0.0.1:{port}", api_key=KEY, timeout_s=30)
+        yield GatewaySource(
+            client, base_url=f"http://127.0.0.1:{port}", api_key=KEY, timeout_s=30, max_body_bytes=max_body_bytes
+        )
         tasks.cancel_scope.cancel()
 
 
@@ -68,3 +78,68 @@ async def test_an_error_whose_body_has_no_end_is_the_error_that_it_is() -> None:
     async with source_of(b"HTTP/1.1 403 Forbidden\r\n\r\n{", hang=True) as source:
         with anyio.fail_after(10), pytest.raises(KeyRefusedError):
             await source.fetch(0, 20)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 200_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 9_000,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + b"x" * 200_000,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"") + b"x" * 200_000,
+        b"HTTP/1.1 503 Down\r\n\r\n" + b"x" * 200_000,
+    ],
+    ids=["endless", "chunks of a byte", "no gzip", "more than gzip", "an error"],
+)
+async def test_a_body_that_is_broken_off_leaves_nothing_open(answer: bytes) -> None:
+    async with source_of(answer, max_body_bytes=4_000) as source:
+        with pytest.raises(AttemptError):
+            await source.fetch(0, 20)
+        # What was left half-read would say so now, and a warning is a failure.
+        gc.collect()
+
+
+async def test_a_redirect_to_a_host_that_cannot_be_read() -> None:
+    async with source_of(b"HTTP/1.1 302 Found\r\nLocation: http://xn--zzzzzzzzzz99999/\r\n\r\n") as source:
+        with pytest.raises(AttemptError, match="cannot be read"):
+            await source.fetch(0, 20)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nno header KEY\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: KEY\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://xn--\xc3\xa9KEY/\r\n\r\n",
+    ],
+)
+async def test_nor_does_what_led_to_it(answer: bytes) -> None:
+    async with source_of(answer) as source:
+        with pytest.raises(AttemptError) as caught:
+            await source.fetch(0, 20)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    link: BaseException | None = caught.value
+    while link is not None:
+        assert KEY not in repr(link.args)
+        link = link.__cause__ or link.__context__
+
+
+async def test_no_cookie_is_kept() -> None:
+    async with source_of(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\n{}") as source:
+        await source.fetch(0, 20)
+        assert not source._client.cookies
+
+
+async def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
+    squeeze = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
+    async with source_of(head + bomb, max_body_bytes=1 << 20) as source:
+        tracemalloc.start()
+        try:
+            with pytest.raises(AttemptError, match="larger than 1048576 bytes"):
+                await source.fetch(0, 20)
+            _, most_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most_bytes < 4 << 20

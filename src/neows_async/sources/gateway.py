@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-import zlib
-from typing import Final, NoReturn
+from http.cookiejar import CookieJar
+from typing import Any, Final, NoReturn
 
 import anyio
 import httpx
+from typing_extensions import override
 
 from neows_async.errors import (
     AttemptError,
@@ -21,6 +22,7 @@ from neows_async.errors import (
 from neows_async.page import RawPage
 from neows_async.rate_limit import RateLimit
 from neows_async.scrub import Scrubber
+from neows_async.sources.body import BodyError, read_body
 
 _API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
@@ -70,13 +72,22 @@ def open_transport(*, connections: int, proxy: str | None = None) -> httpx.Async
 def open_client(
     transport: httpx.AsyncBaseTransport, *, connect_timeout_s: float, timeout_s: float
 ) -> httpx.AsyncClient:
-    """A client that takes nothing from the environment and follows no redirect. Close it yourself."""
+    """A client that takes nothing from the environment, follows no redirect and keeps no cookie. Close it yourself."""
     return httpx.AsyncClient(
         trust_env=False,
+        cookies=_NoCookies(),
         follow_redirects=False,
         transport=transport,
         timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
     )
+
+
+class _NoCookies(CookieJar):
+    """Keeps none: an answer would say what the next request holds, and thousands of them would pile up."""
+
+    @override
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
 
 
 class GatewaySource:
@@ -134,18 +145,25 @@ class GatewaySource:
         try:
             with anyio.fail_after(self._timeout_s):
                 return await self._fetch(number, size)
-        except TimeoutError as exc:
-            raise AttemptError(f"{self._where}: no whole answer within {self._timeout_s:g} s") from exc
-        except httpx.ConnectError as exc:
-            if isinstance(exc.__cause__, ssl.SSLError) or "CERTIFICATE" in str(exc):
-                raise RefusedError(f"{self._where}: the secure connection failed: {self._said(exc)}") from exc
-            raise UnreachableError(
-                f"{self._where} cannot be reached ({self._said(exc)}); is the address right, does a server run there?"
-            ) from exc
-        except httpx.TimeoutException as exc:
-            raise AttemptError(f"{self._where}: timed out ({type(exc).__name__})") from exc
-        except httpx.HTTPError as exc:
-            raise AttemptError(f"{self._where}: the connection broke ({self._said(exc)})") from exc
+        except (TimeoutError, httpx.HTTPError, BodyError) as exc:
+            failure, cause = self._translated(exc), self._shown(exc)
+        # Out here, where what the others raised is not the context either: it may quote the key.
+        raise failure from cause
+
+    def _translated(self, exc: Exception) -> AttemptError | RefusedError:
+        if isinstance(exc, TimeoutError):
+            return AttemptError(f"{self._where}: no whole answer within {self._timeout_s:g} s")
+        if isinstance(exc, BodyError):
+            return AttemptError(f"{self._where}: {self._said(exc)}")
+        if isinstance(exc, httpx.TimeoutException):
+            return AttemptError(f"{self._where}: timed out ({type(exc).__name__})")
+        if not isinstance(exc, httpx.ConnectError):
+            return AttemptError(f"{self._where}: the connection broke ({self._said(exc)})")
+        if isinstance(exc.__cause__, ssl.SSLError) or "CERTIFICATE" in str(exc):
+            return RefusedError(f"{self._where}: the secure connection failed: {self._said(exc)}")
+        return UnreachableError(
+            f"{self._where} cannot be reached ({self._said(exc)}); is the address right, does a server run there?"
+        )
 
     async def rest(self) -> None:
         """Nothing is asked for a while: hold no connection meanwhile."""
@@ -156,13 +174,13 @@ class GatewaySource:
         request = self._client.build_request(
             "GET", self._url, params={"page": number, "size": size}, headers=self._headers
         )
-        response = await self._client.send(request, stream=True, follow_redirects=False)
+        try:
+            response = await self._client.send(request, stream=True, follow_redirects=False)
+        except ValueError as exc:  # httpx looks at where a redirect leads, and not every host can be read
+            raise httpx.RemoteProtocolError(f"the answer cannot be read: {exc}") from exc
         try:
             if response.status_code == httpx.codes.OK:
-                try:
-                    body = await _read_body(response, self._max_body_bytes)
-                except AttemptError as exc:
-                    raise AttemptError(f"{self._where}: {self._said(exc)}") from exc
+                body = await read_body(response, self._max_body_bytes)
                 return RawPage(number, body, _rate_limit(response))
             await self._refuse(response)
         finally:
@@ -198,43 +216,27 @@ class GatewaySource:
         """What others say of a connection may hold what came over it."""
         return self._scrub.text(str(exc) or type(exc).__name__)
 
+    def _shown(self, exc: BaseException) -> BaseException | None:
+        """``exc``, if it may be shown with all that led to it."""
+        link: BaseException | None = exc
+        while link is not None:
+            # By both forms: what stands in the text escaped may stand in the arguments as it is.
+            if any(self._scrub.text(form) != form for form in (str(link), repr(link.args))):
+                return None
+            link = link.__cause__ or link.__context__
+        return exc
+
     @property
     def _where(self) -> str:
         return self._url.netloc.decode("ascii", "replace")
-
-
-async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
-    """The decoded body, without ever holding more than the limit.
-
-    httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop.
-    """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("gzip", "x-gzip", "identity", ""):
-        raise AttemptError(f"the body is encoded as {encoding!r}, which was not asked for")
-    gzip = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
-    parts: list[bytes] = []
-    received = expanded = 0
-    async for chunk in response.aiter_raw():
-        received += len(chunk)
-        try:
-            part = gzip.decompress(chunk, max_bytes + 1 - expanded) if gzip else chunk
-        except zlib.error as exc:
-            raise AttemptError(f"the body is not gzip: {exc}") from exc
-        expanded += len(part)
-        if max(received, expanded) > max_bytes:
-            raise AttemptError(f"the body is larger than {max_bytes} bytes")
-        parts.append(part)
-    if gzip is not None and not gzip.eof:
-        raise AttemptError(f"the gzip body ends after {received} bytes, before its end")
-    return b"".join(parts)
 
 
 async def _read_error(response: httpx.Response) -> bytes:
     """An error's body; it explains, but nothing depends on it, so it is not waited for at length."""
     with anyio.move_on_after(_ERROR_BODY_S):
         try:
-            return await _read_body(response, _ERROR_BODY_BYTES)
-        except (AttemptError, httpx.HTTPError):
+            return await read_body(response, _ERROR_BODY_BYTES)
+        except (BodyError, httpx.HTTPError):
             pass
     return b""
 
@@ -259,5 +261,5 @@ def _whole_number(response: httpx.Response, header: str) -> int | None:
 def _redirect_host(response: httpx.Response) -> str:
     try:
         return httpx.URL(response.headers.get("location", "")).host or "nowhere"
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         return "nowhere"

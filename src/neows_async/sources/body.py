@@ -1,0 +1,98 @@
+"""The body of an answer, bounded while it comes: whatever is sent, no more than the limit is ever held."""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_GZIP: Final = 31  # zlib's word for "with gzip's header and checksum"
+_BUFFERED_BYTES: Final = 1 << 20
+
+
+class BodyError(Exception):
+    """It is too large, or not encoded as was asked for. The text may quote the answer, unscrubbed."""
+
+
+async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
+    """The decoded body of an answer that was sent with ``stream=True``.
+
+    :param max_bytes: of what is sent and of what it expands to, each
+    :raises BodyError: there is no such body
+    :raises httpx.HTTPError: the connection broke
+    """
+    body = _Body(response.headers.get("content-encoding", "identity").strip().lower(), max_bytes)
+    chunks = response.aiter_raw()
+    async for chunk in chunks:
+        try:
+            body.take(chunk)
+        except BodyError:
+            await _break_off(response, chunks)
+            raise
+    return body.whole()
+
+
+async def _break_off(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    """Close the connection, and read on until that shows.
+
+    ``chunks`` is the outermost of five nested generators, and closing it would close no other: each
+    of them ends by itself only when the innermost finds its connection closed. What had already
+    come from there is little.
+    """
+    await response.aclose()
+    come_bytes = 0
+    with suppress(httpx.HTTPError, httpx.StreamError):
+        async for chunk in chunks:
+            come_bytes += len(chunk)
+            if come_bytes > _BUFFERED_BYTES:  # it is no connection
+                break
+
+
+class _Body:
+    """Takes what comes, chunk by chunk.
+
+    httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop. One
+    growing buffer, since a list of chunks of a byte each would take fifty times their size.
+    """
+
+    def __init__(self, encoding: str, max_bytes: int) -> None:
+        if encoding not in ("gzip", "x-gzip", "identity", ""):
+            raise BodyError(f"the body is encoded as {encoding!r}, which was not asked for")
+        self._gzip = zlib.decompressobj(wbits=_GZIP) if "gzip" in encoding else None
+        self._max_bytes = max_bytes
+        self._sent_bytes = 0
+        self._expanded = bytearray()
+
+    def take(self, chunk: bytes) -> None:
+        """One more chunk.
+
+        :raises BodyError: the body is not gzip, or too large
+        """
+        self._sent_bytes += len(chunk)
+        if self._gzip is None:
+            self._expanded += chunk
+        else:
+            if self._gzip.eof and chunk:
+                raise BodyError("something follows the end of the gzip body")
+            try:
+                self._expanded += self._gzip.decompress(chunk, self._max_bytes + 1 - len(self._expanded))
+            except zlib.error as exc:
+                raise BodyError(f"the body is not gzip: {exc}") from exc
+            if self._gzip.unused_data:
+                raise BodyError("something follows the end of the gzip body")
+        if max(self._sent_bytes, len(self._expanded)) > self._max_bytes:
+            raise BodyError(f"the body is larger than {self._max_bytes} bytes")
+
+    def whole(self) -> bytes:
+        """All of it, expanded.
+
+        :raises BodyError: the gzip body has no end
+        """
+        if self._gzip is not None and not self._gzip.eof:
+            raise BodyError(f"the gzip body ends after {self._sent_bytes} bytes, before its end")
+        return bytes(self._expanded)
