@@ -69,12 +69,15 @@ wheel: $(VENV)/.run ## Build the wheel and the source archive into dist/
 lock: $(VENV)-lock/.created ## Renew the pinned versions in requirements/
 	@$(VENV)-lock/bin/python -m pip install --quiet --quiet uv
 	@# A later lock must hold every version of the earlier ones, or the environments would differ.
-	@$(LOCK) --upgrade --group build --output-file requirements/run.txt pyproject.toml
-	@$(LOCK) --upgrade --group test --constraints requirements/run.txt --output-file requirements/test.txt pyproject.toml
-	@$(LOCK) --upgrade --group check --constraints requirements/test.txt --output-file requirements/check.txt pyproject.toml
+	@$(LOCK) --upgrade --extra s3 --group build --output-file requirements/run.txt pyproject.toml
+	@$(LOCK) --upgrade --extra s3 --extra prometheus --group service --constraints requirements/run.txt \
+		--output-file requirements/service.txt pyproject.toml
+	@$(LOCK) --upgrade --all-extras --group test --constraints requirements/service.txt \
+		--output-file requirements/test.txt pyproject.toml
+	@$(LOCK) --upgrade --all-extras --group check --constraints requirements/test.txt --output-file requirements/check.txt pyproject.toml
 
 # Universal: one lock for every supported Python, system and processor.
-LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra s3 \
+LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
 clean: ## Remove environments, caches and dist/; the lake under data/ stays
@@ -90,7 +93,7 @@ endif
 $(1)/.created:
 	@python="$$$$(tools/find-python $$(PYTHON))" && \
 		echo "Making $(1) with $$$$python" && \
-		rm -f $(1)/.run $(1)/.test $(1)/.check $(1)/.package && \
+		rm -f $(1)/.run $(1)/.service $(1)/.test $(1)/.check $(1)/.package && \
 		"$$$$python" -m venv --clear $(1)
 	@echo '$$(CURDIR)' > $$@
 endef
@@ -105,16 +108,21 @@ $(VENV)/.run: requirements/run.txt $(VENV)/.created
 	@$(INSTALL) $<
 	@touch $@
 
-# Each of the next two locks holds all that the one before it holds.
-$(VENV)/.test: requirements/test.txt $(VENV)/.created
+# Each of the next locks holds all that the one before it holds.
+$(VENV)/.service: requirements/service.txt $(VENV)/.created
 	@echo "Installing what is pinned in $<"
 	@$(INSTALL) $<
 	@touch $(VENV)/.run $@
 
+$(VENV)/.test: requirements/test.txt $(VENV)/.created
+	@echo "Installing what is pinned in $<"
+	@$(INSTALL) $<
+	@touch $(VENV)/.run $(VENV)/.service $@
+
 $(VENV)/.check: requirements/check.txt $(VENV)/.created
 	@echo "Installing what is pinned in $<"
 	@$(INSTALL) $<
-	@touch $(VENV)/.run $(VENV)/.test $@
+	@touch $(VENV)/.run $(VENV)/.service $(VENV)/.test $@
 
 # The package itself, from where it lies. Its backend comes from the lock that stands before this stamp
 # wherever it is asked for, so nothing is fetched here.

@@ -90,7 +90,7 @@ async def test_a_run_with_parts_of_ones_own(tmp_path: Path) -> None:
     assert receipt.aggregates == {"count": {"neos": 30}}
     assert receipt.source.name == "ListSource"
     assert (len(sink.rows), sink.commits) == (30, 1)
-    assert told[-1] == neows_async.events.Committed(receipt.snapshot)
+    assert told[-2] == neows_async.events.Committed(receipt.snapshot)
 
 
 async def test_without_a_key_nothing_is_done(tmp_path: Path) -> None:
@@ -143,4 +143,4 @@ async def test_a_listener_that_fails_is_logged_and_left_alone(tmp_path: Path, ca
     assert len(told) == 1
     [record] = caplog.records
     assert (record.name, record.levelname) == ("neows_async", "ERROR")
-    assert "SnapshotOpened" in record.message
+    assert "RunStarted" in record.message

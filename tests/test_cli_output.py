@@ -84,7 +84,7 @@ def test_a_terminal_without_letters_gets_what_it_can_show(tmp_path: Path) -> Non
 def test_every_line_for_machines_is_json(tmp_path: Path) -> None:
     ended = program.run(tmp_path, "run", "--limit", "5", "--no-archive", "--log-format", "json")
     lines = [json.loads(line) for line in ended.err.splitlines()]
-    assert [line["event"] for line in lines[:3]] == ["notice", "notice", "snapshot_opened"]
+    assert [line["event"] for line in lines[:4]] == ["notice", "notice", "run_started", "snapshot_opened"]
     assert json.loads(ended.out)["records"]["written"] == 5
     ended = program.run(tmp_path, "run", "--limit", "0", "--log-format", "json")
     assert json.loads(ended.err) == {

@@ -356,8 +356,8 @@ def test_machines_read_events_and_the_receipt(tmp_path: Path) -> None:
         ended = run(tmp_path, server.url, "--log-format", "json")
         assert json.loads(ended.out)["records"]["written"] == 30
         kinds = [json.loads(line)["event"] for line in ended.err.splitlines()]
-        assert kinds[0] == "snapshot_opened"
-        assert kinds[-1] == "committed"
+        assert kinds[:2] == ["run_started", "snapshot_opened"]
+        assert kinds[-2:] == ["committed", "run_ended"]
     ended = run(tmp_path, server.url, "--log-format", "json")
     assert json.loads(ended.last_line) == {
         "event": "error",

@@ -23,8 +23,8 @@ from tests.conftest import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUN, TEST, CHECK = (ROOT / "requirements" / f"{name}.txt" for name in ("run", "test", "check"))
-LOCKS = pytest.mark.parametrize("lock", [RUN, TEST, CHECK], ids=lambda path: path.stem)
+RUN, SERVICE, TEST, CHECK = (ROOT / "requirements" / f"{name}.txt" for name in ("run", "service", "test", "check"))
+LOCKS = pytest.mark.parametrize("lock", [RUN, SERVICE, TEST, CHECK], ids=lambda path: path.stem)
 HAS_MAIN = importlib.util.find_spec("neows_async.__main__") is not None
 
 
@@ -182,19 +182,24 @@ def test_a_lock_pins_every_package_by_version_and_hash(lock: Path) -> None:
 
 
 def test_each_lock_holds_the_one_before_it() -> None:
-    assert pinned(RUN).items() <= pinned(TEST).items() <= pinned(CHECK).items()
+    assert pinned(RUN).items() <= pinned(SERVICE).items() <= pinned(TEST).items() <= pinned(CHECK).items()
 
 
 def test_the_locks_satisfy_what_is_asked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]
+    extras = project["project"]["optional-dependencies"]
     asked = {
         RUN: [
             *project["project"]["dependencies"],
-            *project["project"]["optional-dependencies"]["s3"],
+            *extras["s3"],
             *groups["build"],
         ],
-        TEST: [entry for entry in groups["test"] if isinstance(entry, str)],
+        SERVICE: [*extras["prometheus"], *(entry for entry in groups["service"] if isinstance(entry, str))],
+        TEST: [
+            *(requirement for extra in extras.values() for requirement in extra),
+            *(entry for entry in groups["test"] if isinstance(entry, str)),
+        ],
         CHECK: [entry for entry in groups["check"] if isinstance(entry, str)],
     }
 

@@ -153,3 +153,9 @@ def most_telling(raised: BaseException) -> BaseException:
         return raised
     leaves = [most_telling(exc) for exc in raised.exceptions]
     return next((exc for exc in leaves if isinstance(exc, NeowsError)), leaves[0])
+
+
+def known_name(exc: BaseException) -> str:
+    """Its name, if it is of this tree; else that of the first of its ancestors that is, or its own if none is."""
+    ours = (cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == __name__)
+    return next(ours, type(exc).__name__)

@@ -1,19 +1,34 @@
 """What a run says while it goes on: one frozen value each, to a plain function.
 
-A listener is called in the event loop's thread, must be quick, and must not raise.
+A listener is called in the event loop's thread, must be quick, and must not raise. ``RunStarted`` is the
+first it hears of a run and ``RunEnded`` the last, however the run ends. No text holds a key.
+
+Ready-made listeners are in :mod:`neows_async.telemetry`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neows_async.page import Json, Rejected
     from neows_async.rate_limit import RateLimit
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run begins; nothing was read or asked for yet.
+
+    :param origin: what the pages are of, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
+    """
+
+    origin: str
+    synthetic: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +82,21 @@ class PageFetched:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt failed and is tried again after ``wait_s``."""
+    """An attempt failed and is tried again after ``wait_s``.
+
+    :param attempt: from 1
+    :param error: the exception's name in :mod:`neows_async.errors`
+    :param status: the HTTP status, where there was an answer
+    :param rate_limit: what that answer said of the quota, if it said
+    """
 
     number: int
     attempt: int
     reason: str
     wait_s: float
+    error: str = "AttemptError"
+    status: int | None = None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +202,25 @@ class Committed:
     snapshot: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over.
+
+    :param outcome: ``paused`` by the quota or the budget, ``cancelled`` from outside, ``failed`` otherwise
+    :param error: the name of the exception that comes out; None after a commit
+    :param reason: its text, if it is one of :mod:`neows_async.errors`; that of others is not known to be free of keys
+    :param run_s: since ``RunStarted``
+    """
+
+    outcome: Literal["committed", "paused", "cancelled", "failed"]
+    error: str | None
+    reason: str | None
+    run_s: float
+
+
 Event: TypeAlias = (
-    SnapshotOpened
+    RunStarted
+    | SnapshotOpened
     | SnapshotPassedOver
     | Planned
     | PageFetched
@@ -196,6 +237,7 @@ Event: TypeAlias = (
     | Aggregated
     | Committing
     | Committed
+    | RunEnded
 )
 Listener: TypeAlias = Callable[[Event], None]
 
@@ -212,3 +254,8 @@ def each(*listeners: Listener) -> Listener:
             listener(event)
 
     return tell
+
+
+def name_of(event: Event) -> str:
+    """How logs call it: ``page_fetched`` for :class:`PageFetched`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -14,8 +14,9 @@ import datetime as dt
 import math
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -24,7 +25,7 @@ from neows_async import events
 from neows_async.admit import Admission
 from neows_async.breaker import Breaker
 from neows_async.decode import decode
-from neows_async.errors import PausedError, UnavailableError, most_telling
+from neows_async.errors import NeowsError, PausedError, UnavailableError, known_name, most_telling
 from neows_async.forecast import BURST_RATE_PER_S
 from neows_async.gate import Gate, GateLimits
 from neows_async.lake import Lake, LakeStage
@@ -43,7 +44,7 @@ from neows_async.scrub import Scrubber
 from neows_async.sinks.quarantine import Quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from neows_async.page import DatasetFile, Page, RawPage
     from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Storage
@@ -91,6 +92,32 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
     :returns: the receipt of the committed snapshot
     :raises NeowsError: one of the tree in :mod:`neows_async.errors`; never a group of exceptions
     """
+    with _telling(parts.source, listener):
+        return await _ingest(settings, parts, listener)
+
+
+@contextmanager
+def _telling(source: Source, listener: events.Listener) -> Iterator[None]:
+    """Say that a run begins, and how it ends."""
+    started_s = anyio.current_time()
+    listener(events.RunStarted(source.origin, source.synthetic))
+    try:
+        yield
+    except BaseException as exc:
+        reason = str(exc) if isinstance(exc, NeowsError) else None
+        run_s = anyio.current_time() - started_s
+        listener(events.RunEnded(_outcome(exc), known_name(exc), reason, run_s))
+        raise
+    listener(events.RunEnded("committed", None, None, anyio.current_time() - started_s))
+
+
+def _outcome(exc: BaseException) -> Literal["paused", "cancelled", "failed"]:
+    if isinstance(exc, PausedError):
+        return "paused"
+    return "cancelled" if isinstance(exc, anyio.get_cancelled_exc_class()) else "failed"
+
+
+async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -> Receipt:
     lake = Lake(parts.storage, timeout_s=settings.storage_timeout_s)
     snapshot = await open_snapshot(lake, _wanted(settings, parts), listener)
     async with snapshot:

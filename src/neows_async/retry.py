@@ -16,6 +16,7 @@ from neows_async.errors import (
     RateLimitedError,
     UnavailableError,
     UnreachableError,
+    known_name,
 )
 from neows_async.events import AttemptFailed, Listener, PageFetched
 from neows_async.page import RawPage
@@ -43,6 +44,18 @@ def take_in(came: RawPage, size: int | None, scrubber: Scrubber) -> RawPage:
     except BadPageError as exc:
         raise BadPageError(str(exc), body=body) from exc
     return RawPage(came.number, body, came.rate_limit)
+
+
+def _told(number: int, attempt: int, failed: AttemptError | None, wait_s: float) -> AttemptFailed:
+    return AttemptFailed(
+        number,
+        attempt,
+        str(failed),
+        wait_s,
+        error=known_name(failed) if failed else AttemptError.__name__,
+        status=failed.status if failed else None,
+        rate_limit=failed.rate_limit if failed else None,
+    )
 
 
 class PageFetcher:
@@ -95,7 +108,7 @@ class PageFetcher:
 
         def before_sleep(state: RetryCallState) -> None:
             wait_s = state.next_action.sleep if state.next_action else 0.0
-            self._listener(AttemptFailed(number, state.attempt_number, str(last), wait_s))
+            self._listener(_told(number, state.attempt_number, last, wait_s))
 
         retrying = AsyncRetrying(
             sleep=anyio.sleep,

@@ -180,11 +180,7 @@ def _json_lines(stream: TextIO) -> Listener:
     def listen(event: events.Event) -> None:
         if isinstance(event, events.Aggregated):
             return  # hundreds of figures each second; the receipt has the last ones
-        line = {"event": _snake(type(event).__name__), "at": round(time.time(), 3), **dataclasses.asdict(event)}
+        line = {"event": events.name_of(event), "at": round(time.time(), 3), **dataclasses.asdict(event)}
         print(json.dumps(line), file=stream, flush=True)
 
     return listen
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name).removeprefix("_")

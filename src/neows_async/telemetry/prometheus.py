@@ -1,0 +1,178 @@
+"""A run's events as Prometheus metrics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from neows_async import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+
+    from neows_async.events import Event, Listener
+    from neows_async.rate_limit import RateLimit
+
+# NeoWs answers in tenths of a second on a good day, and is cut off after a minute.
+_FETCH_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+# From a sandbox to a whole catalogue under a nearly spent quota.
+_RUN_BUCKETS_S: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0)
+_STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
+
+
+def metrics(registry: CollectorRegistry, *, clock: Callable[[], float] = time.time) -> Listener:
+    """A listener that keeps metrics called ``neows_…`` in ``registry``.
+
+    One listener serves any number of runs, also at once: the counters add them up, the gauges are of
+    whichever spoke last. Call it once for each registry; a second call finds the names taken.
+
+    :param registry: yours, or :data:`prometheus_client.REGISTRY` for the process's own
+    :param clock: UTC, seconds since 1970
+    :raises ValueError: the registry has metrics of these names
+    """
+    runs = _runs(registry, clock)
+    pages = _pages(registry)
+    source = _source(registry)
+    return events.each(runs, pages, source)
+
+
+def _runs(registry: CollectorRegistry, clock: Callable[[], float]) -> Listener:
+    in_progress = Gauge("neows_runs_in_progress", "Runs that have begun and not ended.", registry=registry)
+    ended = Counter("neows_runs", "Runs that ended.", ["outcome"], registry=registry)
+    for outcome in ("committed", "paused", "cancelled", "failed"):
+        ended.labels(outcome)  # a rate needs the zero that comes before the first
+    took = Histogram(
+        "neows_run_duration_seconds", "How long runs took.", ["outcome"], buckets=_RUN_BUCKETS_S, registry=registry
+    )
+    size = Gauge("neows_snapshot_size_bytes", "Bytes of the newest snapshot's files.", registry=registry)
+    committed = Gauge(
+        "neows_snapshot_committed_timestamp_seconds",
+        "When the newest snapshot was committed, in seconds since 1970.",
+        registry=registry,
+    )
+
+    def listen(event: Event) -> None:
+        match event:
+            case events.RunStarted():
+                in_progress.inc()
+            case events.Committing(bytes=bytes_):
+                size.set(bytes_)
+            case events.Committed():
+                committed.set(clock())
+            case events.RunEnded(outcome=outcome, run_s=run_s):
+                in_progress.dec()
+                ended.labels(outcome).inc()
+                took.labels(outcome).observe(run_s)
+            case _:
+                pass
+
+    return listen
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    pages: Counter
+    neos: Counter
+    close_approaches: Counter
+
+
+def _pages(registry: CollectorRegistry) -> Listener:
+    def count(name: str, told: str) -> Counter:
+        return Counter(f"neows_{name}", told, registry=registry)
+
+    planned = Gauge("neows_run_planned_pages", "Pages that the newest plan is made of.", registry=registry)
+    written = _Written(
+        count("pages_written", "Pages that every sink and aggregator has taken."),
+        count("neos_written", "Near-Earth objects written."),
+        count("close_approaches_written", "Close approaches written."),
+    )
+    rejected = count("objects_rejected", "Objects that could not be read.")
+    trouble = {
+        events.PageSetBack: count("pages_set_back", "Pages that used up their retry budget and are tried last."),
+        events.PageMissing: count("pages_missing", "Pages that stay holes."),
+        events.PageDamaged: count("pages_damaged", "Raw pages that could not be read any more."),
+    }
+
+    def listen(event: Event) -> None:
+        match event:
+            case events.Planned(pages=pages):
+                planned.set(pages)
+            case events.PageWritten(neos=neos, close_approaches=close_approaches):
+                written.pages.inc()
+                written.neos.inc(neos)
+                written.close_approaches.inc(close_approaches)
+            case events.ObjectRejected():
+                rejected.inc()
+            case events.PageSetBack() | events.PageMissing() | events.PageDamaged():
+                trouble[type(event)].inc()
+            case _:
+                pass
+
+    return listen
+
+
+def _source(registry: CollectorRegistry) -> Listener:
+    fetched = Histogram(
+        "neows_page_fetch_duration_seconds",
+        "From the request of a page to its last byte, where it was whole and right.",
+        buckets=_FETCH_BUCKETS_S,
+        registry=registry,
+    )
+    came = Counter("neows_fetched_bytes", "Bytes of JSON in the pages that came.", registry=registry)
+    failed = Counter(
+        "neows_page_attempts_failed",
+        "Attempts that failed and were tried again.",
+        ["error", "status"],
+        registry=registry,
+    )
+    limit = Gauge("neows_quota_limit_requests", "Requests an hour, as the last answer said.", registry=registry)
+    remaining = Gauge("neows_quota_remaining_requests", "What the last answer said is left of them.", registry=registry)
+    waits = Counter("neows_quota_waits", "Waits for the quota that were worth telling.", registry=registry)
+    until = Gauge(
+        "neows_quota_wait_until_timestamp_seconds",
+        "Until when the newest wait for the quota lasts or lasted, in seconds since 1970.",
+        registry=registry,
+    )
+    up = Gauge("neows_source_up", "0 while the source is taken to be down.", registry=registry)
+    up.set(1)
+    outages = Counter("neows_source_outages", "Times that the source was taken to be down.", registry=registry)
+
+    def quota(said: RateLimit | None) -> None:
+        if said is not None:
+            limit.set(said.limit)
+            remaining.set(said.remaining)
+
+    def listen(event: Event) -> None:
+        match event:
+            case events.PageFetched(body_bytes=body_bytes, fetch_s=fetch_s, rate_limit=said):
+                fetched.observe(fetch_s)
+                came.inc(body_bytes)
+                quota(said)
+            case events.AttemptFailed(error=error, status=status, rate_limit=said):
+                failed.labels(error, _label(status)).inc()
+                quota(said)
+            case events.WaitingForQuota(until_s=until_s):
+                waits.inc()
+                until.set(until_s)
+            case events.SourceDown():
+                outages.inc()
+                up.set(0)
+            case events.SourceUp() | events.RunStarted():
+                up.set(1)
+            case _:
+                pass
+
+    return listen
+
+
+def _label(status: int | None) -> str:
+    """A status that a hostile source makes up gets no time series of its own."""
+    if status is None:
+        return "none"
+    return str(status) if status in _STATUSES else "other"

@@ -1,0 +1,75 @@
+"""A run's events as structlog's."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from neows_async import events
+
+if TYPE_CHECKING:
+    from neows_async.events import Event, Listener
+
+_EACH_PAGE: Final = (events.PageFetched, events.PageWritten)
+_TROUBLE: Final = (
+    events.SnapshotPassedOver,
+    events.AttemptFailed,
+    events.QuotaNotShared,
+    events.SourceDown,
+    events.PageSetBack,
+    events.PageMissing,
+    events.PageDamaged,
+    events.ObjectRejected,
+)
+_LEVELS: Final = {
+    "committed": logging.INFO,
+    "paused": logging.WARNING,
+    "cancelled": logging.WARNING,
+    "failed": logging.ERROR,
+}
+
+
+def logs(logger: Any = None) -> Listener:
+    """A listener that logs each event under its name (``page_fetched``), with its fields as the event dictionary.
+
+    What comes once a page is ``debug``, trouble is ``warning``, a failed run ``error``, the rest ``info``.
+    Of a rejected object its place and the reason are logged, not its text.
+
+    :param logger: yours, with whatever you bound to it; by default one called ``neows_async``
+    """
+    log = logger if logger is not None else structlog.get_logger("neows_async")
+
+    def listen(event: Event) -> None:
+        if isinstance(event, events.Aggregated):
+            return  # hundreds of figures a second
+        log.log(_level(event), events.name_of(event), **_fields(event))
+
+    return listen
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, events.RunEnded):
+        return _LEVELS[event.outcome]
+    if isinstance(event, _EACH_PAGE):
+        return logging.DEBUG
+    return logging.WARNING if isinstance(event, _TROUBLE) else logging.INFO
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    if isinstance(event, events.ObjectRejected):
+        rejected = event.rejected
+        return {
+            "page": rejected.page,
+            "position": rejected.position,
+            "id": rejected.id,
+            "pointer": rejected.pointer,
+            "reason": rejected.reason,
+        }
+    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    said = fields.pop("rate_limit", None)
+    if said is not None:
+        fields |= {"quota_limit": said.limit, "quota_remaining": said.remaining}
+    return fields
