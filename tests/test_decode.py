@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from neows_async import browse, regular
 from neows_async.decode import _decode_by_contract, decode
 from neows_async.errors import BadPageError
+from neows_async.model import Neo
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import CLOSE_APPROACHES, NEOS
 from tests.neos import approach, neo
@@ -304,7 +305,7 @@ def check_objects(page: Page, orbiting_body: str | None) -> None:
             "closest_approach_date": closest and closest.close_approach_date,
             "closest_approach_relative_velocity_km_s": closest and closest.relative_velocity_km_s,
         }
-        assert raw["name"] == row["name"]
+        assert known == Neo.from_value(raw)
 
 
 @pytest.mark.parametrize("path", [*PATHS, *NODES], ids=dotted)

@@ -89,5 +89,12 @@ def test_a_second_generation_adds_its_pages() -> None:
 
 
 def test_it_begins_anew_with_a_new_run() -> None:
-    figures = told(OPENED, PLANNED, fetched(0), events.Committed("a"), events.SnapshotOpened("b", False, 0))
+    figures = told(
+        OPENED,
+        PLANNED,
+        fetched(0),
+        events.Committed("a"),
+        events.RunStarted("x", False),
+        events.SnapshotOpened("b", False, 0),
+    )
     assert (figures.snapshot, figures.pages, figures.pages_fetched, figures.committed) == ("b", 0, 0, False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neows_async.aggregates.csv_files import CsvAggregates
     from neows_async.aggregates.json_files import JsonAggregates
     from neows_async.aggregates.within import CloseApproachesWithin
-    from neows_async.api import ingest
+    from neows_async.api import ingest, open_batches, open_neos
     from neows_async.errors import (
         AlreadyExistsError,
         AttemptError,
@@ -56,19 +56,25 @@ if TYPE_CHECKING:
     )
     from neows_async.rate_limit import RateLimit
     from neows_async.receipt import Receipt
+    from neows_async.schema import CLOSE_APPROACHES, NEOS
     from neows_async.settings import NASA_URL, Settings
     from neows_async.sinks.parquet import ParquetSink
     from neows_async.sources.gateway import GatewaySource
     from neows_async.storage import open_storage
+    from neows_async.streams import Batches, BatchStream, NeoStream
 
 __all__ = [
     "API_DATA_GOV_BURSTS",
+    "CLOSE_APPROACHES",
     "NASA_URL",
+    "NEOS",
     "AggregateWriter",
     "Aggregator",
     "AlreadyExistsError",
     "AttemptError",
     "BadPageError",
+    "BatchStream",
+    "Batches",
     "Burst",
     "CloseApproach",
     "CloseApproachesByYear",
@@ -88,6 +94,7 @@ __all__ = [
     "Listener",
     "MemoryLedger",
     "Neo",
+    "NeoStream",
     "NeowsError",
     "NotFoundError",
     "ObjectInfo",
@@ -119,6 +126,8 @@ __all__ = [
     "errors",
     "events",
     "ingest",
+    "open_batches",
+    "open_neos",
     "open_storage",
 ]
 
@@ -127,7 +136,7 @@ _NAMES: Final = {
     "aggregates.csv_files": ("CsvAggregates",),
     "aggregates.json_files": ("JsonAggregates",),
     "aggregates.within": ("CloseApproachesWithin",),
-    "api": ("ingest",),
+    "api": ("ingest", "open_batches", "open_neos"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "events": ("Event", "Listener"),
     "ledger": ("FileLedger", "MemoryLedger"),
@@ -138,10 +147,12 @@ _NAMES: Final = {
     "protocols": ("AggregateWriter", "Aggregator", "Ledger", "Sink", "Source", "Stage", "StagedFile", "Storage"),
     "rate_limit": ("RateLimit",),
     "receipt": ("Receipt",),
+    "schema": ("CLOSE_APPROACHES", "NEOS"),
     "settings": ("NASA_URL", "Settings"),
     "sinks.parquet": ("ParquetSink",),
     "sources.gateway": ("GatewaySource",),
     "storage": ("open_storage",),
+    "streams": ("BatchStream", "Batches", "NeoStream"),
 }
 _MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from neows_async.errors import TooManyRejectsError
+from neows_async.receipt import RecordCounts
 
 if TYPE_CHECKING:
     from neows_async.page import Page, Rejected
@@ -29,6 +30,10 @@ class Tally:
     """``dataset.column`` → nulls written."""
     unknown_fields: Counter[str] = field(default_factory=Counter)
     """Dotted name → how often it was seen in written records."""
+
+    def counts(self) -> RecordCounts:
+        """The four figures of the receipt."""
+        return RecordCounts(seen=self.seen, written=self.written, duplicates=self.duplicates, rejected=self.rejected)
 
 
 class Admission:

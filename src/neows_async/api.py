@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
@@ -11,10 +11,12 @@ from anyio import to_thread
 from neows_async import events, parts, pipeline
 from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.errors import SettingsError
+from neows_async.reading import UNPACED, Origin
 from neows_async.storage import open_storage
+from neows_async.streams import BatchStream, NeoStream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     import httpx
 
@@ -71,14 +73,8 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     :raises StorageError: the lake could not be read or written
     :raises PartError: a part that was handed in failed; its own exception is the cause
     """
-    if source is not None and client is not None:
-        raise SettingsError("a client is for the default source; give the source that you hand over its own")
     chosen_sinks = parts.parquet_sinks(settings) if sinks is None else list(sinks)
-    async with AsyncExitStack() as stack:
-        name = "nasa" if source is None else type(source).__name__
-        if source is None:
-            source = await stack.enter_async_context(parts.open_gateway(settings, client=client))
-            pacing = parts.gateway_rules(settings) if pacing is None else pacing
+    async with _origin(settings, source, client, pacing, ledger) as origin:
         if storage is None:
             # In a thread: a local root is made and looked at.
             storage = await to_thread.run_sync(open_storage, settings.root)
@@ -86,16 +82,118 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
             settings,
             pipeline.Parts(
                 storage=storage,
-                source=source,
-                source_name=name,
+                source=origin.source,
+                source_name="nasa" if source is None else type(source).__name__,
                 sinks=chosen_sinks,
                 aggregators=parts.default_aggregators(settings) if aggregators is None else list(aggregators),
                 aggregate_writer=JsonAggregates() if aggregate_writer is None else aggregate_writer,
-                pacing=pipeline.UNPACED if pacing is None else pacing,
+                pacing=origin.pacing,
                 ledger=ledger,
             ),
             events.ignore if on_event is None else _unharmed_by(on_event),
         )
+
+
+@asynccontextmanager
+async def open_neos(
+    settings: Settings,
+    *,
+    source: Source | None = None,
+    client: httpx.AsyncClient | None = None,
+    pacing: PacingRules | None = None,
+    ledger: Ledger | None = None,
+    on_event: events.Listener | None = None,
+) -> AsyncIterator[NeoStream]:
+    """Validated objects as they come, in Browse order, without a lake.
+
+    ::
+
+        async with open_neos(settings) as neos:
+            async for neo in neos:
+                print(neo.name, neo.closest_approach())
+
+    Quota, retries, outages, limits and rejects are those of :func:`ingest`, and so are the parameters. Nothing
+    is stored: what needs a lake (``root``, ``archive``, ``snapshot`` …) is ignored, and nothing can be resumed.
+
+    *Backpressure.* At most ``settings.window_pages`` pages are fetched ahead of the reading, which is at most
+    ``settings.queue_neos`` objects (or one page) ahead of whoever iterates; then no request goes out.
+
+    *Rejected objects* are told to ``on_event`` and counted in ``neos.records``; more than ``max_rejects`` are an error.
+
+    *A catalogue that changes* while it is read shifts its pages. What was given out cannot be taken back, so no id
+    comes twice, the first wins; and if its size changed and all of it was wanted, it is read once more, at most
+    ``max_generations`` times in all, for what was missed. ``neos.complete`` tells in the end.
+
+    *Ending early*, by ``break``, an exception or a cancellation, ends all tasks and requests with the block. What
+    the block raises comes out as it is. An error of the run is raised where the next object is asked for, after
+    all that came before it: in particular :class:`~neows_async.errors.PausedError` when the quota (``max_wait_s``)
+    or the budget (``budget_requests``) is spent; then begin anew from ``exc.resume_at_s`` on.
+
+    :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was asked for
+    :raises NeowsError: as :func:`ingest`, while iterating
+    """
+    async with _open_pages(settings, source, client, pacing, ledger, on_event) as pages:
+        yield NeoStream(pages)
+
+
+@asynccontextmanager
+async def open_batches(
+    settings: Settings,
+    *,
+    source: Source | None = None,
+    client: httpx.AsyncClient | None = None,
+    pacing: PacingRules | None = None,
+    ledger: Ledger | None = None,
+    on_event: events.Listener | None = None,
+) -> AsyncIterator[BatchStream]:
+    """The same as Arrow record batches, a pair a page, at a fraction of the cost.
+
+    ::
+
+        async with open_batches(settings) as batches:
+            async for neos, close_approaches in batches:
+                ...
+
+    Their schemas are :data:`neows_async.NEOS` and :data:`neows_async.CLOSE_APPROACHES`, the columns of the lake.
+    Everything else is as with :func:`open_neos`.
+    """
+    async with _open_pages(settings, source, client, pacing, ledger, on_event) as pages:
+        yield BatchStream(pages)
+
+
+@asynccontextmanager
+async def _open_pages(
+    settings: Settings,
+    source: Source | None,
+    client: httpx.AsyncClient | None,
+    pacing: PacingRules | None,
+    ledger: Ledger | None,
+    on_event: events.Listener | None,
+) -> AsyncIterator[pipeline.PageStream]:
+    listener = events.ignore if on_event is None else _unharmed_by(on_event)
+    async with (
+        _origin(settings, source, client, pacing, ledger) as origin,
+        pipeline.open_pages(settings, origin, listener) as pages,
+    ):
+        yield pages
+
+
+@asynccontextmanager
+async def _origin(
+    settings: Settings,
+    source: Source | None,
+    client: httpx.AsyncClient | None,
+    pacing: PacingRules | None,
+    ledger: Ledger | None,
+) -> AsyncIterator[Origin]:
+    """The source that was handed over, or the default one, open until the block ends."""
+    if source is not None:
+        if client is not None:
+            raise SettingsError("a client is for the default source; give the source that you hand over its own")
+        yield Origin(source, UNPACED if pacing is None else pacing, ledger)
+        return
+    async with parts.open_gateway(settings, client=client) as gateway:
+        yield Origin(gateway, parts.gateway_rules(settings) if pacing is None else pacing, ledger)
 
 
 def _unharmed_by(listener: events.Listener) -> events.Listener:

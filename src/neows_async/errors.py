@@ -148,11 +148,17 @@ class AlreadyExistsError(StorageError):
 
 
 def most_telling(raised: BaseException) -> BaseException:
-    """Of what several tasks raised at once the one that tells most: one of ours before a stranger."""
+    """Of what several tasks raised at once the one that tells most: the user's word to end, then one of
+    ours before a stranger.
+    """
     if not isinstance(raised, BaseExceptionGroup):
         return raised
     leaves = [most_telling(exc) for exc in raised.exceptions]
-    return next((exc for exc in leaves if isinstance(exc, NeowsError)), leaves[0])
+    for kinds in ((KeyboardInterrupt, SystemExit), NeowsError):
+        for exc in leaves:
+            if isinstance(exc, kinds):
+                return exc
+    return leaves[0]
 
 
 def known_name(exc: BaseException) -> str:

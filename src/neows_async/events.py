@@ -204,15 +204,16 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over.
+    """The run, or the stream, is over.
 
-    :param outcome: ``paused`` by the quota or the budget, ``cancelled`` from outside, ``failed`` otherwise
-    :param error: the name of the exception that comes out; None after a commit
+    :param outcome: ``committed``; of a stream ``read`` to its end, or left before as ``stopped``; ``paused`` by the
+        quota or the budget, ``cancelled`` from outside, ``failed`` otherwise, also by what the user of a stream raised
+    :param error: the name of the exception that ended it; None if there is none
     :param reason: its text, if it is one of :mod:`neows_async.errors`; that of others is not known to be free of keys
     :param run_s: since ``RunStarted``
     """
 
-    outcome: Literal["committed", "paused", "cancelled", "failed"]
+    outcome: Literal["committed", "read", "stopped", "paused", "cancelled", "failed"]
     error: str | None
     reason: str | None
     run_s: float

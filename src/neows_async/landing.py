@@ -14,6 +14,7 @@ from neows_async.errors import BadPageError, NotFoundError, StorageError, Unavai
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from neows_async.errors import NeowsError
     from neows_async.page import RawPage
     from neows_async.plan import Plan
     from neows_async.raw import RawZone
@@ -46,6 +47,7 @@ class Landing:
         self._listener = listener
         self._waiting: dict[int, RawPage] = {}
         self._news = anyio.Event()
+        self._end: NeowsError | None = None
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -85,22 +87,32 @@ class Landing:
         if not never_there and self._agenda.set_back(number):
             self._listener(events.PageSetBack(number, str(exc)))
         else:
-            self._agenda.give_up(number, str(exc))
-            if self._max_missing_pages is not None and len(self._agenda.missing) > self._max_missing_pages:
+            if self._max_missing_pages is not None and len(self._agenda.missing) >= self._max_missing_pages:
                 raise exc
+            self._agenda.give_up(number, str(exc))
             self._listener(events.PageMissing(number, str(exc)))
+        self.announce()
+
+    def ends_with(self, exc: NeowsError) -> None:
+        """Nothing more comes: the reader gets what is in, and then ``exc``."""
+        self._end = exc
         self.announce()
 
     # -- for the reader -----------------------------------------------------------------------
 
     async def take(self, number: int) -> RawPage | None:
-        """Page ``number`` as soon as it is in; None if it stays a hole. Called in page order."""
+        """Page ``number`` as soon as it is in; None if it stays a hole. Called in page order.
+
+        :raises NeowsError: what :meth:`ends_with` was given
+        """
         self._agenda.reading(number)
         self.announce()
         for damages in itertools.count(1):
             while not self._agenda.is_in(number):
                 if number in self._agenda.missing:
                     return None
+                if self._end is not None:
+                    raise self._end
                 await self._news.wait()
             if self._zone is None:
                 return self._waiting.pop(number)

@@ -107,14 +107,10 @@ class Page:
         return (browse.parse(objects[index]) for index in self.indices)
 
     def objects(self) -> Iterator[Neo]:
-        """Each row of ``neos`` as a validated object, in order.
+        """Each row of ``neos`` as a validated object, in order; made at each call, one object at a time."""
+        from neows_async.model import objects  # noqa: PLC0415 - pydantic loads only where objects are asked for
 
-        Parsed anew at each call, one object at a time.
-        """
-        from neows_async.model import Neo  # noqa: PLC0415 - pydantic loads only where objects are asked for
-
-        _, objects = browse.split(self.body)
-        return (Neo.from_browse(objects[index]) for index in self.indices)
+        return objects(self.neos, self.close_approaches, self.approach_counts)
 
     def __repr__(self) -> str:
         rows = f"neos={self.neos.num_rows}, close_approaches={self.close_approaches.num_rows}"

@@ -109,7 +109,7 @@ class Progress:
         """Take in what happened."""
         now_s = self._clock()
         figures = self._figures
-        if figures.started_s is None or isinstance(event, events.SnapshotOpened):
+        if figures.started_s is None or isinstance(event, events.RunStarted):
             figures = Figures(started_s=now_s)
         self._figures = replace(figures, at_s=now_s, **_changes(figures, event))
 

@@ -15,7 +15,7 @@ import anyio
 import pyarrow as pa
 
 from neows_async import schema
-from neows_async.receipt import PageCounts, RawInfo, Receipt, RecordCounts, Requests, SourceInfo
+from neows_async.receipt import PageCounts, RawInfo, Receipt, Requests, SourceInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -170,9 +170,7 @@ class Reckoning:
                 kept=self._kept,
                 missing=tuple(self._missing),
             ),
-            records=RecordCounts(
-                seen=tally.seen, written=tally.written, duplicates=tally.duplicates, rejected=tally.rejected
-            ),
+            records=tally.counts(),
             close_approaches=tally.close_approaches,
             rejected_because=dict(sorted(self._rejected_because.items())),
             nulls=dict(sorted(tally.nulls.items())),

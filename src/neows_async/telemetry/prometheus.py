@@ -45,7 +45,7 @@ def metrics(registry: CollectorRegistry, *, clock: Callable[[], float] = time.ti
 def _runs(registry: CollectorRegistry, clock: Callable[[], float]) -> Listener:
     in_progress = Gauge("neows_runs_in_progress", "Runs that have begun and not ended.", registry=registry)
     ended = Counter("neows_runs", "Runs that ended.", ["outcome"], registry=registry)
-    for outcome in ("committed", "paused", "cancelled", "failed"):
+    for outcome in ("committed", "read", "stopped", "paused", "cancelled", "failed"):
         ended.labels(outcome)  # a rate needs the zero that comes before the first
     took = Histogram(
         "neows_run_duration_seconds", "How long runs took.", ["outcome"], buckets=_RUN_BUCKETS_S, registry=registry

@@ -26,6 +26,8 @@ _TROUBLE: Final = (
 )
 _LEVELS: Final = {
     "committed": logging.INFO,
+    "read": logging.INFO,
+    "stopped": logging.INFO,
     "paused": logging.WARNING,
     "cancelled": logging.WARNING,
     "failed": logging.ERROR,

@@ -1,0 +1,245 @@
+"""The source's side of a run: from the first request to admitted pages, in page order. It starts no task itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+from anyio import to_thread
+
+from neows_async import events
+from neows_async.admit import Admission
+from neows_async.breaker import Breaker
+from neows_async.decode import decode
+from neows_async.errors import NeowsError, PausedError, UnavailableError
+from neows_async.forecast import BURST_RATE_PER_S
+from neows_async.gate import Gate, GateLimits
+from neows_async.landing import Landing, first_page
+from neows_async.pacing import Pacing, PacingRules
+from neows_async.plan import plan
+from neows_async.protocols import Generations, Resting
+from neows_async.reckoning import Reckoning
+from neows_async.retry import PageFetcher, take_in
+from neows_async.scrub import Scrubber
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from neows_async.page import Page, RawPage
+    from neows_async.protocols import Ledger, Source
+    from neows_async.raw import RawZone
+    from neows_async.settings import Settings
+
+UNPACED: Final = PacingRules(bursts=())
+# Of requests that fail one in twenty, so many in a row are no accident in any run.
+FAILURES_TO_OPEN: Final = 6
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where pages come from, and how politely.
+
+    :param pacing: what the source's gateway demands beside what its answers tell
+    :param ledger: shared with other runs that use the same key; None shares nothing
+    """
+
+    source: Source
+    pacing: PacingRules = UNPACED
+    ledger: Ledger | None = None
+
+
+class Reading:
+    """Fetches, checks, keeps, decodes and admits the pages of one run, over all its generations.
+
+    After :meth:`open`, :meth:`fetch_pages` runs several times at once beside one :meth:`read_pages`.
+
+    :param zone: where raw pages are kept; None keeps a window of them in memory
+    :param to_the_end: when fetching fails, what was fetched is read first; without it, that ends all at once
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        origin: Origin,
+        zone: RawZone | None,
+        listener: events.Listener,
+        *,
+        to_the_end: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._source = origin.source
+        self._zone = zone
+        self._listener = listener
+        self._to_the_end = to_the_end
+        # Checking and decoding hold the GIL; one at a time leaves the event loop room to breathe.
+        self._decoding = anyio.CapacityLimiter(1)
+        self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
+        self.gate = _gate(settings, origin, listener)
+        self.fetcher = PageFetcher(
+            origin.source,
+            gate=self.gate,
+            judge=self._judge,
+            budget_s=settings.retry_budget_s,
+            keep_bad=self._keep_bad,
+            listener=listener,
+        )
+        self.admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
+        self.reckoning = Reckoning()
+        self.generation = 0
+        self._fetching = 0
+        self._ends_with: NeowsError | None = None
+        self._landing: Landing
+
+    @property
+    def page_size(self) -> int:
+        """Of the answers, in objects."""
+        return self._landing.plan.page_size
+
+    @property
+    def complete(self) -> bool | Literal["unknown"]:
+        """Whether every object of the catalogue was read; for when :meth:`read_pages` has ended."""
+        return self.reckoning.complete(self.admission)
+
+    # -- plan ---------------------------------------------------------------------------------
+
+    async def kept(self) -> set[int]:
+        """The pages that lie in the zone already, for :meth:`open`."""
+        return await self._zone.counted() if self._zone else set()
+
+    async def open(self, lying: set[int]) -> None:
+        """Plan which pages to read, from page 0 of this generation."""
+        first, info, counted = await first_page(
+            self._zone,
+            lying,
+            self._listener,
+            lambda: self.fetcher.fetch(0, self._settings.page_size, exact_size=False),
+        )
+        planned = plan(info, self._settings.limit)
+        self.reckoning.generation_begins(planned, sum(number < planned.pages for number in counted))
+        self._landing = Landing(
+            planned,
+            self._zone,
+            kept=counted | {0} if self._zone else counted,
+            window_pages=self._settings.window_pages,
+            max_missing_pages=self._settings.max_missing_pages,
+            listener=self._listener,
+        )
+        self.gate.pages_left = lambda: self._landing.left
+        if self._zone is None:
+            self._landing.next_page()
+            await self._landing.land(first)
+        self._listener(
+            events.Planned(planned.total_elements, planned.page_size, planned.pages, planned.positions, self.generation)
+        )
+
+    # -- fetching -----------------------------------------------------------------------------
+
+    async def fetch_pages(self) -> None:
+        """One fetcher. Cancel it when :meth:`read_pages` has ended."""
+        self._fetching += 1
+        while self._ends_with is None:
+            landing = self._landing
+            number = landing.next_page()
+            if number is None:
+                await landing.news()
+                continue
+            try:
+                await self._fetch(landing, number)
+            except NeowsError as exc:
+                if not (self._to_the_end or isinstance(exc, PausedError)):
+                    raise
+                self._ends_with = exc
+                landing.announce()
+        # What is under way in the others is paid for: it is let come in before the run ends.
+        self._fetching -= 1
+        if self._fetching == 0 and self._to_the_end:
+            self._landing.ends_with(self._ends_with)
+        elif self._fetching == 0:
+            raise self._ends_with
+
+    async def _fetch(self, landing: Landing, number: int) -> None:
+        try:
+            raw = await self.fetcher.fetch(number, landing.plan.page_size, exact_size=True)
+        except UnavailableError as exc:
+            landing.failed(number, exc)
+        else:
+            with self.reckoning.timing("archive"):
+                await landing.land(raw)
+
+    async def _judge(self, came: RawPage, size: int | None) -> RawPage:
+        return await to_thread.run_sync(take_in, came, size, self._scrubber, limiter=self._decoding)
+
+    async def _keep_bad(self, number: int, body: bytes) -> None:
+        if self._zone is not None:
+            await self._zone.keep_bad(number, body)
+
+    # -- reading, in page order ---------------------------------------------------------------
+
+    async def read_pages(self, put: Callable[[Page], Awaitable[None]]) -> None:
+        """Give every page to ``put``: of the catalogue, and once more if it was seen to change its size meanwhile."""
+        while True:
+            for number in range(self._landing.plan.pages):
+                raw = await self._landing.take(number)
+                if raw is not None:
+                    await put(await self._read(raw))
+            self.reckoning.generation_ends(self._landing.missing)
+            if not await self._next_generation():
+                return
+            self.generation += 1
+            self.admission.begin_generation()
+            # The fetchers wait for news of a generation that is all in.
+            finished = self._landing
+            await self.open(await self.kept())
+            finished.announce()
+
+    async def _next_generation(self) -> bool:
+        """Whether to read once more: pages shift between requests only if the catalogue changes its size."""
+        if isinstance(self._source, Generations):
+            return await self._source.next_generation()
+        limit = self._settings.limit
+        wants_all = limit is None or limit >= self.reckoning.total_elements
+        last = self.generation + 1 >= self._settings.max_generations
+        if not self.reckoning.total_changed or not wants_all or last:
+            return False
+        if self._zone is not None:
+            self._zone = self._zone.next_generation()
+        return True
+
+    async def _read(self, raw: RawPage) -> Page:
+        with self.reckoning.timing("decode"):
+            page = await to_thread.run_sync(self._decode, raw, limiter=self._decoding)
+        self.reckoning.page(page)
+        admitted = self.admission.admit(page)
+        for rejected in admitted.rejected:
+            self.reckoning.rejected(rejected.reason)
+            self._listener(events.ObjectRejected(rejected))
+        return admitted
+
+    def _decode(self, raw: RawPage) -> Page:
+        page = decode(raw, orbiting_body=self._settings.orbiting_body)
+        return dataclasses.replace(page, generation=self.generation)
+
+
+def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate:
+    gate = Gate(
+        Pacing(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
+        Breaker(
+            failures_to_open=FAILURES_TO_OPEN,
+            probe_every_s=settings.probe_every_s,
+            max_outage_s=settings.max_outage_s,
+        ),
+        GateLimits(
+            concurrency=settings.concurrency,
+            rate_per_s=settings.max_rate_per_s or (BURST_RATE_PER_S if origin.pacing.bursts else None),
+            max_wait_s=settings.max_wait_s,
+            budget_requests=settings.budget_requests,
+        ),
+        clock=time.time,
+        listener=listener,
+        ledger=origin.ledger,
+    )
+    if isinstance(origin.source, Resting):
+        gate.rest = origin.source.rest
+    return gate
