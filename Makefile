@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 # Two targets would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help run test check format bench bench-full torture test-all wheel lock clean
+.PHONY: help run test check format bench bench-full torture fuzz test-all wheel lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ bench-full: $(VENV)/.test $(VENV)/.package ## Measure speed and memory in full, 
 torture: $(VENV)/.test $(VENV)/.package ## Kill runs at every step and any instant, on disk and on S3 (takes half an hour)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.torture $(ARGS)
 
+fuzz: $(VENV)/.fuzz $(VENV)/.package ## Give the parts that read answers ten thousand hostile ones, then fuzz by coverage (takes half an hour)
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 test-all: ## Run the tests on each supported Python that is found
 	@failed=""; passed=""; missing=""; \
 	for version in 3.11 3.12 3.13 3.14; do \
@@ -74,6 +77,7 @@ lock: $(VENV)-lock/.created ## Renew the pinned versions in requirements/
 		--output-file requirements/service.txt pyproject.toml
 	@$(LOCK) --upgrade --all-extras --group test --constraints requirements/service.txt \
 		--output-file requirements/test.txt pyproject.toml
+	@$(LOCK) --upgrade --all-extras --group fuzz --constraints requirements/test.txt --output-file requirements/fuzz.txt pyproject.toml
 	@$(LOCK) --upgrade --all-extras --group check --constraints requirements/test.txt --output-file requirements/check.txt pyproject.toml
 
 # Universal: one lock for every supported Python, system and processor.
@@ -81,7 +85,7 @@ LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
 clean: ## Remove environments, caches and dist/; the lake under data/ stays
-	rm -rf .venv .venv-* dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* dist build .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. Each step leaves a stamp, so that it is done again only when its lock changes.
@@ -93,7 +97,7 @@ endif
 $(1)/.created:
 	@python="$$$$(tools/find-python $$(PYTHON))" && \
 		echo "Making $(1) with $$$$python" && \
-		rm -f $(1)/.run $(1)/.service $(1)/.test $(1)/.check $(1)/.package && \
+		rm -f $(1)/.run $(1)/.service $(1)/.test $(1)/.fuzz $(1)/.check $(1)/.package && \
 		"$$$$python" -m venv --clear $(1)
 	@echo '$$(CURDIR)' > $$@
 endef
@@ -120,6 +124,11 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.created
 	@touch $(VENV)/.run $(VENV)/.service $@
 
 $(VENV)/.check: requirements/check.txt $(VENV)/.created
+	@echo "Installing what is pinned in $<"
+	@$(INSTALL) $<
+	@touch $(VENV)/.run $(VENV)/.service $(VENV)/.test $@
+
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.created
 	@echo "Installing what is pinned in $<"
 	@$(INSTALL) $<
 	@touch $(VENV)/.run $(VENV)/.service $(VENV)/.test $@

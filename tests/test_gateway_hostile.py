@@ -99,8 +99,9 @@ async def test_a_body_that_is_broken_off_leaves_nothing_open(answer: bytes) -> N
         gc.collect()
 
 
-async def test_a_redirect_to_a_host_that_cannot_be_read() -> None:
-    async with source_of(b"HTTP/1.1 302 Found\r\nLocation: http://xn--zzzzzzzzzz99999/\r\n\r\n") as source:
+@pytest.mark.parametrize("place", [b"http://xn--zzzzzzzzzz99999/", b"mailto:x@y"])
+async def test_a_redirect_to_where_nothing_can_be(place: bytes) -> None:
+    async with source_of(b"HTTP/1.1 302 Found\r\nLocation: " + place + b"\r\n\r\n") as source:
         with pytest.raises(AttemptError, match="cannot be read"):
             await source.fetch(0, 20)
 

@@ -176,7 +176,10 @@ class GatewaySource:
         )
         try:
             response = await self._client.send(request, stream=True, follow_redirects=False)
-        except ValueError as exc:  # httpx looks at where a redirect leads, and not every host can be read
+        except (
+            ValueError,
+            httpx.InvalidURL,
+        ) as exc:  # httpx looks at where a redirect leads, and not every host can be read
             raise httpx.RemoteProtocolError(f"the answer cannot be read: {exc}") from exc
         try:
             if response.status_code == httpx.codes.OK:

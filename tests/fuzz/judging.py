@@ -1,0 +1,246 @@
+"""Drives one hostile answer through the parts that a run uses, and says what came of it, or what is wrong with that."""
+
+from __future__ import annotations
+
+import base64
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import httpcore
+import httpx
+
+from neows_async import browse, regular
+from neows_async.breaker import Breaker
+from neows_async.decode import _decode_by_contract, decode
+from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
+from neows_async.gate import Gate, GateLimits
+from neows_async.pacing import Pacing, PacingRules
+from neows_async.page import RawPage
+from neows_async.retry import PageFetcher, take_in
+from neows_async.scrub import Scrubber
+from neows_async.sources.gateway import GatewaySource, open_client
+from tests import virtual_time
+from tests.fuzz.answers import KEY, NUMBER, SIZE, good_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neows_async.page import Page
+
+MAX_BODY_BYTES: Final = 1 << 20
+LIMIT_S: Final = 10.0
+_BUDGET_S: Final = 3.0
+_MAX_WAIT_S: Final = 3_600.0
+_START_S: Final = 1_790_000_000.0
+_GOOD: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(good_body()), good_body())
+
+
+class FindingError(Exception):
+    """What must not happen."""
+
+
+def _forms_of_the_key() -> tuple[bytes, ...]:
+    raw = KEY.encode()
+    escaped = "".join(f"%{byte:02x}" for byte in raw)
+    # Those letters of its base64 that are its own, wherever it begins in what was encoded.
+    inner = [base64.b64encode(b"\0" * before + raw).rstrip(b"=")[before + 1 : -1] for before in range(3)]
+    return (raw, escaped.encode(), escaped.upper().encode(), *inner)
+
+
+_FORMS: Final = _forms_of_the_key()
+
+
+def leaked(text: bytes | str) -> bool:
+    """Whether the key stands in it, in any form that is promised not to."""
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    return any(form in data for form in _FORMS)
+
+
+# -- bytes in, page or error out ----------------------------------------------------------------
+
+
+class _Line(httpcore.AsyncNetworkStream):
+    """A connection whose other end sends ``chunks`` and closes."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._left = b""
+        self._closed = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the signature of the base
+        await anyio.lowlevel.checkpoint()
+        if self._closed:
+            raise httpcore.ReadError("closed")
+        data = self._left or next(self._chunks, b"")
+        self._left = data[max_bytes:]
+        return data[:max_bytes]
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ARG002 - the signature of the base
+        return None
+
+
+class _Network(httpcore.AsyncNetworkBackend):
+    """Each connection gets the next answer; then all get a good page."""
+
+    def __init__(self, answers: Sequence[Sequence[bytes]]) -> None:
+        self._answers = iter(answers)
+
+    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:  # noqa: ARG002 - as above
+        return _Line(next(self._answers, [_GOOD]))
+
+
+def transport_of(answers: Sequence[Sequence[bytes]]) -> httpx.AsyncHTTPTransport:
+    """httpx's own transport, its parser and its pool, over answers in memory."""
+    transport = httpx.AsyncHTTPTransport(trust_env=False)
+    transport._pool = httpcore.AsyncConnectionPool(network_backend=_Network(answers), max_keepalive_connections=0)
+    return transport
+
+
+@dataclass
+class Outcome:
+    """What a run got to see."""
+
+    page: Page | None = None
+    error: BaseException | None = None
+    said: list[bytes] = field(default_factory=list)
+    requests: int = 0
+
+    @property
+    def name(self) -> str:
+        """For a table."""
+        if self.error is None:
+            return "a page at once" if self.requests == 1 else "a page after a failure"
+        cause = self.error.__cause__
+        return type(self.error).__name__ + (f" from {type(cause).__name__}" if isinstance(cause, NeowsError) else "")
+
+
+def outcome_of(answers: Sequence[Sequence[bytes]], backend: str) -> Outcome:
+    """What comes of a page whose first requests get these answers.
+
+    :raises FindingError: it is not as promised
+    """
+    outcome, began_s = Outcome(), time.perf_counter()
+    name, options = virtual_time.backend(backend)
+    try:
+        outcome.page = anyio.run(_fetch, answers, outcome, backend=name, backend_options=options)
+    except (SourceError, PausedError) as exc:
+        outcome.error = exc
+    except FindingError:
+        raise
+    except Exception as exc:
+        raise FindingError(f"a traceback: {type(exc).__name__}: {exc}") from exc
+    took_s = time.perf_counter() - began_s
+    if took_s > LIMIT_S:
+        raise FindingError(f"a hang: it took {took_s:.1f} s")
+    look_for_the_key(outcome)
+    return outcome
+
+
+async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
+    def clock() -> float:
+        return _START_S + anyio.current_time() - began_s
+
+    def listener(event: object) -> None:
+        outcome.said.append(repr(event).encode(errors="surrogatepass"))
+
+    async def keep_bad(number: int, body: bytes) -> None:  # noqa: ARG001 - the signature is the fetcher's
+        outcome.said.append(body)
+
+    async def judge(came: RawPage, size: int | None) -> RawPage:
+        if len(came.body) > MAX_BODY_BYTES:
+            raise FindingError(f"{len(came.body)} bytes came")
+        return take_in(came, size, Scrubber(KEY))
+
+    began_s = anyio.current_time()
+    limits = GateLimits(max_wait_s=_MAX_WAIT_S)
+    gate = Gate(Pacing(PacingRules()), Breaker(), limits, clock=clock, listener=listener)
+    async with open_client(transport_of(answers), connect_timeout_s=5, timeout_s=60) as client:
+        source = GatewaySource(
+            client, base_url="http://127.0.0.1:9", api_key=KEY, max_body_bytes=MAX_BODY_BYTES, timeout_s=60
+        )
+        fetcher = PageFetcher(source, gate=gate, judge=judge, budget_s=_BUDGET_S, keep_bad=keep_bad, listener=listener)
+        try:
+            raw = await fetcher.fetch(NUMBER, SIZE, exact_size=True)
+        finally:
+            outcome.requests = gate.sent
+            if client.cookies:
+                raise FindingError("a cookie was kept")
+    outcome.said.append(raw.body)
+    return decoded(raw)
+
+
+def look_for_the_key(outcome: Outcome) -> None:
+    """In all that was said.
+
+    :raises FindingError: it is there
+    """
+    said: list[bytes | str] = [*outcome.said, repr(outcome.page)]
+    if outcome.page is not None:
+        said += [repr(outcome.page.rejected), repr(outcome.page.unknown_fields)]
+    if outcome.error is not None:
+        said += ["".join(traceback.format_exception(outcome.error))]
+    link = outcome.error
+    while link is not None:
+        said += [str(link), repr(link), repr(link.args), getattr(link, "body", b"")]
+        if isinstance(link, NeowsError) and "\n" in str(link):
+            raise FindingError(f"an error of more than one line: {link}")
+        link = link.__cause__ or link.__context__
+    for text in said:
+        if leaked(text):
+            raise FindingError(f"the key is in {text[:500]!r}")
+
+
+# -- bytes in, rows out -------------------------------------------------------------------------
+
+
+def decoded(raw: RawPage) -> Page:
+    """A checked page, by both ways of reading it, which must agree.
+
+    :raises FindingError: they do not
+    """
+    page = decode(raw)
+    if regular.read(raw.body) is not None:
+        slow = _decode_by_contract(raw, None)
+        same = (
+            page.info == slow.info
+            and page.indices == slow.indices
+            and page.approach_counts == slow.approach_counts
+            and _same(page.neos, slow.neos)
+            and _same(page.close_approaches, slow.close_approaches)
+        )
+        if not same or slow.rejected or slow.unknown_fields:
+            raise FindingError("the two ways of reading a page do not agree")
+    if len(page.indices) + len(page.rejected) != page.info.announced_objects:
+        raise FindingError("an object is neither read nor rejected")
+    return page
+
+
+def _same(one: Any, other: Any) -> bool:
+    # By their buffers' values: -0.0 and 0.0 are two.
+    return bool(one.schema == other.schema and repr(one.to_pylist()) == repr(other.to_pylist()))
+
+
+def readable(body: bytes) -> Page | None:
+    """What the bytes of a body become, if they are a page.
+
+    :raises FindingError: another error than ours came of it
+    """
+    try:
+        info, _ = browse.split(body)
+        raw = take_in(RawPage(info.number, body), None, Scrubber(KEY))
+        return decoded(raw)
+    except BadPageError:
+        return None
+    except FindingError:
+        raise
+    except Exception as exc:
+        raise FindingError(f"a traceback: {type(exc).__name__}: {exc}") from exc

@@ -1,0 +1,86 @@
+"""A run that waits for the quota for an hour, as seen from outside its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import loopback, program
+from tests.loopback import Answer, Asked
+from tests.neos import catalogue
+
+MOST_BYTES = 150_000_000
+_ESTABLISHED = "01"
+
+
+def connections(pid: int) -> list[str]:
+    """The process's own TCP connections, as the system lists them; those that only listen are none."""
+    ours = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return [row[2] for row in rows if f"socket:[{row[9]}]" in ours and row[3] == _ESTABLISHED]
+
+
+def rss_bytes(pid: int) -> int:
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="it looks into /proc")
+def test_during_a_long_wait_it_holds_no_connection_and_little_memory(tmp_path: Path) -> None:
+    held: list[list[str]] = []
+    objects = loopback.browse(catalogue(200))
+
+    def answer(asked: Asked) -> Answer:
+        held.append(connections(process.pid))
+        good = objects(asked)
+        # The connection would stay open, had the client nothing against it.
+        quota = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "0" if len(held) > 1 else "500"}
+        return Answer(good.body, headers=quota | {"Connection": "keep-alive"})
+
+    with loopback.serving(answer) as server:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "neows_async", "run", "--base-url", server.url, "--root", "lake"),
+                *("--concurrency", "1", "--log-format", "json", "--no-shared-quota"),
+            ],
+            cwd=tmp_path,
+            env=program.clean_environment(NASA_API_KEY=secrets.token_hex(20)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        watchdog = threading.Timer(program.LIMIT_S, process.kill)
+        watchdog.start()
+        try:
+            assert process.stderr is not None
+            lines = (json.loads(line) for line in process.stderr)
+            waiting = next(line for line in lines if line["event"] == "waiting_for_quota")
+            assert waiting["wait_s"] > 30
+            # What it tells of it tells first; the connections are closed right after.
+            until_s = time.monotonic() + 10
+            while (open_ones := connections(process.pid)) and time.monotonic() < until_s:
+                threading.Event().wait(0.02)  # nothing outside tells when a connection is closed
+            held_bytes = rss_bytes(process.pid)
+            told_s = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+            ended_s = time.monotonic()
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+    assert held
+    assert all(held), "while it asks it has a connection, and we can see that"
+    assert not open_ones
+    assert held_bytes < MOST_BYTES, f"{held_bytes / 1e6:.0f} MB"
+    assert ended_s - told_s < 2
+    assert process.returncode == 143
