@@ -695,3 +695,21 @@ def test_a_page_that_is_not_utf8_anywhere_is_refused(wrong: bytes, at: int) -> N
     except UnicodeDecodeError:
         with pytest.raises(BadPageError, match="UTF-8"):
             decode(RawPage(0, body))
+
+
+def test_no_depth_of_nesting_is_a_traceback() -> None:
+    # Some could just be parsed, but not told of any more; deeper ones are no page to anybody.
+    reasons = set()
+    for depth in range(880, 1_010):
+        for value in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+            literals: list[str] = []
+            record = neo(1)
+            put(record, ("id",), value, literals)
+            try:
+                page = decode(RawPage(0, page_of([dump(record, literals)])))
+            except BadPageError as exc:
+                reasons.add(str(exc)[:30])
+            else:
+                reasons |= {rejected.reason[:17] for rejected in page.rejected}
+    assert "nested too deeply" in reasons
+    assert "not a string: [[[" in reasons

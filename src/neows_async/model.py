@@ -255,6 +255,8 @@ class Neo(BaseModel):
             record = _Object.model_validate(value)
         except ValidationError as exc:
             raise Unreadable.because(exc) from exc
+        except RecursionError as exc:  # what could just be parsed is told of from deeper in the stack
+            raise Unreadable("nested too deeply", ()) from exc
         id_ = record.neo_reference_id if record.id is None else record.id
         if id_ is None:
             raise Unreadable("neither id nor neo_reference_id is given", ())
