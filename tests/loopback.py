@@ -37,6 +37,7 @@ class Asked:
     size: int
     key: str | None
     headers: Mapping[str, str]
+    query: str = ""
 
 
 @dataclass
@@ -67,6 +68,7 @@ def serving(answer: Callable[[Asked], Answer]) -> Iterator[Server]:
                 int(query.get("size", "20")),
                 self.headers.get("X-Api-Key") or query.get("api_key"),
                 dict(self.headers),
+                url.query,
             )
             server.asked.append(asked)
             given = answer(asked)

@@ -71,6 +71,7 @@ def _source(
         api_key=key,
         transport=transport,
         timeout_s=settings.request_timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
         max_body_bytes=settings.max_body_bytes,
     )
 

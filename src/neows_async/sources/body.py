@@ -26,6 +26,8 @@ async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
     :raises BodyError: there is no such body
     :raises httpx.HTTPError: the connection broke
     """
+    if response.is_stream_consumed:
+        return _read_already(response, max_bytes)
     body = _Body(response.headers.get("content-encoding", "identity").strip().lower(), max_bytes)
     chunks = response.aiter_raw()
     async for chunk in chunks:
@@ -35,6 +37,17 @@ async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
             await _break_off(response, chunks)
             raise
     return body.whole()
+
+
+def _read_already(response: httpx.Response, max_bytes: int) -> bytes:
+    """What a hook of the client's owner has read."""
+    try:
+        body = response.content
+    except httpx.ResponseNotRead as exc:
+        raise BodyError("a hook of the client took the body and did not keep it") from exc
+    if len(body) > max_bytes:
+        raise BodyError(f"the body is larger than {max_bytes} bytes")
+    return body
 
 
 async def _break_off(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:

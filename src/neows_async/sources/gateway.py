@@ -95,10 +95,14 @@ class GatewaySource:
 
     The key travels in the ``X-Api-Key`` header and nowhere else: a URL would carry it into logs.
 
-    :param client: yours; it is not closed here, and its redirects stay off
+    Of the client only what carries requests is used: its transport, proxies, TLS and event hooks. Its base
+    URL, headers, parameters, cookies, auth and time limits are for other hosts than this one and stay out, and
+    no redirect is followed. A hook that raises on an error status, or reads a body, is coped with.
+
+    :param client: yours; it is not closed here
     :param base_url: e.g. ``https://api.nasa.gov``, with or without the ``/neo/rest/v1`` that follows
     :param transport: the client's, if its connections may be closed during long waits; it goes on after that
-    :param timeout_s: for one request, all in
+    :param timeout_s: for one request, all in; ``connect_timeout_s`` for its connection
     :param max_body_bytes: a larger body, sent or decoded, ends the attempt
     :raises SettingsError: ``base_url`` is not a URL that a key may be sent to
     """
@@ -111,6 +115,7 @@ class GatewaySource:
         api_key: str,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout_s: float = 60.0,
+        connect_timeout_s: float = 4.0,
         max_body_bytes: int = 64 << 20,
         synthetic: bool = False,
         origin: str | None = None,
@@ -127,6 +132,7 @@ class GatewaySource:
             "User-Agent": "neows-async",
         }
         self._timeout_s = timeout_s
+        self._timeouts = httpx.Timeout(timeout_s, connect=connect_timeout_s).as_dict()
         self._max_body_bytes = max_body_bytes
         # Host names and encodings come in small letters, whatever was sent.
         self._scrub = Scrubber(api_key, api_key.lower())
@@ -171,11 +177,17 @@ class GatewaySource:
             await self._transport.aclose()
 
     async def _fetch(self, number: int, size: int) -> RawPage:
-        request = self._client.build_request(
-            "GET", self._url, params={"page": number, "size": size}, headers=self._headers
+        # Not by the client's `build_request`, which would add what it sends to others.
+        request = httpx.Request(
+            "GET",
+            self._url.copy_merge_params({"page": number, "size": size}),
+            headers=self._headers,
+            extensions={"timeout": self._timeouts},
         )
         try:
-            response = await self._client.send(request, stream=True, follow_redirects=False)
+            response = await self._client.send(request, stream=True, auth=None, follow_redirects=False)
+        except httpx.HTTPStatusError as exc:  # by a hook of the client's owner
+            response = exc.response
         except (
             ValueError,
             httpx.InvalidURL,
@@ -239,7 +251,7 @@ async def _read_error(response: httpx.Response) -> bytes:
     with anyio.move_on_after(_ERROR_BODY_S):
         try:
             return await read_body(response, _ERROR_BODY_BYTES)
-        except (BodyError, httpx.HTTPError):
+        except (BodyError, httpx.HTTPError, httpx.StreamError):
             pass
     return b""
 
