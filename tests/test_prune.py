@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-import gc
-import itertools
 import json
 import os
-import shutil
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from obstore.store import MemoryStore
 
 from neows_async import lake as layout
-from neows_async.errors import NeowsError, SettingsError, StorageError
+from neows_async.errors import SettingsError, StorageError
 from neows_async.inventory import State, owner_of, take_stock
 from neows_async.journal import read_receipt
 from neows_async.lake import Lake
 from neows_async.prune import Left, Pruned, Removed, Rules, prune
-from neows_async.settings import Settings
 from neows_async.storage import CountingStorage, LocalStorage
-from neows_async.storage.objects import ObjectStorage
-from neows_async.testing import ListSource
 from neows_async.verify import verify
 from tests import lakes, program
 from tests.neos import catalogue, neo
@@ -272,6 +264,16 @@ async def test_files_without_a_receipt_and_without_a_run_go_when_they_are_old(tm
     assert not (tmp_path / "_staging").exists()
 
 
+async def test_folders_that_a_killed_run_had_made_and_not_filled_go_too(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    await lakes.make(storage, OBJECTS, "a")
+    await die_at(storage, OBJECTS, "b", lambda verb, key: verb == "put done" and "page=00001" in key)
+    for folder in ("_staging/b/files/quarantine/snapshot=b", "raw/snapshot=b/gen=1", "neos/snapshot=b"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert removed(await pruned(storage, later_s=2 * DAY_S)) == [("b", State.UNFINISHED)]
+    assert [(tmp_path / name).exists() for name in ("_staging", "raw/snapshot=b", "neos/snapshot=b")] == [False] * 3
+
+
 async def test_a_damaged_receipt_is_told_and_left(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
@@ -343,95 +345,6 @@ async def test_an_id_that_is_half_removed_is_not_begun_anew(tmp_path: Path) -> N
         await lakes.make(storage, OBJECTS, "2026-11-01")
     assert removed(await pruned(storage)) == [("2026-11-01", State.REMOVED)]
     await lakes.make(storage, OBJECTS, "2026-11-01")
-
-
-async def _old_lake(storage: Storage) -> None:
-    """Three committed ones of which two go, one of them a rebuild of the other, and an unfinished one."""
-    await lakes.make(storage, OBJECTS, "2026-11-01")
-    await lakes.rebuild(storage, "2026-11-01", "2026-11-02")
-    await lakes.make(storage, OBJECTS, "2026-11-03")
-    with pytest.raises(NeowsError):
-        await lakes.write(
-            storage,
-            ListSource(OBJECTS, fail=_third_page),
-            Settings(snapshot="u", limit=None, retry_budget_s=0.0),
-        )
-    storage.put("neos/mine", b"mine")
-
-
-def _third_page(number: int, _: int) -> None:
-    if number == 2:
-        raise StorageError("no")
-
-
-async def _killed_at_each_step(copy: Callable[[], tuple[Storage, Callable[[], Storage]]]) -> int:
-    """At how many steps; ``copy`` gives an old lake, and opens it again for another process."""
-    # After each call of the storage; before the next one is the same.
-    for step in itertools.count(1, 2):
-        storage, reopened = copy()
-        died = await _dies_at(storage, step)
-        del storage
-        gc.collect()  # as the end of a process, it lets go of locks
-        again = reopened()
-        # Whatever has a receipt is whole, and the latest is what it was.
-        for snapshot, state in (await states(again)).items():
-            if state is State.COMMITTED:
-                assert (await verify(Lake(again), snapshot)).differences == (), (step, snapshot)
-        assert (await read_receipt(Lake(again), "latest")).snapshot == "2026-11-03"
-        await pruned(again, later_s=2 * DAY_S)
-        assert {owner_of(key) for key in lakes.keys(again)} == {"2026-11-03", None}, step
-        assert again.get("neos/mine") == b"mine"
-        assert (await verify(Lake(again))).differences == ()
-        assert not [key for key in lakes.keys(again) if key.startswith("_staging")]
-        if not died:
-            return step
-    raise AssertionError
-
-
-async def _dies_at(storage: Storage, step: int) -> bool:
-    def on_step(number: int, _verb: str, _key: str) -> None:
-        if number >= step:
-            raise StorageError("killed")
-
-    try:
-        await pruned(CountingStorage(storage, on_step), later_s=2 * DAY_S)
-    except StorageError:
-        return True
-    return False
-
-
-@pytest.mark.asyncio_only
-async def test_killed_at_each_step_on_a_disk_nothing_half_looks_whole(tmp_path: Path) -> None:
-    await _old_lake(LocalStorage(tmp_path / "old", durable=False))
-    count = 0
-
-    def copy() -> tuple[Storage, Callable[[], Storage]]:
-        nonlocal count
-        count += 1
-        root = tmp_path / str(count)
-        shutil.copytree(tmp_path / "old", root)
-        return LocalStorage(root, durable=False), lambda: LocalStorage(root, durable=False)
-
-    assert await _killed_at_each_step(copy) > 50
-
-
-@pytest.mark.asyncio_only
-async def test_killed_at_each_step_in_an_object_store_nothing_half_looks_whole() -> None:
-    old = ObjectStorage(MemoryStore(), "memory://old")
-    await _old_lake(old)
-
-    def copy() -> tuple[Storage, Callable[[], Storage]]:
-        store = MemoryStore()
-        storage = ObjectStorage(store, "memory://lake")
-        for key in lakes.keys(old):
-            storage.put(key, old.get(key))
-
-        def after_its_lock_ran_out() -> Storage:
-            return ObjectStorage(store, "memory://lake", now_s=lambda: time.time() + 61)
-
-        return storage, after_its_lock_ran_out
-
-    assert await _killed_at_each_step(copy) > 50
 
 
 async def test_stock_is_taken_of_all_there_is(storage: Storage) -> None:

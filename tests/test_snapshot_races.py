@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,8 @@ import zstandard
 
 from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.errors import PausedError, SettingsError, StorageError
+from neows_async.journal import read_receipt
+from neows_async.lake import Lake
 from neows_async.pipeline import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
 
 
 async def run(storage: Storage, source: ListSource, **settings: Any) -> Receipt:
-    parts = Parts(storage, source, "test", [ParquetSink("neos")], [], JsonAggregates())
-    return await ingest(Settings(**{"retry_budget_s": 0.2, "limit": None} | settings), parts)
+    chosen = Settings(**{"retry_budget_s": 0.2, "limit": None} | settings)
+    parts = Parts(storage, source, "test", [ParquetSink("neos", chosen.partitions.get("neos"))], [], JsonAggregates())
+    return await ingest(chosen, parts)
 
 
 def at(verb: str, key: str, do: Callable[[], object]) -> Callable[[int, str, str], None]:
@@ -84,8 +88,53 @@ async def test_two_that_begin_in_one_second_get_two_ids(tmp_path: Path) -> None:
                 seen.append(receipt.snapshot)
             return await super().fetch(number, size)
 
-    seen.append((await run(storage, Second(catalogue(30)), fresh=True)).snapshot)
+    # The budget of the outer one's first page must do for all of the inner one.
+    seen.append((await run(storage, Second(catalogue(30)), fresh=True, retry_budget_s=30)).snapshot)
     assert len(set(seen[1:])) == 2
+
+
+async def test_the_later_of_two_that_begin_in_one_second_is_the_latest(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    for _ in range(20):  # a start may fall on the turn of a second, but not so often in a row
+        await run(storage, ListSource(catalogue(1)), snapshot=f"named-{time.monotonic_ns()}")
+        named = await read_receipt(Lake(storage), "latest")
+        timed = await run(storage, ListSource(catalogue(1)), fresh=True)
+        assert (await read_receipt(Lake(storage), "latest")) == timed
+        if timed.started_at.replace(microsecond=0) == named.started_at.replace(microsecond=0):
+            return
+    pytest.fail("no two runs began in one second")
+
+
+@pytest.mark.parametrize("archive", [True, False])
+async def test_a_commit_that_was_begun_is_finished_as_it_stands(tmp_path: Path, archive: bool) -> None:
+    def die() -> None:
+        raise OSError("full")
+
+    storage = CountingStorage(LocalStorage(tmp_path), at("create", "_runs/a.json", die))
+    with pytest.raises(StorageError):
+        await run(storage, ListSource(catalogue(50)), snapshot="a", archive=archive)
+    intent = (tmp_path / "_staging/a/commit.json").read_bytes()
+    source = ListSource(catalogue(50))
+    with pytest.raises(SettingsError, match=r"was ready with another within_au \(0.2, not 0.1\) and is committed now"):
+        await run(LocalStorage(tmp_path), source, snapshot="a", archive=archive, within_au=0.1)
+    assert source.asked == []
+    assert (tmp_path / "_runs/a.json").read_bytes() == intent
+
+
+async def test_what_an_earlier_try_derived_is_gone_before_anything_is_derived_anew(tmp_path: Path) -> None:
+    # Were it left, a later intent could take a file for its own that only has the same size.
+    def die() -> None:
+        raise OSError("full")
+
+    storage = CountingStorage(LocalStorage(tmp_path), at("put", "_staging/a/commit.json", die))
+    with pytest.raises(StorageError):
+        await run(storage, ListSource(catalogue(50)), snapshot="a")
+    file = "_staging/a/files/neos/snapshot=a/part-00000.parquet"
+    assert (tmp_path / file).exists()
+    seen: list[bool] = []
+    look = at("open_output", file, lambda: seen.append((tmp_path / file).exists()))
+    await run(CountingStorage(LocalStorage(tmp_path), look), ListSource(catalogue(50)), snapshot="a")
+    assert seen == [False]
 
 
 async def test_kept_pages_of_another_size_do_not_go_with_a_new_first_page(tmp_path: Path) -> None:
@@ -124,10 +173,12 @@ async def test_a_disk_that_gives_back_something_else_ends_the_run(tmp_path: Path
     assert source.asked.count(1) == 3
 
 
-@pytest.mark.parametrize("within_au", [0.2, 0.1])
+@pytest.mark.parametrize("partition_by", [(), ("neos:is_potentially_hazardous_asteroid",)])
 @pytest.mark.parametrize("moved", [True, False])
-async def test_a_commit_that_cannot_be_finished_is_taken_back(tmp_path: Path, moved: bool, within_au: float) -> None:
-    expected = await run(LocalStorage(tmp_path / "undisturbed"), ListSource(catalogue(50)), within_au=within_au)
+async def test_a_commit_that_cannot_be_finished_is_taken_back(
+    tmp_path: Path, moved: bool, partition_by: tuple[str, ...]
+) -> None:
+    expected = await run(LocalStorage(tmp_path / "undisturbed"), ListSource(catalogue(50)), partition_by=partition_by)
 
     def fail() -> None:
         raise OSError("full")
@@ -145,8 +196,9 @@ async def test_a_commit_that_cannot_be_finished_is_taken_back(tmp_path: Path, mo
         staged.parent.mkdir(parents=True)
         staged.write_bytes(b"another's")
     source = ListSource(catalogue(50))
-    receipt = await run(LocalStorage(lake), source, snapshot="a", within_au=within_au)
+    receipt = await run(LocalStorage(lake), source, snapshot="a", partition_by=partition_by)
     assert source.asked == []
     assert [file.sha256 for file in receipt.files] == [file.sha256 for file in expected.files]
-    assert receipt.derivation["within_au"] == within_au
+    lying = [str(path.relative_to(lake)) for path in (lake / "neos").rglob("*.parquet")]
+    assert sorted(lying) == [file.path for file in receipt.files if file.dataset == "neos"]
     assert not (lake / "_staging").exists()

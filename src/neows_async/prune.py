@@ -217,6 +217,8 @@ class _Pruning:
         for start in range(0, len(doomed), _AT_ONCE):
             await self._lake.delete_all(doomed[start : start + _AT_ONCE])
             await lock.check()
+        for folder in _folders(entry.snapshot, entry.receipt):
+            await self._lake.sweep(folder)  # what a run that was killed had not even begun to write: empty folders
         await self._lake.delete(hidden)
         self._gone(entry, ours, foreign)
 
@@ -242,12 +244,9 @@ class _Pruning:
         """What a run wrote under this id, with its bytes, and how many other objects lie in the same folders."""
         receipt = receipt or await self._hidden_receipt(snapshot)
         named = {file.path for file in receipt.files} if receipt else set()
-        datasets = {"raw", "neos", "close_approaches", "aggregates", "quarantine"}
-        datasets |= {file.dataset for file in receipt.files} if receipt else set()
-        folders = [layout.dataset_folder(dataset, snapshot) for dataset in sorted(datasets)]
         ours: dict[str, int] = {}
         foreign = 0
-        for folder in [*folders, layout.staging_folder(snapshot)]:
+        for folder in _folders(snapshot, receipt):
             for found in await self._lake.list(folder):
                 if owner_of(found.key) == snapshot or found.key in named:
                     ours[found.key] = found.bytes
@@ -284,6 +283,16 @@ class _Pruning:
     def _say(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
         self._tell(outcome)
+
+
+def _folders(snapshot: str, receipt: Receipt | None) -> list[str]:
+    """Where the files of a snapshot lie, all but its receipt."""
+    datasets = {"raw", "neos", "close_approaches", "aggregates", "quarantine"}
+    datasets |= {file.dataset for file in receipt.files} if receipt else set()
+    return [
+        *(layout.dataset_folder(dataset, snapshot) for dataset in sorted(datasets)),
+        layout.staging_folder(snapshot),
+    ]
 
 
 def _victims(stock: Sequence[Entry], latest: str | None, keep: int) -> list[Entry]:

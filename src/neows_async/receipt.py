@@ -108,13 +108,16 @@ class Receipt(_Part):
 
     @property
     def logical_at(self) -> dt.datetime:
-        """The time the snapshot stands for: what its id says if it is a date or time, else its start."""
+        """The time the snapshot stands for: what its id says if it is a date or time, else its start.
+
+        In whole seconds, as ids are: of two that begin in one second, none is before the other.
+        """
         for form in ("%Y%m%dT%H%M%SZ", "%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m"):
             try:
                 return dt.datetime.strptime(self.snapshot, form).replace(tzinfo=dt.UTC)
             except ValueError:
                 continue
-        return self.started_at
+        return self.started_at.replace(microsecond=0)
 
 
 class Unfinished(_Part):

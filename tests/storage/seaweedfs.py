@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import obstore
@@ -16,7 +18,6 @@ from obstore.store import S3Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from obstore.store import RetryConfig
 
@@ -115,12 +116,22 @@ def running(program: str, folder: Path) -> Iterator[SeaweedFS]:
         "-master.telemetry=false",  # a test tells nobody that it runs
     ]
     log_path = folder / "weed.log"
-    with log_path.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as process:
+    temporary = folder / "tmp"  # for its logs
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with (
+        log_path.open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment) as process,
+    ):
         try:
             _wait_until_ready(s3_port, log_path)
             yield SeaweedFS(s3_port)
         finally:
             process.kill()  # its data goes with the folder
+            process.wait()
+            for name, port in zip(names, ports[len(names) :], strict=True):
+                # It asks nobody where to put these, and killed, it leaves them.
+                Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - as above
 
 
 def _wait_until_ready(port: int, log_path: Path) -> None:

@@ -65,6 +65,9 @@ def _local(catalogues: list[Pages], chance: random.Random) -> bool:
             _do(campaign, campaigns.unnamed)
             if small:
                 _do(campaign, campaigns.within_the_commit)
+                _do(campaign, campaigns.replays)
+                _do(campaign, campaigns.prunes)
+                _do(campaign, campaigns.faults_of_prunes, stride=3)
             else:
                 _do(campaign, campaigns.the_program, kills=20, chance=chance)
     return _told("On a disk", tally, LEAST_LOCAL)
@@ -83,6 +86,10 @@ def _s3(program: str, catalogues: list[Pages], chance: random.Random) -> bool:
                 _do(campaign, campaigns.every_request, stride=11 if large else 1)
                 _do(campaign, campaigns.every_step, stride=29 if large else 3)
                 _do(campaign, campaigns.random_instants, kills=15, chance=chance)
+                if len(pages.bodies) < 10:
+                    _do(campaign, campaigns.replays, stride=3)
+                    _do(campaign, campaigns.prunes, stride=3)
+                    _do(campaign, campaigns.faults_of_prunes, stride=11)
                 if not large:
                     _do(campaign, campaigns.rebuilds, stride=3)
                     _do(campaign, campaigns.every_fault, stride=3)

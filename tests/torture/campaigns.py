@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import signal
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from neows_async.lake import LATEST
+from neows_async.raw import compress, expand
 from tests import program
 from tests.torture.driver import KEY, End
-from tests.torture.harness import LIMIT_S
+from tests.torture.harness import LIMIT_S, content
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from tests.torture.harness import Campaign, Content
+    from neows_async.protocols import Storage
+    from tests.torture.harness import Campaign, Content, Torture
 
 _COMMIT: Final = "put commit.json"
 
@@ -84,6 +89,98 @@ def rebuilds(campaign: Campaign, *, stride: int = 1) -> None:
         if rebuilt is not None and end.code == 0:
             break
         rebuilt = rebuilt or found
+
+
+def replays(campaign: Campaign, *, stride: int = 1) -> None:
+    """``quarantine replay`` of the latest snapshot, at each step: one new snapshot, however often it is begun."""
+    parent = campaign.torture("a parent")
+    parent.run()
+    _as_an_older_program_left_it(parent.storage)
+    before = content(parent.storage)
+    expected: Content | None = None
+    for step in itertools.count(-1, stride):  # as above
+        torture = campaign.copy(parent, "each step of a replay", snapshot=None, replay=True)
+        with campaign.watched(torture) as reader:
+            end = torture.run(kill_at=step)
+            if expected is None:
+                found = torture.finish(None)
+                [child] = {str(receipt["snapshot"]) for receipt in found.receipts.values()} - {"a"}
+                expected = found.calling(child, "b")
+                assert before.files.items() <= expected.files.items()  # the parent stays as it was
+            else:
+                torture.finish_unnamed_child(expected)
+            reader.verify(but="a")  # whose raw pages were changed
+        if step >= 0 and end.code == 0:
+            break
+
+
+def _as_an_older_program_left_it(storage: Storage) -> None:
+    """Turn what nobody can read into what this version can: as if a stricter one had rejected it."""
+
+    def mend(data: bytes) -> bytes:
+        assert b"bright" in data
+        return data.replace(b"bright", b"20.5")
+
+    page, lines = "raw/snapshot=a/gen=0/page=00000.json.zst", "quarantine/snapshot=a/rejected.jsonl"
+    storage.put(page, compress(mend(expand(storage.get(page), 1 << 24))))
+    storage.put(lines, mend(storage.get(lines)))
+    for key in ("_runs/a.json", LATEST):
+        receipt = json.loads(storage.get(key))
+        [file] = [file for file in receipt["files"] if file["path"] == lines]
+        file.update(bytes=len(storage.get(lines)), sha256=hashlib.sha256(storage.get(lines)).hexdigest())
+        storage.put(key, json.dumps(receipt).encode())
+
+
+def prunes(campaign: Campaign, *, stride: int = 1) -> None:
+    """A prune at each step: what has a receipt is whole, the next one finishes, and what is another's stays."""
+    old, expected = _old_lake(campaign)
+    for step in itertools.count(0, stride):
+        torture = campaign.copy(old, "each step of a prune", keep=1)
+        with campaign.watched(torture) as reader:
+            end = torture.run(kill_at=step)
+            reader.look()
+            reader.verify()
+            torture.finish(expected)
+        if end.code == 0:
+            break
+
+
+def faults_of_prunes(campaign: Campaign, *, stride: int = 1) -> None:
+    """As :func:`every_fault`, of a prune."""
+    old, expected = _old_lake(campaign)
+    for step in itertools.count(0, stride):
+        torture = campaign.copy(old, "a fault at each step of a prune", keep=1)
+        with campaign.watched(torture) as reader:
+            end = torture.run(fail_at=step)
+            reader.look()
+            reader.verify()
+            torture.finish(expected)
+        if end.code == 0 and end.step is None:
+            break
+
+
+def _old_lake(campaign: Campaign) -> tuple[Torture, Content]:
+    """The snapshot ``a``, its rebuild ``b``, the latest ``c``, ``u`` unfinished, and others' files; what is to stay."""
+    first = campaign.torture("an old lake")
+    first.run()
+    campaign.sibling(first, snapshot="b", from_snapshot="a", settings={"max_missing_pages": None}).run()
+    campaign.sibling(first, snapshot="c").run()
+    campaign.sibling(first, snapshot="u").run(kill_at=0, count_from="put page=00002.json.zst")
+    for key in _FOREIGN:
+        first.storage.put(key, b"mine")
+    there = content(first.storage)
+    receipts = {"_runs/c.json", LATEST}
+    stays = [key for key in there.files.keys() | receipts if "/snapshot=c/" in key or key in {*receipts, *_FOREIGN}]
+    return first, there.only(stays)
+
+
+_FOREIGN: Final = (
+    "neos/mine",
+    "neos/snapshot=u/mine.csv",
+    "raw/snapshot=u/gen=0/notes",
+    "_runs/mine.txt",
+    "_staging/b/mine",
+)
 
 
 def the_program(campaign: Campaign, kills: int, chance: random.Random) -> None:

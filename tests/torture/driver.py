@@ -1,4 +1,4 @@
-"""Runs of the library in processes that can be killed, forked from one that has everything loaded: so each is cheap.
+"""Runs, replays and prunes in processes that can be killed, forked from one that has all loaded: so each is cheap.
 
 ``python -m tests.torture.driver`` takes a :class:`Job` a line from standard input and answers with
 the process's number, where it hangs if it was to hang, and how it ended (:class:`End`), a line each.
@@ -6,6 +6,7 @@ the process's number, where it hangs if it was to hang, and how it ended (:class
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import os
@@ -32,6 +33,8 @@ from neows_async.errors import NeowsError
 from neows_async.journal import find_raw
 from neows_async.lake import Lake
 from neows_async.pipeline import Parts, ingest
+from neows_async.prune import Rules, prune
+from neows_async.quarantine import plan_replay, settings_of
 from neows_async.raw import RawZone
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from neows_async.protocols import Source, Storage
 
 KEY: Final = "K" * 40
+_PARTS: Final = (
+    "parquet:neos", "parquet:close_approaches", "close_approaches_within", "close_approaches_by_year", "JsonAggregates",
+)  # fmt: skip
 # What the interpreter announces before it changes a folder or a file's name: each is a step, too.
 _SYSTEM_CALLS: Final = frozenset(
     {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock"}
@@ -61,6 +67,8 @@ class Job:
     :param hang_at: this step never ends
     :param count_from: steps are counted from the first of this verb and object, such as ``put commit.json``
     :param from_snapshot: read its raw pages, and no server
+    :param replay: judge the rejected objects of the latest snapshot again, as ``quarantine replay`` does
+    :param keep: no run at all: remove all but so many snapshots, and whatever is unfinished
     :param uid: whose process it is, if the superuser runs the tests
     """
 
@@ -77,6 +85,8 @@ class Job:
     hang_at: int | None = None
     count_from: str = ""
     from_snapshot: str | None = None
+    replay: bool = False
+    keep: int | None = None
     uid: int | None = None
 
 
@@ -175,7 +185,7 @@ def _run(job: Job, tls: ssl.SSLContext, writing: int) -> int:
     inner = LocalStorage(Path(job.root), durable=job.durable) if "://" not in job.root else open_storage(job.root)
     storage = CountingStorage(inner, on_step)
     try:
-        anyio.run(_ingest, job, storage, tls, backend=job.backend)
+        anyio.run(_carry_out, job, storage, tls, backend=job.backend)
     except NeowsError as exc:
         _report(writing, End(0, str(exc), reached, storage.steps))
         return code_of(exc)
@@ -198,10 +208,23 @@ def _kill_at_call(job: Job, writing: int) -> None:
     sys.addaudithook(hook)
 
 
-async def _ingest(job: Job, storage: Storage, tls: ssl.SSLContext) -> None:
-    settings = Settings(**{"limit": None, "retry_budget_s": 20, "snapshot": job.snapshot} | job.settings)
+async def _carry_out(job: Job, storage: Storage, tls: ssl.SSLContext) -> None:
+    if job.keep is not None:
+        await prune(Lake(storage), Rules(job.keep, resume_within_s=0), now=dt.datetime.now(dt.UTC))
+    elif job.replay:
+        planned = await plan_replay(Lake(storage), "latest")
+        if planned.readable:
+            await _ingest(settings_of(planned.receipt, _PARTS), job, storage, tls, planned.receipt.snapshot)
+    else:
+        settings = Settings(**{"limit": None, "retry_budget_s": 20, "snapshot": job.snapshot} | job.settings)
+        await _ingest(settings, job, storage, tls, job.from_snapshot)
+
+
+async def _ingest(
+    settings: Settings, job: Job, storage: Storage, tls: ssl.SSLContext, from_snapshot: str | None
+) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=tls, timeout=30) as client:
-        raw = await find_raw(Lake(storage), job.from_snapshot) if job.from_snapshot else None
+        raw = await find_raw(Lake(storage), from_snapshot) if from_snapshot else None
         source: Source
         if raw is None:
             source = GatewaySource(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,21 +16,24 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import anyio
+
 from neows_async.errors import NotFoundError, StorageError
-from neows_async.lake import LATEST
+from neows_async.lake import LATEST, Lake
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.storage import LocalStorage
 from neows_async.storage.objects import ObjectStorage
 from neows_async.testing import browse_page
+from neows_async.verify import verify
 from tests import loopback
 from tests.storage import seaweedfs
 from tests.torture.driver import KEY, End, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from neows_async.protocols import Storage
     from tests.torture.line import Line, Request
@@ -142,11 +146,15 @@ def serving(pages: Pages) -> Iterator[loopback.Server]:
 
 
 class Reader:
-    """Keeps resolving ``latest`` and every receipt while runs live and die; each file must be there, whole."""
+    """Keeps resolving ``latest`` and every receipt while runs live and die; each file must be there, whole.
+
+    Unless the receipt is gone when the file is: then the snapshot was removed under the reader's hands.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._hashed: set[str] = set()
+        self._looking = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self.looks = 0
@@ -163,7 +171,13 @@ class Reader:
 
     def look(self) -> None:
         """Once."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         for entry in self._storage.list("_runs"):
+            if not entry.key.endswith(".json"):
+                continue
             try:
                 data = self._storage.get(entry.key)
             except NotFoundError:
@@ -182,11 +196,20 @@ class Reader:
         path = file["path"]
         found = {entry.key: entry.bytes for entry in self._storage.list(path.rpartition("/")[0])}
         if found.get(path) != file["bytes"]:
-            self.complaints.append(f"{key} names {path} of {file['bytes']} bytes; there are {found.get(path)}")
+            if self._exists(key):
+                self.complaints.append(f"{key} names {path} of {file['bytes']} bytes; there are {found.get(path)}")
         elif hashlib.sha256(receipt).hexdigest() not in self._hashed:
-            data = self._storage.get(path)
+            try:
+                data = self._storage.get(path)
+            except NotFoundError:
+                if self._exists(key):
+                    self.complaints.append(f"{key} names {path}, which is gone")
+                return
             if hashlib.sha256(data).hexdigest() != file["sha256"]:
                 self.complaints.append(f"{key}: {path} has other bytes than the receipt says")
+
+    def _exists(self, key: str) -> bool:
+        return any(entry.key == key for entry in self._storage.list("_runs"))
 
     def _read(self) -> None:
         while not self._stop.wait(0.005):
@@ -196,6 +219,14 @@ class Reader:
                 if not isinstance(exc, NotFoundError):
                     continue
                 raise
+
+    def verify(self, *, but: str | None = None) -> None:
+        """Hold each snapshot against its receipt, with its raw pages."""
+        for entry in self._storage.list("_runs"):
+            snapshot = entry.key.removeprefix("_runs/").removesuffix(".json")
+            if entry.key.endswith(".json") and snapshot not in ("latest", but):
+                differences = anyio.run(verify, Lake(self._storage), snapshot).differences
+                self.complaints += [f"{snapshot}: {difference}" for difference in differences]
 
 
 # What is left
@@ -221,6 +252,29 @@ class Content:
         files = {key: digest for key, digest in self.files.items() if not inside(key)}
         return Content(files, receipts, frozenset(name for name in self.names if not inside(name)))
 
+    def calling(self, snapshot: str, name: str) -> Content:
+        """The same with another id for ``snapshot``, and without locks: who dies before it has an id leaves its own."""
+
+        def renamed(text: str) -> str:
+            return text.replace(snapshot, name)
+
+        names = {renamed(key) for key in self.names if not key.endswith(".lock")}
+        if names.isdisjoint(key for key in names if key.startswith("_staging/")):
+            names.discard("_staging")
+        receipts = json.loads(renamed(json.dumps(self.receipts)))
+        files = {renamed(key): digest for key, digest in self.files.items() if not key.endswith(".lock")}
+        return Content(files, receipts, frozenset(names))
+
+    def only(self, keys: Iterable[str]) -> Content:
+        """What is left when no file but those of ``keys`` is."""
+        kept = set(keys)
+        folders = {str(folder) for key in kept for folder in PurePosixPath(key).parents[:-1]}
+        return Content(
+            {key: digest for key, digest in self.files.items() if key in kept},
+            {key: receipt for key, receipt in self.receipts.items() if key in kept},
+            self.names & (kept | folders),
+        )
+
 
 _COMMON: Final = (
     "snapshot", "parent", "complete", "source", "total_elements", "page_size", "records", "close_approaches",
@@ -234,7 +288,7 @@ def content(storage: Storage) -> Content:
     names = {entry.key for entry in storage.list("")}
     for key in names:
         data = storage.get(key)
-        if key.startswith("_runs/"):
+        if key.startswith("_runs/") and key.endswith(".json"):
             receipt = json.loads(data)
             receipts[key] = {name: receipt[name] for name in _COMMON}
         else:
@@ -337,7 +391,8 @@ class Torture:
 
     def looked_at(self, end: End) -> End:
         """Hold what a run that ended so left against what it found."""
-        if self.job.settings.get("archive", True) and self.job.from_snapshot is None:
+        job = self.job
+        if job.settings.get("archive", True) and job.from_snapshot is None and not job.replay and job.keep is None:
             again = sorted(self._durable & set(self.server.pages[self._asked :]))
             if again:
                 self._complain(f"pages {again} were durable and were asked for again")
@@ -392,6 +447,16 @@ class Torture:
             if key.startswith("_staging/") and not key.endswith(".lock"):
                 self._complain(f"{key} is left over")
 
+    def finish_unnamed_child(self, expected: Content) -> None:
+        """The same where there is a parent ``a`` and exactly one other, which ``expected`` calls ``b``."""
+        self.finish(None)
+        found = content(self.storage)
+        ids = sorted({str(receipt["snapshot"]) for receipt in found.receipts.values()} - {"a"})
+        if len(ids) == 1:
+            self._compare(found.calling(ids[0], "b"), expected)
+        else:
+            self._complain(f"beside the parent there are {ids}")
+
     def _compare(self, found: Content, expected: Content) -> None:
         for name in sorted(found.names - expected.names):
             self._complain(f"{name} is left over")
@@ -410,6 +475,8 @@ class Torture:
         """What the next run finds, and does."""
         keys = {entry.key for entry in self.storage.list("")}
         staged = {key.rpartition("/")[2] for key in keys if key.startswith("_staging/")}
+        if self.job.keep is not None:
+            return "going on with a removal" if "removed.json" in staged else "looking what is to go"
         if any(key.startswith("_runs/") and key != LATEST for key in keys):
             return _ALL_THERE if LATEST in keys and "run.json" not in staged else "tidying up after the commit"
         if "commit.json" in staged:
@@ -489,6 +556,16 @@ class Campaign:
         job = Job(root, self.server.url, settings=settings, durable=self.durable, **more)
         self.tally.lakes += 1
         return Torture(self, job, storage, f"{self.pages.name}: {mode}")
+
+    def copy(self, of: Torture, mode: str, **job: Any) -> Torture:
+        """A new lake that holds what another does."""
+        torture = self.torture(mode, **job)
+        if isinstance(of.storage, LocalStorage):
+            shutil.copytree(of.storage.uri, torture.storage.uri)
+        else:
+            for entry in of.storage.list(""):
+                torture.storage.put(entry.key, of.storage.get(entry.key))
+        return torture
 
     def sibling(self, torture: Torture, **job: Any) -> Torture:
         """Another snapshot in the same lake."""

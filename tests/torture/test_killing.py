@@ -47,12 +47,14 @@ def small(driver: Driver, tally: Tally, tmp_path: Path) -> Iterator[Campaign]:
         lambda campaign: campaigns.within_the_commit(campaign, stride=13),
         lambda campaign: campaigns.random_instants(campaign, 10, random.Random(4)),
         lambda campaign: campaigns.rebuilds(campaign, stride=13),
+        lambda campaign: campaigns.replays(campaign, stride=17),
+        lambda campaign: campaigns.prunes(campaign, stride=9),
         lambda campaign: campaigns.without_an_archive(campaign, stride=13),
         lambda campaign: campaigns.unnamed(campaign, stride=13),
     ],
     ids=[
         "each step", "each time a step later", "each system call", "in the commit", "any instant", "a rebuild",
-        "without an archive", "unnamed",
+        "a replay", "a prune", "without an archive", "unnamed",
     ],
 )  # fmt: skip
 def test_killed_it_goes_on(small: Campaign, torture: Callable[[Campaign], None]) -> None:
@@ -81,4 +83,6 @@ def test_a_run_over_a_hundred_pages_killed_at_any_step_goes_on(driver: Driver, t
 def test_killed_on_s3_it_goes_on(driver: Driver, tally: Tally, s3: seaweedfs.SeaweedFS) -> None:
     pages = synthetic(4, 3)
     with serving(pages) as server, line_to(s3.port) as line:
-        campaigns.every_request(Campaign(driver, server, pages, "torture", tally, s3=s3, line=line), stride=13)
+        campaign = Campaign(driver, server, pages, "torture", tally, s3=s3, line=line)
+        campaigns.every_request(campaign, stride=13)
+        campaigns.prunes(campaign, stride=67)
