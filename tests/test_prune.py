@@ -264,6 +264,18 @@ async def test_files_without_a_receipt_and_without_a_run_go_when_they_are_old(tm
     assert not (tmp_path / "_staging").exists()
 
 
+async def test_the_lock_of_a_run_that_died_when_all_was_done_goes_too(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    await lakes.make(storage, OBJECTS, "a")
+    (tmp_path / "_staging").mkdir()
+    (tmp_path / "_staging/a.lock").write_text("process 1 on a machine")
+    dry = await pruned(storage, dry_run=True)
+    assert [one.files for one in dry.outcomes if isinstance(one, Removed)] == [1]
+    assert await pruned(storage) == dry
+    assert not (tmp_path / "_staging").exists()
+    assert (await verify(Lake(storage), "a")).differences == ()
+
+
 async def test_folders_that_a_killed_run_had_made_and_not_filled_go_too(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "a")

@@ -56,7 +56,7 @@ class Entry:
     :param pages: raw pages that lie with it
     :param bytes: of all its files
     :param modified_s: of its newest file, apart from those that its receipt names; UTC, seconds since 1970
-    :param staged: whether anything lies in its staging folder
+    :param staged: whether anything of it lies under ``_staging``, if only a lock
     :param needs: the snapshots that must stay for its sake, since their raw pages are what it is made from
     """
 
@@ -155,7 +155,7 @@ async def _entry(lake: Lake, snapshot: str, found: _Found, receipts: dict[str, R
         pages=found.pages,
         bytes=found.bytes + others,
         modified_s=found.modified_s,
-        staged=bool(found.names - {".lock"}),
+        staged=bool(found.names),
         receipt=receipt,
         unfinished=unfinished,
         needs=needs_of(receipt, unfinished, receipts),

@@ -226,8 +226,8 @@ class _Pruning:
         """A run died between its commit and the end: what it staged is of no use any more."""
         if entry.holder is not None:
             return
-        folder = layout.staging_folder(entry.snapshot)
-        ours = {found.key: found.bytes for found in await self._lake.list(folder) if owner_of(found.key)}
+        there = await self._lake.list("_staging")
+        ours = {found.key: found.bytes for found in there if owner_of(found.key) == entry.snapshot}
         if not self._rules.dry_run:
             try:
                 lock = await take_lock(self._lake, entry.snapshot)
@@ -235,9 +235,9 @@ class _Pruning:
                 return
             try:
                 if await receipt_or_none(self._lake, entry.snapshot) is not None:
-                    await self._lake.delete_all(ours)
+                    await self._lake.delete_all(ours.keys() - {layout.lock_key(entry.snapshot)})
             finally:
-                await lock.release()
+                await lock.release()  # which removes it
         self._say(Removed(entry.snapshot, State.LEFTOVER, len(ours), sum(ours.values()), 0))
 
     async def _contents(self, snapshot: str, receipt: Receipt | None) -> tuple[dict[str, int], int]:
