@@ -166,6 +166,8 @@ def main() -> int:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else TIMES
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else os.getpid()  # noqa: PLR2004 - the second argument
     chance = random.Random(seed)  # noqa: S311 - of instants, that can be repeated
+    # Who is started in the background may be deaf to SIGINT, and so would be whom it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"seed {seed}; seconds from the signal to the end of the process\n")
     print(f"{'':34}{'signal':9}{'times':>7}{'p50 s':>9}{'max s':>9}{'resumed':>10}   exit codes", flush=True)
     with ExitStack() as stack:
