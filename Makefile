@@ -15,13 +15,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 # Two targets would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help run test check format bench bench-full torture fuzz test-all wheel lock clean
+.PHONY: help run service test check format bench bench-full torture fuzz test-all wheel lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.run $(VENV)/.package ## Fetch 200 near-Earth objects into data/ (needs no key: then a sandbox stands in for NASA)
 	$(BIN)/python -m neows_async run --limit 200
+
+service: $(VENV)/.service $(VENV)/.package ## Serve the example website on loopback, over a catalogue that it keeps fresh (needs no key, as above)
+	PYTHONPATH=examples/service $(BIN)/python -m neo_site
 
 test: $(VENV)/.test $(VENV)/.package ## Run the tests
 	@# The tests start programs that came with the environment, such as the S3 server.

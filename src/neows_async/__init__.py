@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neows_async.aggregates.csv_files import CsvAggregates
     from neows_async.aggregates.json_files import JsonAggregates
     from neows_async.aggregates.within import CloseApproachesWithin
-    from neows_async.api import ingest, open_batches, open_neos
+    from neows_async.api import ingest, keep_newest, open_batches, open_neos
     from neows_async.errors import (
         AlreadyExistsError,
         AttemptError,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from neows_async.model import CloseApproach, Neo
     from neows_async.pacing import API_DATA_GOV_BURSTS, Burst, PacingRules
     from neows_async.page import DatasetFile, ObjectInfo, Page, RawPage, Rejected
+    from neows_async.parts import open_sandbox
     from neows_async.progress import Figures, Progress
     from neows_async.protocols import (
         AggregateWriter,
@@ -126,8 +127,10 @@ __all__ = [
     "errors",
     "events",
     "ingest",
+    "keep_newest",
     "open_batches",
     "open_neos",
+    "open_sandbox",
     "open_storage",
 ]
 
@@ -136,12 +139,13 @@ _NAMES: Final = {
     "aggregates.csv_files": ("CsvAggregates",),
     "aggregates.json_files": ("JsonAggregates",),
     "aggregates.within": ("CloseApproachesWithin",),
-    "api": ("ingest", "open_batches", "open_neos"),
+    "api": ("ingest", "keep_newest", "open_batches", "open_neos"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "events": ("Event", "Listener"),
     "ledger": ("FileLedger", "MemoryLedger"),
     "model": ("CloseApproach", "Neo"),
     "pacing": ("API_DATA_GOV_BURSTS", "Burst", "PacingRules"),
+    "parts": ("open_sandbox",),
     "page": ("DatasetFile", "ObjectInfo", "Page", "RawPage", "Rejected"),
     "progress": ("Figures", "Progress"),
     "protocols": ("AggregateWriter", "Aggregator", "Ledger", "Sink", "Source", "Stage", "StagedFile", "Storage"),

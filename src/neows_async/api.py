@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,8 @@ from anyio import to_thread
 from neows_async import events, parts, pipeline
 from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.errors import SettingsError
+from neows_async.lake import Lake
+from neows_async.prune import Rules, prune
 from neows_async.reading import UNPACED, Origin
 from neows_async.storage import open_storage
 from neows_async.streams import BatchStream, NeoStream
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from neows_async.pacing import PacingRules
     from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Storage
+    from neows_async.prune import Pruned
     from neows_async.receipt import Receipt
     from neows_async.settings import Settings
 
@@ -92,6 +96,24 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
             ),
             events.ignore if on_event is None else _unharmed_by(on_event),
         )
+
+
+async def keep_newest(settings: Settings, keep: int, *, storage: Storage | None = None) -> Pruned:
+    """Remove all but the newest ``keep`` snapshots of the lake, and what dead runs left that no run resumes.
+
+    Never removes the latest, nor one from whose raw pages another one that stays was made, nor what a
+    live run holds. May be cancelled at any time; the next call goes on.
+
+    :param keep: at least 1
+    :param storage: where the lake lies; None is ``settings.root``
+    :raises StorageError: the lake failed
+    :raises DataError: the receipt of the latest is damaged
+    """
+    if storage is None:
+        storage = await to_thread.run_sync(open_storage, settings.root)
+    lake = Lake(storage, timeout_s=settings.storage_timeout_s)
+    rules = Rules(keep=keep, resume_within_s=settings.resume_within_s)
+    return await prune(lake, rules, now=dt.datetime.now(dt.UTC))
 
 
 @asynccontextmanager

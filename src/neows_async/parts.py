@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 DEMO_KEY: Final = "DEMO_KEY"
 _DEMO_DAILY: Final = 50
+_SANDBOX_URL: Final = "https://sandbox.invalid"
+# A catalogue of one's own needs no quota.
+_SANDBOX_LIMIT: Final = 1_000_000
 
 
 @asynccontextmanager
@@ -74,6 +77,36 @@ def _source(
         connect_timeout_s=settings.connect_timeout_s,
         max_body_bytes=settings.max_body_bytes,
     )
+
+
+@asynccontextmanager
+async def open_sandbox(
+    settings: Settings, *, neos: int = 41_282, seed: int = 1
+) -> AsyncIterator[gateway.GatewaySource]:
+    """A stand-in for NeoWs inside this process, until the block ends: synthetic objects, the real client, no key.
+
+    :param neos: how many objects it has
+    :param seed: equal seeds give equal objects
+    """
+    import httpx  # noqa: PLC0415 - for those who use it
+
+    from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - as above
+    from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
+    from neows_async.sandbox.gateway import Gateway  # noqa: PLC0415 - as above
+    from neows_async.sandbox.transport import AsgiTransport  # noqa: PLC0415 - as above
+
+    app = SandboxApp(SyntheticCatalogue(neos, seed), gateway=Gateway(hourly_limit=_SANDBOX_LIMIT))
+    transport = AsgiTransport(app)
+    async with httpx.AsyncClient(transport=transport, timeout=settings.request_timeout_s, trust_env=False) as client:
+        yield gateway.GatewaySource(
+            client,
+            base_url=_SANDBOX_URL,
+            api_key="sandbox",
+            timeout_s=settings.request_timeout_s,
+            max_body_bytes=settings.max_body_bytes,
+            synthetic=True,
+            origin=f"sandbox, {neos} objects of seed {seed}",
+        )
 
 
 def gateway_rules(settings: Settings) -> PacingRules:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from neows_async.settings import Settings
 
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
-SANDBOX_URL: Final = "https://sandbox.invalid"
-SANDBOX_KEY: Final = "sandbox"
-_SANDBOX_LIMIT: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,34 +120,16 @@ async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stac
     if chosen.source not in ("nasa", "sandbox"):
         source: Source = _whole("source", chosen.source, _named("source", chosen.source, {})(settings))
         return source
-    from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx
+    from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx
 
     if chosen.source == "nasa":
-        from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx
         from neows_async.cli.configuration import proxy_for  # noqa: PLC0415 - with httpx alone
+        from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx
 
         proxy = proxy_for(gateway.check_base_url(settings.base_url).host)
         return await stack.enter_async_context(parts.open_gateway(settings, proxy=proxy))
-    import httpx  # noqa: PLC0415 - as above
-
-    from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - for those who use it
-    from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
-    from neows_async.sandbox.gateway import Gateway  # noqa: PLC0415 - as above
-    from neows_async.sandbox.transport import AsgiTransport  # noqa: PLC0415 - as above
-
-    # A catalogue of one's own needs no quota.
-    gate = Gateway(hourly_limit=_SANDBOX_LIMIT)
-    app = SandboxApp(SyntheticCatalogue(chosen.sandbox_neos, chosen.sandbox_seed), gateway=gate)
-    client = httpx.AsyncClient(transport=AsgiTransport(app), timeout=settings.request_timeout_s, trust_env=False)
-    await stack.enter_async_context(client)
-    return gateway.GatewaySource(
-        client,
-        base_url=SANDBOX_URL,
-        api_key=SANDBOX_KEY,
-        timeout_s=settings.request_timeout_s,
-        max_body_bytes=settings.max_body_bytes,
-        synthetic=True,
-        origin=f"sandbox, {chosen.sandbox_neos} objects of seed {chosen.sandbox_seed}",
+    return await stack.enter_async_context(
+        parts.open_sandbox(settings, neos=chosen.sandbox_neos, seed=chosen.sandbox_seed)
     )
 
 

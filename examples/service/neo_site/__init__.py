@@ -1,0 +1,1 @@
+"""A website about near-Earth objects that keeps its own catalogue fresh. Copy it."""

@@ -1,0 +1,131 @@
+"""Keeps the catalogue fresh: a run, then a wait, for as long as the site lives."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import to_thread
+
+from neo_site.catalogue import Catalogue
+from neows_async import (
+    NeowsError,
+    NotFoundError,
+    PausedError,
+    Progress,
+    Receipt,
+    events,
+    ingest,
+    keep_newest,
+    open_sandbox,
+    open_storage,
+)
+
+if TYPE_CHECKING:
+    from neo_site.config import Config
+    from neows_async import Listener, Storage
+
+_log = logging.getLogger(__name__)
+_LATEST = "_runs/latest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """How a refresh went. Times are UTC, seconds since 1970.
+
+    :param outcome: ``committed``, ``paused`` or ``failed``
+    :param reason: why not
+    """
+
+    outcome: str
+    reason: str | None
+    ended_s: float
+
+
+class Refresher:
+    """Has the newest committed catalogue, and gets the next one in the background.
+
+    :param listener: is told what the runs do, besides
+    """
+
+    def __init__(self, config: Config, listener: Listener = events.ignore) -> None:
+        self._config = config
+        self._settings = config.settings()
+        self._progress = Progress()
+        self._listener = events.each(self._progress, listener)
+        self.catalogue: Catalogue | None = None
+        """None before the first commit. Replaced as a whole, never changed."""
+        self.running = False
+        self.last: Try | None = None
+        """None before the first has ended."""
+        self.next_s: float | None = None
+        """When the next one begins; None while one runs."""
+
+    @property
+    def progress(self) -> Progress:
+        """Of the run under way, or else of the last one."""
+        return self._progress
+
+    async def run(self) -> None:
+        """Refresh for ever. Cancel it at any time: the next start goes on where this one stopped."""
+        storage = await to_thread.run_sync(open_storage, self._settings.root)
+        await self._adopt(storage)
+        while True:
+            await self._wait()
+            self.running, self.next_s = True, None
+            try:
+                await self._refresh(storage)
+                self.last = Try("committed", None, time.time())
+            except PausedError as exc:
+                self.last = Try("paused", str(exc), time.time())
+                self.next_s = exc.resume_at_s
+            except NeowsError as exc:
+                self.last = Try("failed", str(exc), time.time())
+            except Exception as exc:  # noqa: BLE001 - logged with all it knows
+                # A fault of ours, and no reason to stop serving what there is.
+                _log.exception("the refresh failed")
+                self.last = Try("failed", type(exc).__name__, time.time())
+            finally:
+                self.running = False
+            if self.last.reason:
+                _log.warning("refresh %s: %s", self.last.outcome, self.last.reason)
+
+    async def _wait(self) -> None:
+        """Until the catalogue is old enough, or the last failure long enough ago."""
+        if self.next_s is None:
+            self.next_s = 0.0
+            if self.catalogue is not None:
+                self.next_s = self.catalogue.receipt.committed_at.timestamp() + self._config.refresh_every_s
+            if self.last is not None and self.last.outcome != "committed":
+                self.next_s = max(self.next_s, self.last.ended_s + self._config.retry_after_s)
+        # By the clock on the wall, in steps: it gets set, and machines sleep.
+        while (left_s := self.next_s - time.time()) > 0:  # noqa: ASYNC110 - it is the time that is waited for
+            await anyio.sleep(min(left_s, 60.0))
+
+    async def _refresh(self, storage: Storage) -> None:
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            source = None
+            if self._config.synthetic:
+                source = await stack.enter_async_context(open_sandbox(settings, neos=self._config.sandbox_neos))
+            receipt = await ingest(settings, source=source, storage=storage, on_event=self._listener)
+        await self._adopt(storage)
+        _log.info("serving snapshot %s: %s objects", receipt.snapshot, f"{receipt.records.written:,}")
+        await keep_newest(settings, self._config.keep, storage=storage)
+
+    async def _adopt(self, storage: Storage) -> None:
+        """Serve the newest committed snapshot."""
+
+        def load() -> Catalogue | None:
+            try:
+                receipt = Receipt.model_validate_json(storage.get(_LATEST))
+            except NotFoundError:
+                return None
+            current = self.catalogue
+            return current if current and current.receipt == receipt else Catalogue.load(storage, receipt)
+
+        self.catalogue = await to_thread.run_sync(load) or self.catalogue
