@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from neows_async.errors import SettingsError
-from neows_async.storage import LocalStorage, open_storage
+from neows_async.storage import LocalStorage, location, open_storage
 from neows_async.storage.aws_profile import credential_provider
 from neows_async.storage.object_uris import ObjectUri, open_object_storage, s3_config
 
@@ -174,3 +174,17 @@ def test_a_folder_needs_no_extra_package() -> None:
     code = "import sys; import neows_async.storage; print(*sorted({'obstore', 'boto3'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("data/", "data"),
+        ("is it here?", "is it here?"),
+        ("s3://bucket/prefix/?region=us-east-1&endpoint_override=http://127.0.0.1:8333", "s3://bucket/prefix"),
+        ("s3://bucket?region=us-east-1", "s3://bucket"),
+        ("file:///srv/lake/", "file:///srv/lake"),
+    ],
+)
+def test_other_programs_get_the_place_without_the_query(uri: str, place: str) -> None:
+    assert location(uri) == place

@@ -22,7 +22,7 @@ from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
 from neows_async.scrub import Scrubber
 from neows_async.settings import SNAPSHOT_ID, Settings
-from neows_async.storage import open_storage
+from neows_async.storage import location, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -243,4 +243,4 @@ def path_command(dataset: str, root: str, snapshot: str) -> str:
         receipt = anyio.run(read_receipt, Lake(open_storage(root)), snapshot)
     except NotFoundError as exc:
         raise SettingsError(f"{exc}; 'neows-async run' makes one") from exc
-    return f"{root.partition('?')[0].rstrip('/')}/{dataset_folder(dataset, receipt.snapshot)}"
+    return f"{location(root)}/{dataset_folder(dataset, receipt.snapshot)}"

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from neows_async.cli.output import clean, counted
 from neows_async.cli.output import size as in_words
+from neows_async.storage import location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -254,4 +255,4 @@ def duckdb_line(root: str, receipt: Receipt) -> str:
 
 
 def _folder(root: str, dataset: str, receipt: Receipt) -> str:
-    return f"{root.partition('?')[0].rstrip('/')}/{dataset}/snapshot={receipt.snapshot}/"
+    return f"{location(root)}/{dataset}/snapshot={receipt.snapshot}/"

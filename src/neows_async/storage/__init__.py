@@ -14,7 +14,7 @@ from neows_async.storage.local import LocalStorage
 if TYPE_CHECKING:
     from neows_async.protocols import Storage
 
-__all__ = ["CountingStorage", "LocalStorage", "open_storage"]
+__all__ = ["CountingStorage", "LocalStorage", "location", "open_storage"]
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OBJECT_STORES: Final = ("s3", "gs", "az")
@@ -51,6 +51,14 @@ def open_storage(uri: str, *, durable: bool = True) -> Storage:
             raise
         raise SettingsError(f"{scheme}:// needs a package that is not installed; install neows-async[s3]") from exc
     return open_object_storage(uri)
+
+
+def location(uri: str) -> str:
+    """``uri`` as other programs name the place: without a query, which only a URI has, and without a slash at its end.
+
+    A folder may have a question mark in its name.
+    """
+    return (uri.partition("?")[0] if _SCHEME.match(uri) else uri).rstrip("/")
 
 
 def _file_path(uri: str) -> Path:
