@@ -36,6 +36,9 @@ check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
 	try $(BIN)/python -m ruff check .; \
 	try $(BIN)/python -m ruff format --check .; \
 	try $(BIN)/python -m mypy $(wildcard src tests benchmarks examples); \
+	export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	try pyright; \
+	try pyright --verifytypes neows_async --ignoreexternal; \
 	try $(BIN)/lint-imports --no-logo; \
 	exit $$status
 

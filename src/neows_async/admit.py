@@ -52,7 +52,7 @@ class Admission:
         self._in_generation: set[str] = set()
         self._rejected_now: set[bytes] = set()
         self._rejected_before: set[bytes] = set()
-        self.tally = Tally()
+        self.tally: Tally = Tally()
 
     @property
     def distinct_in_generation(self) -> int:

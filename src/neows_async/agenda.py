@@ -22,7 +22,7 @@ class Agenda:
         self._tried: set[int] = set()
         self._window = window
         self._reading = 0
-        self.left = pages - sum(number in kept for number in range(pages))
+        self.left: int = pages - sum(number in kept for number in range(pages))
         """Pages neither in nor given up."""
         self.missing: dict[int, str] = {}
         """Pages given up → why."""

@@ -91,10 +91,10 @@ class Gate:
         """How many are still to be fetched, for the forecast."""
         self.rate_limit: RateLimit | None = None
         """What the last answer said."""
-        self.sent = 0
-        self.quota_wait_s = 0.0
+        self.sent: int = 0
+        self.quota_wait_s: float = 0.0
         """Time during which the quota, and nothing else, kept the next request back."""
-        self.outage_wait_s = 0.0
+        self.outage_wait_s: float = 0.0
         """The same of outages."""
 
     @property

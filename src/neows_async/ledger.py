@@ -75,7 +75,7 @@ class FileLedger:
         self._turn = threading.Lock()
         self._threads = anyio.CapacityLimiter(2)
         self._me = Process("", "", "", 0, 0)
-        self.owner = ""
+        self.owner: str = ""
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ import math
 import re
 import sys
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -172,7 +172,7 @@ Flag = Annotated[bool | None, _optional(_flag)]
 class CloseApproach(BaseModel):
     """One passage of a NEO by a body."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     close_approach_date: dt.date | None
     """As the source gives it; the year of this date is the approach's year."""
@@ -199,7 +199,7 @@ def parse(raw: bytes) -> Any:
 class Neo(BaseModel):
     """One near-Earth object, validated: the saved columns, and all of its close approaches."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
     neo_reference_id: str | None
@@ -329,7 +329,7 @@ _REASONS: Final = {
 class _Read(BaseModel):
     """The source's own shape, of which only what is saved is read."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
 class _MissDistance(_Read):

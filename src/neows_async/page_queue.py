@@ -23,7 +23,7 @@ class PageQueue:
         self._pages: deque[Page] = deque()
         self._closed = False
         self._changed = anyio.Event()
-        self.waiting_neos = 0
+        self.waiting_neos: int = 0
 
     async def put(self, page: Page) -> None:
         """Add ``page``; waits while there is no room for its NEOs."""

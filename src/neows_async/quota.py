@@ -46,7 +46,7 @@ class Quota:
     def __init__(
         self, pacing: Pacing, ledger: Ledger | None, *, clock: Callable[[], float], listener: Listener
     ) -> None:
-        self.pacing = pacing
+        self.pacing: Pacing = pacing
         """As of the last decision."""
         self._ledger = ledger
         self._clock = clock

@@ -76,8 +76,8 @@ class Reading:
         # Checking and decoding hold the GIL; one at a time leaves the event loop room to breathe.
         self._decoding = anyio.CapacityLimiter(1)
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
-        self.gate = _gate(settings, origin, listener)
-        self.fetcher = PageFetcher(
+        self.gate: Gate = _gate(settings, origin, listener)
+        self.fetcher: PageFetcher = PageFetcher(
             origin.source,
             gate=self.gate,
             judge=self._judge,
@@ -85,9 +85,9 @@ class Reading:
             keep_bad=self._keep_bad,
             listener=listener,
         )
-        self.admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
-        self.reckoning = Reckoning()
-        self.generation = 0
+        self.admission: Admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
+        self.reckoning: Reckoning = Reckoning()
+        self.generation: int = 0
         self._fetching = 0
         self._ends_with: NeowsError | None = None
         self._landing: Landing

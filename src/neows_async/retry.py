@@ -83,8 +83,8 @@ class PageFetcher:
         self._keep_bad = keep_bad
         self._listener = listener
         self._any_good = False
-        self.failed = 0
-        self.network_s = 0.0
+        self.failed: int = 0
+        self.network_s: float = 0.0
         """Time spent in requests, summed over all that were under way at once."""
 
     async def fetch(self, number: int, size: int, *, exact_size: bool) -> RawPage:

@@ -51,7 +51,7 @@ class Settings(BaseModel):
     never matters to what is written.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("base_url", "page_size", "limit")
     DERIVATION: ClassVar[tuple[str, ...]] = ("partition_by", "within_au", "orbiting_body", "max_rejects")
@@ -65,48 +65,60 @@ class Settings(BaseModel):
     )
 
     # Identity
-    limit: _Positive | None = Field(200, description="The first N positions of Browse; None is the whole catalogue.")
-    page_size: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Objects a page to ask for.")
-    base_url: str = Field(NASA_URL, description="Where NeoWs is.")
+    limit: _Positive | None = Field(
+        default=200, description="The first N positions of Browse; None is the whole catalogue."
+    )
+    page_size: Annotated[int, Field(ge=1, le=1000)] = Field(default=20, description="Objects a page to ask for.")
+    base_url: str = Field(default=NASA_URL, description="Where NeoWs is.")
 
     # Derivation
-    partition_by: tuple[str, ...] = Field((), description="DATASET:COLUMN to lay out by, beneath the snapshot.")
+    partition_by: tuple[str, ...] = Field(default=(), description="DATASET:COLUMN to lay out by, beneath the snapshot.")
     within_au: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        0.2, description="Count close approaches strictly closer than this, in au."
+        default=0.2, description="Count close approaches strictly closer than this, in au."
     )
     orbiting_body: str | None = Field(
-        None, description="Closest approach and aggregates over this body alone; None is any."
+        default=None, description="Closest approach and aggregates over this body alone; None is any."
     )
     max_rejects: Annotated[int, Field(ge=0)] | None = Field(
-        20, description="More unreadable objects than this end the run."
+        default=20, description="More unreadable objects than this end the run."
     )
 
     # Operation
-    root: str = Field("data/", description="The lake: a folder or a URI such as s3://bucket/prefix.")
-    api_key: SecretStr | None = Field(None, description="Sent in the X-Api-Key header and nowhere else.")
-    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Requests under way at once, at most.")
+    root: str = Field(default="data/", description="The lake: a folder or a URI such as s3://bucket/prefix.")
+    api_key: SecretStr | None = Field(default=None, description="Sent in the X-Api-Key header and nowhere else.")
+    concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Requests under way at once, at most."
+    )
     max_rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="Requests a second, at most; None is what the gateway allows."
+        default=None, description="Requests a second, at most; None is what the gateway allows."
     )
     max_missing_pages: Annotated[int, Field(ge=0)] | None = Field(
-        0, description="Commit with so many pages missing, as recorded holes."
+        default=0, description="Commit with so many pages missing, as recorded holes."
     )
-    max_wait_s: _Seconds | None = Field(None, description="A longer wait for the quota pauses the run.")
-    max_outage_s: _Seconds | None = Field(None, description="A longer outage ends the run.")
-    probe_every_s: Annotated[float, Field(gt=0)] = Field(300.0, description="During an outage, one request in so long.")
-    budget_requests: _Positive | None = Field(None, description="So many requests, then the run pauses.")
-    max_generations: _Positive = Field(2, description="Read a catalogue that was seen to change so often, at most.")
-    archive: bool = Field(True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
-    queue_neos: _Positive = Field(200, description="NEOs between decoding and each consumer, at most.")
-    window_pages: _Positive = Field(32, description="Without the archive: pages fetched ahead of the writing, at most.")
-    request_timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="For one request, all in.")
-    connect_timeout_s: Annotated[float, Field(gt=0)] = Field(4.0, description="For one connection.")
-    retry_budget_s: _Seconds = Field(30.0, description="How long one page is tried in a row.")
-    max_body_bytes: _Positive = Field(64 << 20, description="Larger bodies, decoded, are refused.")
-    storage_timeout_s: Annotated[float, Field(gt=0)] = Field(120.0, description="For one call of the storage.")
-    snapshot: str | None = Field(None, description="The snapshot's id; None is the UTC start.")
-    fresh: bool = Field(False, description="Do not look for an unfinished snapshot to resume.")
-    resume_within_s: _Seconds = Field(86_400.0, description="Older unfinished snapshots are named, not resumed.")
+    max_wait_s: _Seconds | None = Field(default=None, description="A longer wait for the quota pauses the run.")
+    max_outage_s: _Seconds | None = Field(default=None, description="A longer outage ends the run.")
+    probe_every_s: Annotated[float, Field(gt=0)] = Field(
+        default=300.0, description="During an outage, one request in so long."
+    )
+    budget_requests: _Positive | None = Field(default=None, description="So many requests, then the run pauses.")
+    max_generations: _Positive = Field(
+        default=2, description="Read a catalogue that was seen to change so often, at most."
+    )
+    archive: bool = Field(default=True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
+    queue_neos: _Positive = Field(default=200, description="NEOs between decoding and each consumer, at most.")
+    window_pages: _Positive = Field(
+        default=32, description="Without the archive: pages fetched ahead of the writing, at most."
+    )
+    request_timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, description="For one request, all in.")
+    connect_timeout_s: Annotated[float, Field(gt=0)] = Field(default=4.0, description="For one connection.")
+    retry_budget_s: _Seconds = Field(default=30.0, description="How long one page is tried in a row.")
+    max_body_bytes: _Positive = Field(default=64 << 20, description="Larger bodies, decoded, are refused.")
+    storage_timeout_s: Annotated[float, Field(gt=0)] = Field(default=120.0, description="For one call of the storage.")
+    snapshot: str | None = Field(default=None, description="The snapshot's id; None is the UTC start.")
+    fresh: bool = Field(default=False, description="Do not look for an unfinished snapshot to resume.")
+    resume_within_s: _Seconds = Field(
+        default=86_400.0, description="Older unfinished snapshots are named, not resumed."
+    )
 
     @field_validator("snapshot")
     @classmethod

@@ -41,8 +41,8 @@ class Snapshot:
         self._lake = lake
         self._lock = lock
         self._unfinished = unfinished
-        self.id = unfinished.snapshot
-        self.started_at = unfinished.started_at
+        self.id: str = unfinished.snapshot
+        self.started_at: dt.datetime = unfinished.started_at
         self.resumed = resumed
         self.committed: Receipt | None = None
 

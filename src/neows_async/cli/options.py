@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from typing_extensions import override
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -33,7 +34,11 @@ class Command(click.Command):
 class Group(click.Group):
     """A command that has commands beneath it; its epilog keeps its lines too."""
 
-    format_epilog = Command.format_epilog
+    @override
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As it stands."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
 
 
 def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:

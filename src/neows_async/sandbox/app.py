@@ -81,8 +81,8 @@ class SandboxApp:
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         threads: bool = True,
     ) -> None:
-        self.scenario = scenario or Scenario()
-        self.gateway = gateway or Gateway(self.scenario.gateway)
+        self.scenario: Scenario = scenario or Scenario()
+        self.gateway: Gateway = gateway or Gateway(self.scenario.gateway)
         self.served: deque[Served] = deque(maxlen=_SERVED)
         """The last 100,000 requests, in the order they came."""
         self.attempts: Counter[int] = Counter()

@@ -62,7 +62,7 @@ class SyntheticCatalogue:
     def __init__(self, neos: int = 41_282, seed: int = 1, *, approaches: int | None = None) -> None:
         if not 0 <= neos <= _NEW_INDEX:
             raise SettingsError(f"a synthetic catalogue has 0 to {_NEW_INDEX:,} objects, not {neos:,}")
-        self.total = neos
+        self.total: int = neos
         self._seed = seed
         self._approaches = approaches
 
@@ -95,7 +95,7 @@ class RecordedPages:
         self._starts = [0]
         for number in range(len(files)):
             self._starts.append(self._starts[-1] + len(self._page(number)))
-        self.total = self._starts[-1] if announced_total is None else announced_total
+        self.total: int = self._starts[-1] if announced_total is None else announced_total
 
     def entries(self, start: int, stop: int) -> list[Entry]:
         """As they were recorded.

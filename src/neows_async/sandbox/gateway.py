@@ -124,7 +124,9 @@ class Gateway:
 
     def __init__(self, rules: GatewayRules | None = None, *, hourly_limit: int | None = None) -> None:
         rules = rules or GatewayRules()
-        self.rules = rules if hourly_limit is None else msgspec.structs.replace(rules, hourly_limit=hourly_limit)
+        self.rules: GatewayRules = (
+            rules if hourly_limit is None else msgspec.structs.replace(rules, hourly_limit=hourly_limit)
+        )
         self._windows: dict[str, list[_Window]] = {}
         self._counted = 0
         self._jitter = random.Random("several nodes")  # noqa: S311 - not a secret

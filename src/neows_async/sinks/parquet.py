@@ -55,7 +55,7 @@ class ParquetSink:
         file_rows: int = FILE_ROWS,
     ) -> None:
         check_partition(dataset, partition_by)
-        self.name = f"parquet:{dataset}"
+        self.name: str = f"parquet:{dataset}"
         self._dataset = dataset
         self._partition_by = partition_by
         self._row_group_rows = row_group_rows

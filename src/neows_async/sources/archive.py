@@ -21,7 +21,7 @@ class ArchiveSource:
     def __init__(self, zone: RawZone, *, snapshot: str, synthetic: bool) -> None:
         self._zone = zone
         self._snapshot = snapshot
-        self.origin = f"snapshot={snapshot}"
+        self.origin: str = f"snapshot={snapshot}"
         self.synthetic = synthetic
 
     async def next_generation(self) -> bool:

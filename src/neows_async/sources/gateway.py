@@ -136,8 +136,8 @@ class GatewaySource:
         self._max_body_bytes = max_body_bytes
         # Host names and encodings come in small letters, whatever was sent.
         self._scrub = Scrubber(api_key, api_key.lower())
-        self.synthetic = synthetic
-        self.origin = origin or str(url.copy_with(path=path)).rstrip("/")
+        self.synthetic: bool = synthetic
+        self.origin: str = origin or str(url.copy_with(path=path)).rstrip("/")
 
     async def fetch(self, number: int, size: int) -> RawPage:
         """One attempt at page ``number``.

@@ -29,7 +29,7 @@ class FileLock:
     :raises OSError: it cannot be taken
     """
 
-    check_every_s = 15.0  # nothing needs to be renewed: so soon it is seen that the file was removed
+    check_every_s: float = 15.0  # nothing needs to be renewed: so soon it is seen that the file was removed
     _fd: int | None = None
 
     def __init__(self, folders: Folders, path: Path, holder: str, translate: Translate) -> None:

@@ -28,7 +28,7 @@ class Folders:
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         self.root = root
-        self.root_seen = os.path.isdir(root)  # which never raises; the first write says what is wrong
+        self.root_seen: bool = os.path.isdir(root)  # which never raises; the first write says what is wrong
         self._durable = durable
         self._synced: set[Path] = set()
 

@@ -77,9 +77,8 @@ class SinkConformance:
     It makes whole runs into lakes in temporary folders.
     """
 
-    def make(self) -> Sink:
-        """Make a new sink. All of a test's sinks write to one place."""
-        raise NotImplementedError
+    make: Callable[[], Any]
+    """Makes a new sink. All of a test's sinks write to one place."""
 
     def visible(self) -> int | None:
         """How many near-Earth objects a reader sees in the place that the sinks write to, besides the lake's files.
@@ -205,9 +204,8 @@ class SourceConformance:
     Its catalogue must have at least one object, and stay as it is meanwhile.
     """
 
-    def make(self) -> Source:
-        """Make a new source, inside an event loop."""
-        raise NotImplementedError
+    make: Callable[[], Any]
+    """Makes a new source, inside an event loop."""
 
     page_size = 20
     """What to ask for, in objects."""
@@ -305,9 +303,8 @@ class AggregatorConformance:
         make = staticmethod(lambda: MyAggregator())
     """
 
-    def make(self) -> Aggregator:
-        """Make a new aggregator, which has seen nothing."""
-        raise NotImplementedError
+    make: Callable[[], Any]
+    """Makes a new aggregator, which has seen nothing."""
 
     def test_it_has_what_an_aggregator_has(self) -> None:
         """A name that can be a file's, and three plain methods."""

@@ -33,8 +33,8 @@ class ListSource:
         origin: str = "list",
         fail: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.objects = list(objects)
-        self.origin = origin
+        self.objects: list[Mapping[str, Any]] = list(objects)
+        self.origin: str = origin
         self.asked: list[int] = []
         """The numbers of the pages asked for, in order."""
         self._fail = fail
@@ -63,16 +63,16 @@ class ListSink:
     """
 
     def __init__(self, name: str = "list", *, fail_after_pages: int | None = None) -> None:
-        self.name = name
+        self.name: str = name
         self.pages: list[int] = []
         self.rows: list[dict[str, Any]] = []
         self.close_approaches: list[dict[str, Any]] = []
-        self.commits = 0
+        self.commits: int = 0
         self._fail_after_pages = fail_after_pages
 
     async def open(self, stage: Stage) -> None:
         """Note the snapshot's id."""
-        self.snapshot = stage.snapshot
+        self.snapshot: str = stage.snapshot
 
     async def write(self, page: Page) -> None:
         """Append the page's rows."""

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,14 +36,14 @@ class StorageConformance:
     Where a storage needs fixtures of your own, give a fixture ``storage`` instead of ``make``.
     """
 
-    def make(self, folder: Path) -> Storage:
-        """Make an empty storage; ``folder`` is for those that need one, and empty."""
-        raise NotImplementedError
+    make: Callable[..., Any]
+    """Makes an empty storage; is given an empty folder, for those that need one."""
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Storage:
         """What is tested: empty, anew for each test."""
-        return self.make(tmp_path)
+        made: Storage = self.make(tmp_path)
+        return made
 
     @pytest.mark.parametrize("data", [b"", b"{}", bytes(range(256)) * 5000], ids=["empty", "short", "1.3MB"])
     def test_what_was_put_is_got(self, storage: Storage, data: bytes) -> None:
