@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from neows_async.forecast import Outlook, best_start, forecast
 from neows_async.pacing import HourCounts, Pacing, PacingRules
+from neows_async.prospect import Terms, walk
 from neows_async.rate_limit import RateLimit
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run, optimum, used_before
 
@@ -37,7 +38,8 @@ def key(used: int, hours_ago: int) -> Gateway:
 
 def against_the_optimum() -> None:
     print(f"{PAGES:,} pages, 1,000 an hour, 0.5-4 s an answer, the gateway's clock 1.5 s ahead\n")
-    print("failing fetchers start  used before             optimum      pacing   over  429s  forecast")
+    print("failing fetchers start  used before             optimum      pacing   over  429s  forecast    plan")
+    most_off = 0.0
     for failing, concurrency, minute, (used, ago) in itertools.product((0.0, 0.05), (4, 16), MINUTES, PASTS):
         if minute == 0 and used and not ago:
             continue
@@ -50,12 +52,18 @@ def against_the_optimum() -> None:
             max_rate_per_s=None, failing=failing,
         )  # fmt: skip
         expected = forecast(outlook, start_s)
+        terms = Terms(
+            requests=outlook.requests, limit=1_000, counts=counts, answer_s=2.25, concurrency=concurrency
+        )  # fmt: skip
+        planned = walk(terms, start_s).lasts_s / ran.makespan_s - 1
+        most_off = max(most_off, abs(planned))
         past = f"{used:4} in {'the hour before' if ago else 'this hour      '}" if used else "   0" + " " * 19
         print(
             f"{failing:6.0%}  {concurrency:8}   :{minute:02}  {past}  {best.makespan_s / 60:6.1f} min"
             f"  {ran.makespan_s / 60:6.1f} min {ran.makespan_s / best.makespan_s - 1:6.2%}  {ran.refused:4}"
-            f"  {expected.run_s / ran.makespan_s - 1:+7.2%}"
+            f"  {expected.run_s / ran.makespan_s - 1:+7.2%} {planned:+7.2%}"
         )
+    print(f"the plan is off by {most_off:.2%} at most")
 
 
 def with_others() -> None:

@@ -29,6 +29,7 @@ from neows_async.sources.gateway import GatewaySource
 
 if TYPE_CHECKING:
     from neows_async.page import RawPage
+    from neows_async.protocols import Ledger
 
 KEY = "0123456789abcdef" * 2
 FULL_HOUR_S = 1_795_384_800.0
@@ -48,9 +49,11 @@ class Fetching:
         breaker: Breaker | None = None,
         limits: GateLimits | None = None,
         kept: frozenset[int] = frozenset(),
+        ledger: Ledger | None = None,
     ) -> None:
         self.pages = pages
         self.concurrency = concurrency
+        self.ledger = ledger
         self.heard: list[events.Event] = []
         self.landed: Counter[int] = Counter()
         self.given_up: dict[int, str] = {}
@@ -70,6 +73,7 @@ class Fetching:
             limits or GateLimits(concurrency=concurrency),
             clock=self.clock,
             listener=self.heard.append,
+            ledger=ledger,
         )
         self.agenda = Agenda(pages, kept=kept)
         self.gate.pages_left = lambda: self.agenda.left
@@ -86,7 +90,8 @@ class Fetching:
             fetcher = PageFetcher(
                 source, gate=self.gate, judge=self._judge, budget_s=30, keep_bad=self._drop, listener=self.heard.append
             )
-            await self._fetch(fetcher, 0)
+            if not self.agenda.is_in(0):
+                await self._fetch(fetcher, 0)
             self.agenda = Agenda(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
             async with anyio.create_task_group() as tasks:
                 for _ in range(self.concurrency):

@@ -267,9 +267,10 @@ class _Run:
                 failed=reading.fetcher.failed,
                 limit=gate.rate_limit.limit if gate.rate_limit else None,
                 remaining=gate.rate_limit.remaining if gate.rate_limit else None,
+                answer_s=round(reading.fetcher.network_s / gate.sent, 3) if gate.sent else None,
             ),
             spent=Spent(gate.quota_wait_s, gate.outage_wait_s, reading.fetcher.network_s, settings.concurrency),
-            identity=identity(settings, parts),
+            identity=identity(settings, parts.source.origin),
             derivation=derivation(settings, parts),
             operation=settings.model_dump(mode="json", include=set(settings.OPERATION)),
         )
@@ -360,9 +361,9 @@ class PageStream:
         return self._reading.admission.tally.counts()
 
 
-def identity(settings: Settings, parts: Parts) -> dict[str, Any]:
+def identity(settings: Settings, origin: str) -> dict[str, Any]:
     """What must be the same to resume."""
-    return {"origin": parts.source.origin, "page_size": settings.page_size, "limit": settings.limit}
+    return {"origin": origin, "page_size": settings.page_size, "limit": settings.limit}
 
 
 def derivation(settings: Settings, parts: Parts) -> dict[str, Any]:
@@ -377,7 +378,7 @@ def derivation(settings: Settings, parts: Parts) -> dict[str, Any]:
 
 def _wanted(settings: Settings, parts: Parts) -> Wanted:
     return Wanted(
-        identity=identity(settings, parts),
+        identity=identity(settings, parts.source.origin),
         derivation=derivation(settings, parts),
         synthetic=parts.source.synthetic,
         archive=settings.archive,

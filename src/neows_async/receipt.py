@@ -62,12 +62,15 @@ class Requests(_Part):
     """What this try spent.
 
     :param limit: requests an hour, as the last answer said
+    :param answer_s: from a request to its answer, on average; None where nothing was sent, and in receipts
+        of older versions
     """
 
     sent: int
     failed: int
     limit: int | None
     remaining: int | None
+    answer_s: float | None = None
 
 
 class Receipt(_Part):

@@ -68,6 +68,26 @@ async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snaps
     return snapshot
 
 
+async def foresee(lake: Lake, wanted: Wanted, listener: Listener) -> Receipt | Unfinished | None:
+    """What :func:`open_snapshot` would find: the unfinished snapshot that it would go on with, or the committed one
+    that is asked for by name; None if it would begin one. Nothing is begun, held or written.
+
+    :raises SettingsError: as there, but that ``derivation`` is not looked at
+    :raises StorageError: the lake failed
+    """
+    await _refuse_mixing(lake, wanted)
+    if wanted.snapshot is None:
+        return None if wanted.fresh else await _find_unfinished(lake, wanted, listener)
+    receipt = await receipt_or_none(lake, wanted.snapshot)
+    if receipt is not None:
+        _refuse_other(wanted, receipt, "identity")
+        return receipt
+    unfinished = await unfinished_or_none(lake, wanted.snapshot)
+    if unfinished is not None:
+        _refuse_other_beginning(wanted, unfinished)
+    return unfinished
+
+
 async def _open(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
     if wanted.snapshot is not None:
         return await _open_named(lake, wanted, wanted.snapshot)
@@ -88,18 +108,7 @@ async def _open(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
 async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
     receipt = await receipt_or_none(lake, snapshot)
     if receipt is not None:
-        for kind, ours, theirs in (
-            ("identity", wanted.identity, receipt.identity),
-            ("derivation", wanted.derivation, receipt.derivation),
-        ):
-            if ours != theirs:
-                raise SettingsError(
-                    f"snapshot {snapshot} is committed with another {_difference(ours, theirs)} ({kind}); a committed "
-                    f"snapshot never changes: choose another --snapshot, or rebuild with --source archive "
-                    f"--from-snapshot {snapshot}"
-                )
-        if wanted.fresh:
-            raise SettingsError(f"snapshot {snapshot} is committed; --fresh needs another --snapshot")
+        _refuse_other(wanted, receipt, "identity", "derivation")
         return await _hold(lake, _unfinished(wanted, snapshot), wanted, resumed=True, receipt=receipt)
     unfinished = await unfinished_or_none(lake, snapshot)
     if unfinished is None:
@@ -107,6 +116,25 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
             return await _begin(lake, wanted, snapshot)
         except AlreadyExistsError:  # somebody began it, or even committed it, while we looked
             return await _open_named(lake, wanted, snapshot)
+    _refuse_other_beginning(wanted, unfinished)
+    return await _hold(lake, unfinished, wanted, resumed=True)
+
+
+def _refuse_other(wanted: Wanted, receipt: Receipt, *kinds: str) -> None:
+    for kind in kinds:
+        ours, theirs = getattr(wanted, kind), getattr(receipt, kind)
+        if ours != theirs:
+            raise SettingsError(
+                f"snapshot {receipt.snapshot} is committed with another {_difference(ours, theirs)} ({kind}); a "
+                f"committed snapshot never changes: choose another --snapshot, or rebuild with --source archive "
+                f"--from-snapshot {receipt.snapshot}"
+            )
+    if wanted.fresh:
+        raise SettingsError(f"snapshot {receipt.snapshot} is committed; --fresh needs another --snapshot")
+
+
+def _refuse_other_beginning(wanted: Wanted, unfinished: Unfinished) -> None:
+    snapshot = unfinished.snapshot
     if unfinished.identity != wanted.identity:
         raise SettingsError(
             f"snapshot {snapshot} was begun with another {_difference(wanted.identity, unfinished.identity)}; "
@@ -114,7 +142,6 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
         )
     if wanted.fresh:
         raise SettingsError(f"snapshot {snapshot} is unfinished; finish it without --fresh, or choose another id")
-    return await _hold(lake, unfinished, wanted, resumed=True)
 
 
 async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Unfinished | None:

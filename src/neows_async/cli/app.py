@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from neows_async.cli import exits, output
+from neows_async.cli import exits, output, planning
 from neows_async.cli.durations import Duration
 from neows_async.cli.housekeeping import prune, snapshots
 from neows_async.cli.options import Command, option, root_option
@@ -282,7 +282,7 @@ def sandbox(**options: Any) -> None:
     serve_command(**options)
 
 
-for _command in (verify, snapshots, prune, quarantine):
+for _command in (planning.command(run), verify, snapshots, prune, quarantine):
     neows_async.add_command(_command)
 
 
@@ -292,7 +292,13 @@ def _take_defaults(ctx: click.Context, config: Path | None) -> None:
 
     if ctx.resilient_parsing:
         return
-    ctx.default_map, ctx.meta["variables"] = defaults_of(ctx.command, config)
+    # One file and one .env serve all who take run's options: what is run's alone is not theirs.
+    values, ctx.meta["variables"] = defaults_of(run, config)
+    if ctx.command is not run:
+        names = {parameter.name for parameter in ctx.command.params}
+        values = {name: value for name, value in values.items() if name in names}
+        values |= {name: value for name, value in defaults_of(ctx.command, None)[0].items() if name not in values}
+    ctx.default_map = values
     ctx.meta["config"] = config
 
 

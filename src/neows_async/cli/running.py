@@ -58,7 +58,7 @@ def _prepare(ctx: click.Context, options: dict[str, Any], *, as_json: bool) -> t
     given = {name for name in options if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     key = api_key(ctx.meta["variables"])
     source = _choose_source(options, given, key, has_config=ctx.meta["config"] is not None)
-    settings = settings_of(_values(ctx, options, given, key, source))
+    settings = settings_of(values_of(ctx, options, given, key, source))
     raw = anyio.run(_find_raw, settings, options["from_snapshot"]) if source == "archive" else None
     if raw is not None:
         settings = _as_the_archive(settings, raw, given)
@@ -103,10 +103,10 @@ def _choose_source(options: Mapping[str, Any], given: set[str], key: str | None,
     )
 
 
-def _values(
+def values_of(
     ctx: click.Context, options: Mapping[str, Any], given: set[str], key: str | None, source: str
 ) -> dict[str, Any]:
-    """By setting: what was given."""
+    """By setting: what was given. For :func:`~neows_async.cli.configuration.settings_of`."""
     values = {
         SETTING_OF.get(name, name): options[name]
         for name in given

@@ -55,6 +55,20 @@ def check_base_url(base_url: str) -> httpx.URL:
     return url
 
 
+def origin_of(base_url: str) -> str:
+    """What the receipts call the source there.
+
+    :raises SettingsError: it is not a URL that a key may be sent to
+    """
+    url = check_base_url(base_url)
+    return str(url.copy_with(path=_prefix(url))).rstrip("/")
+
+
+def _prefix(url: httpx.URL) -> str:
+    """What the path has before NeoWs' own."""
+    return url.path.rstrip("/").removesuffix("/neo/browse").removesuffix(_API)
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine, by its address or as ``localhost``."""
     try:
@@ -123,8 +137,7 @@ class GatewaySource:
         url = check_base_url(base_url)
         self._client = client
         self._transport = transport
-        path = url.path.rstrip("/").removesuffix("/neo/browse").removesuffix(_API)
-        self._url = url.copy_with(path=f"{path}{_API}/neo/browse")
+        self._url = url.copy_with(path=f"{_prefix(url)}{_API}/neo/browse")
         self._headers = {
             "X-Api-Key": api_key,
             "Accept": "application/json",
@@ -137,7 +150,7 @@ class GatewaySource:
         # Host names and encodings come in small letters, whatever was sent.
         self._scrub = Scrubber(api_key, api_key.lower())
         self.synthetic: bool = synthetic
-        self.origin: str = origin or str(url.copy_with(path=path)).rstrip("/")
+        self.origin: str = origin or origin_of(base_url)
 
     async def fetch(self, number: int, size: int) -> RawPage:
         """One attempt at page ``number``.
