@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from neows_async import events
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from neows_async.rate_limit import RateLimit
 
 _HOUR_S: Final = 3600.0
-_NOTHING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,7 @@ class Figures:
     waiting_until_s: float | None = None
     outage_since_s: float | None = None
     next_probe_s: float | None = None
-    aggregates: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _NOTHING)
+    aggregates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     eta_s: float | None = None
     committed: bool = False
 
