@@ -282,3 +282,14 @@ def test_a_pointer_leads_to_its_parts(parts: list[str | int]) -> None:
     text = browse.pointer(*parts)
     found = [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
     assert found == [str(part) for part in parts]
+
+
+@given(st.lists(st.sampled_from([0, 65, 0x7F, 0x80, 0xA0, 0xBF, 0xC0, 0xC3, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF])))
+def test_utf8_is_what_python_says(values: list[int]) -> None:
+    body = bytes(values)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        assert not browse.is_utf8(body)
+    else:
+        assert browse.is_utf8(body)

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neows_async import browse, regular
-from neows_async.decode import _decode_by_contract, decode
+from neows_async.decode import _decode_by_contract, check_and_decode, decode
 from neows_async.errors import BadPageError
 from neows_async.model import Neo
 from neows_async.page import Page, RawPage, Rejected
@@ -23,6 +23,7 @@ from neows_async.schema import CLOSE_APPROACHES, NEOS
 from tests.neos import approach, neo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 BODIES = ("Merc", "Venus", "Earth", "Moon", "Mars", "Juptr")
@@ -713,3 +714,26 @@ def test_no_depth_of_nesting_is_a_traceback() -> None:
                 reasons |= {rejected.reason[:17] for rejected in page.rejected}
     assert "nested too deeply" in reasons
     assert "not a string: [[[" in reasons
+
+
+@pytest.mark.parametrize("objects", [[], [json.dumps(neo(0))], [json.dumps(neo(0)), '{"id":"1"}'], ["NaN"]])
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("size", [None, 20, 5])
+@pytest.mark.parametrize("damage", [b"", b"]", b"\xff"])
+def test_checking_and_decoding_in_one_go_is_the_one_and_then_the_other(
+    objects: list[str], number: int, size: int | None, damage: bytes
+) -> None:
+    def both() -> Page:
+        browse.check(raw.body, raw.number, size)
+        return decode(raw)
+
+    raw = RawPage(number, page_of(objects) + damage)
+    assert outcome(lambda: check_and_decode(raw, size)) == outcome(both)
+
+
+def outcome(read: Callable[[], Page]) -> object:
+    try:
+        page = read()
+    except BadPageError as exc:
+        return str(exc)
+    return page.info, page.indices, page.rejected, exactly(page.neos), exactly(page.close_approaches)

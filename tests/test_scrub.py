@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neows_async.scrub import LITERAL_MIN_CHARS, Scrubber
+from neows_async.scrub import _PARAMETER, LITERAL_MIN_CHARS, Scrubber
 from neows_async.testing import browse_page
 from tests.neos import approach, catalogue, neo
 
@@ -199,6 +199,12 @@ def test_any_long_key_goes(key: str, before: str, after: str) -> None:
     whole = scrubber(json.dumps({"a": before + key + after}).encode())
     assert key.encode() not in whole
     assert json.loads(whole)
+
+
+@given(st.lists(st.sampled_from(["api_key=", "=", "&", '"', " ", "key", "a", "\u00e9", "%3D", "\\u003d"])).map("".join))
+def test_the_quick_way_through_a_body_without_escapes_finds_the_same(text: str) -> None:
+    body = text.encode()
+    assert Scrubber()(body) == _PARAMETER.sub(rb"\1REDACTED", body)
 
 
 @given(st.binary())

@@ -39,7 +39,8 @@ def measure(command: Sequence[str], *, cpus: set[int] | None = None) -> Took:
     :param cpus: the processors it may use; None is all
     :raises RuntimeError: it failed; what it printed goes to stderr
     """
-    environment = {**os.environ, "NASA_API_KEY": KEY, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "NASA_API_KEY": KEY}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's start is measured with a compiler in it
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if cpus is not None:
         os.sched_setaffinity(0, cpus)  # the child inherits it

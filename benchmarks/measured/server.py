@@ -22,7 +22,7 @@ from neows_async.sandbox.envelope import Asked, browse_page
 PAGE_SIZE: Final = 20
 DISTINCT: Final = 100
 APPROACHES: Final = 106
-_FIRST_ID: Final = 90_000_000
+_FIRST_ID: Final = 90_000_001
 _REQUEST: Final = re.compile(rb"GET /pages/(\d+)/.*?[?&]page=(\d+)")
 _LIST: Final = b'"near_earth_objects":['
 _HEAD: Final = (

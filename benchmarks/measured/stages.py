@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from neows_async.cli.memory import keep_flat
+from neows_async.allocators import keep_flat
 
 keep_flat()
 

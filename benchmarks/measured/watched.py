@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async.cli.memory import keep_flat
+from neows_async.allocators import keep_flat
 
 keep_flat()
 

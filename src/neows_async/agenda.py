@@ -49,6 +49,10 @@ class Agenda:
         if self._window is not None:
             self._in.discard(number - 1)
 
+    def ahead(self, number: int) -> int:
+        """How many pages the reader has to read before ``number``."""
+        return number - self._reading
+
     def set_back(self, number: int) -> bool:
         """The page failed. True: it is tried again when the others are in; False: it had that chance."""
         if number in self._tried:

@@ -11,6 +11,7 @@ The shape, of which only what is read here is relied on::
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Final, Self
 
 import msgspec
@@ -63,18 +64,43 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
 
     :raises BadPageError: it is not JSON, or not a Browse page
     """
+    envelope = _open(body)
+    if envelope is None:
+        return _split_leniently(str(body, "utf-8"))
+    return checked(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
+
+
+def _open(body: bytes) -> _Envelope | None:
+    """The strict reading; None where the lenient one must say what is wrong, if anything is.
+
+    :raises BadPageError: it is not UTF-8, or not a Browse page
+    """
+    # msgspec passes over strings without judging their UTF-8, which everything behind us would.
+    if not is_utf8(body):
+        try:
+            str(body, "utf-8")
+        except UnicodeDecodeError as exc:
+            raise BadPageError(f"not JSON: byte {exc.start} is not UTF-8") from exc
     try:
-        # msgspec passes over strings without judging their UTF-8, which everything behind us would.
-        text = str(body, "utf-8")
-    except UnicodeDecodeError as exc:
-        raise BadPageError(f"not JSON: byte {exc.start} is not UTF-8") from exc
-    try:
-        envelope = _envelope.decode(body)
+        return _envelope.decode(body)
     except (msgspec.DecodeError, RecursionError) as exc:
         if isinstance(exc, msgspec.ValidationError):
             raise BadPageError(f"not a Browse page: {exc}") from exc
-        return _split_leniently(text)
-    return checked(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
+        return None
+
+
+def is_utf8(body: bytes) -> bool:
+    """As ``str(body, "utf-8")`` would find, but in a sixth of the time, without a copy and without the GIL."""
+    if body.isascii():
+        return True
+    import pyarrow as pa  # noqa: PLC0415 - whoever only serves or plans does without
+
+    ends = pa.py_buffer(bytes(8) + len(body).to_bytes(8, sys.byteorder))
+    try:
+        pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(body)]).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _split_leniently(text: str) -> tuple[PageInfo, list[bytes]]:
@@ -169,13 +195,24 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
     :raises BadPageError: it is not JSON, not a Browse page, another page, or not as many objects
         as its envelope announces
     """
-    page, objects = split(body)
+    envelope = _open(body)
+    if envelope is None:
+        page, objects = split(body)
+        return judged(page, len(objects), number, size)
+    return judged(checked(envelope.page), len(envelope.near_earth_objects), number, size)
+
+
+def judged(page: PageInfo, objects: int, number: int, size: int | None) -> PageInfo:
+    """``page``, if with so many objects it is the whole page ``number``; see :func:`check`.
+
+    :raises BadPageError: it is not
+    """
     if page.number != number:
         raise BadPageError(f"asked for page {number}, but page {page.number} came")
     if size is not None and page.size != size:
         raise BadPageError(f"page {number} has size {page.size}, but the run was planned with {size}")
-    if len(objects) != page.announced_objects:
-        raise BadPageError(f"page {number} announces {page.announced_objects} objects, but holds {len(objects)}")
+    if objects != page.announced_objects:
+        raise BadPageError(f"page {number} announces {page.announced_objects} objects, but holds {objects}")
     return page
 
 

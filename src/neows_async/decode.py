@@ -24,8 +24,24 @@ def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
     :raises BadPageError: it is not a Browse page after all
     """
     read = regular.read(raw.body)
+    return _decode_by_contract(raw, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
+
+
+def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
+    """:func:`neows_async.browse.check`, then :func:`decode`, for the price of the latter where the page is regular.
+
+    :raises BadPageError: as the check does
+    """
+    read = regular.read(raw.body)
     if read is None:
+        browse.check(raw.body, raw.number, size)
         return _decode_by_contract(raw, orbiting_body)
+    info, columns = read
+    browse.judged(info, len(columns.approach_counts), raw.number, size)
+    return _regular(raw, read, orbiting_body)
+
+
+def _regular(raw: RawPage, read: tuple[browse.PageInfo, Columns], orbiting_body: str | None) -> Page:
     info, columns = read
     return _page(raw, info, tuple(range(len(columns.approach_counts))), columns, orbiting_body)
 

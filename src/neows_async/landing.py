@@ -25,7 +25,10 @@ _DAMAGES: Final = 3
 class Landing:
     """Fetchers ask it what to fetch and hand it what came; the reader takes pages in page order.
 
-    :param zone: None keeps pages in memory, at most ``window_pages`` ahead of the reader
+    The next ``window_pages`` wait in memory as well as in the zone, so that a reader who keeps up reads nothing
+    twice; those further ahead lie in the zone alone.
+
+    :param zone: None lets nobody fetch further ahead than that
     :param kept: pages that lie in the zone already
     :param max_missing_pages: so many may stay holes; None is no limit
     """
@@ -43,6 +46,7 @@ class Landing:
         self.plan = plan
         self._zone = zone
         self._agenda = Agenda(plan.pages, kept=kept, window=None if zone else window_pages)
+        self._window_pages = window_pages
         self._max_missing_pages = max_missing_pages
         self._listener = listener
         self._waiting: dict[int, RawPage] = {}
@@ -65,16 +69,20 @@ class Landing:
         """The page to fetch now; None if there is none until there is news."""
         return self._agenda.next_page()
 
+    def soon(self, number: int) -> bool:
+        """Whether the reader will come to page ``number`` soon: then it waits in memory for it."""
+        return self._agenda.ahead(number) < self._window_pages
+
     async def news(self) -> None:
         """Wait until something has changed."""
         await self._news.wait()
 
     async def land(self, raw: RawPage) -> None:
         """Keep a whole, right, scrubbed page. With a zone it is durable when this returns."""
-        if self._zone is None:
-            self._waiting[raw.number] = raw
-        else:
+        if self._zone is not None:
             await self._zone.put(raw)
+        if self._zone is None or self.soon(raw.number):
+            self._waiting[raw.number] = raw
         self._agenda.landed(raw.number)
         self.announce()
 
@@ -114,8 +122,10 @@ class Landing:
                 if self._end is not None:
                     raise self._end
                 await self._news.wait()
-            if self._zone is None:
-                return self._waiting.pop(number)
+            waiting = self._waiting.pop(number, None)
+            # What was damaged once is read back: a storage that loses everything must not go unseen.
+            if self._zone is None or (waiting is not None and damages == 1):
+                return waiting
             if (raw := await read_kept(self._zone, number, self._listener)) is not None:
                 return raw
             if damages == _DAMAGES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neows_async import browse
@@ -25,11 +25,13 @@ class RawPage:
     :param number: the page's number, from 0
     :param body: its JSON. Out of a source it may hold a key; in the raw zone it never does
     :param rate_limit: what the answer said of the quota, if it said
+    :param decoded: what ``body`` says, where it was read already
     """
 
     number: int
     body: bytes
     rate_limit: RateLimit | None = None
+    decoded: Page | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         # The body may still hold a key, and a traceback shows reprs.

@@ -44,6 +44,15 @@ class PageQueue:
         self._announce()
         return page
 
+    async def get_all(self) -> list[Page]:
+        """The pages that wait, one at least; empty after the last one."""
+        pages: list[Page] = []
+        while (page := await self.get()) is not None:
+            pages.append(page)
+            if not self._pages:
+                break
+        return pages
+
     def close(self) -> None:
         """Nothing more is put."""
         self._closed = True

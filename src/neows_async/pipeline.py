@@ -154,9 +154,10 @@ class _Run:
         """From the first request to the commit. Raises as tasks do: in groups."""
         kept = await self._reading.kept()
         self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(kept)))
-        await self._reading.open(kept)
-        async with LakeStage(self._lake, self._snapshot.id) as stage:
-            files, results = await self._write(stage)
+        async with self._reading:
+            await self._reading.open(kept)
+            async with LakeStage(self._lake, self._snapshot.id) as stage:
+                files, results = await self._write(stage)
         receipt = self._receipt(files, results)
         self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
         await self._snapshot.commit(receipt)
@@ -193,16 +194,18 @@ class _Run:
             self._take(page)
 
     async def _feed_aggregators(self, queue: PageQueue) -> None:
-        def fold(page: Page) -> None:
-            for aggregator in self._parts.aggregators:
-                with naming(aggregator.name):
-                    aggregator.update(page)
+        def fold(pages: Sequence[Page]) -> None:
+            for page in pages:
+                for aggregator in self._parts.aggregators:
+                    with naming(aggregator.name):
+                        aggregator.update(page)
 
         tell_again_s = -math.inf
-        while (page := await queue.get()) is not None:
+        while pages := await queue.get_all():
             with self._reckoning.timing("aggregate"):
-                await to_thread.run_sync(fold, page)
-            self._take(page)
+                await to_thread.run_sync(fold, pages)
+            for page in pages:
+                self._take(page)
             started_s = anyio.current_time()
             if started_s >= tell_again_s:
                 self._listener(events.Aggregated(await self._results_so_far()))
@@ -315,12 +318,13 @@ class PageStream:
     async def read(self) -> None:
         """Read everything; what fails is told to whoever takes the pages, after those that came before it."""
         try:
-            await self._reading.open(set())
-            async with anyio.create_task_group() as fetchers:
-                for _ in range(self._settings.concurrency):
-                    fetchers.start_soon(self._reading.fetch_pages)
-                await self._reading.read_pages(self._queue.put)
-                fetchers.cancel_scope.cancel()
+            async with self._reading:
+                await self._reading.open(set())
+                async with anyio.create_task_group() as fetchers:
+                    for _ in range(self._settings.concurrency):
+                        fetchers.start_soon(self._reading.fetch_pages)
+                    await self._reading.read_pages(self._queue.put)
+                    fetchers.cancel_scope.cancel()
         except Exception as exc:  # noqa: BLE001 - it is raised where the next page is asked for
             the_one = most_telling(exc)
             self._failure = the_one if isinstance(the_one, Exception) else exc

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Final, Literal
-
-import anyio
-from anyio import to_thread
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from neows_async import events
 from neows_async.admit import Admission
 from neows_async.breaker import Breaker
-from neows_async.decode import decode
+from neows_async.decoding import Decoding
 from neows_async.errors import NeowsError, PausedError, UnavailableError
 from neows_async.forecast import BURST_RATE_PER_S
 from neows_async.gate import Gate, GateLimits
@@ -53,7 +50,8 @@ class Origin:
 class Reading:
     """Fetches, checks, keeps, decodes and admits the pages of one run, over all its generations.
 
-    After :meth:`open`, :meth:`fetch_pages` runs several times at once beside one :meth:`read_pages`.
+    After :meth:`open`, :meth:`fetch_pages` runs several times at once beside one :meth:`read_pages`. Enter it
+    first: what helps it decoding ends with the block.
 
     :param zone: where raw pages are kept; None keeps a window of them in memory
     :param to_the_end: when fetching fails, what was fetched is read first; without it, that ends all at once
@@ -73,8 +71,7 @@ class Reading:
         self._zone = zone
         self._listener = listener
         self._to_the_end = to_the_end
-        # Checking and decoding hold the GIL; one at a time leaves the event loop room to breathe.
-        self._decoding = anyio.CapacityLimiter(1)
+        self._decoding = Decoding(helpers=settings.decode_processes, orbiting_body=settings.orbiting_body)
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
         self.gate: Gate = _gate(settings, origin, listener)
         self.fetcher: PageFetcher = PageFetcher(
@@ -91,6 +88,13 @@ class Reading:
         self._fetching = 0
         self._ends_with: NeowsError | None = None
         self._landing: Landing
+
+    async def __aenter__(self) -> Self:
+        await self._decoding.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._decoding.__aexit__(*exc)
 
     @property
     def page_size(self) -> int:
@@ -169,7 +173,8 @@ class Reading:
                 await landing.land(raw)
 
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
-        return await to_thread.run_sync(take_in, came, size, self._scrubber, limiter=self._decoding)
+        soon = came.number == 0 or self._landing.soon(came.number)
+        return await self._decoding.run(lambda read: take_in(came, size, self._scrubber, read if soon else None))
 
     async def _keep_bad(self, number: int, body: bytes) -> None:
         if self._zone is not None:
@@ -208,18 +213,18 @@ class Reading:
         return True
 
     async def _read(self, raw: RawPage) -> Page:
-        with self.reckoning.timing("decode"):
-            page = await to_thread.run_sync(self._decode, raw, limiter=self._decoding)
+        page = raw.decoded
+        if page is None:
+            with self.reckoning.timing("decode"):
+                page = await self._decoding.run(lambda read: read(raw, None))
+        if self.generation:
+            page = dataclasses.replace(page, generation=self.generation)
         self.reckoning.page(page)
         admitted = self.admission.admit(page)
         for rejected in admitted.rejected:
             self.reckoning.rejected(rejected.reason)
             self._listener(events.ObjectRejected(rejected))
         return admitted
-
-    def _decode(self, raw: RawPage) -> Page:
-        page = decode(raw, orbiting_body=self._settings.orbiting_body)
-        return dataclasses.replace(page, generation=self.generation)
 
 
 def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate:

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neows_async.browse import NUMBER_CHARS, PageInfo, checked
+from neows_async.browse import NUMBER_CHARS, PageInfo, checked, is_utf8
 from neows_async.errors import BadPageError
 from neows_async.model import EPOCH_MAX_MS, EPOCH_MIN_MS, FLOAT64_MAX, INT64_MAX
 from neows_async.schema import CLOSE_APPROACHES
@@ -155,7 +155,8 @@ class _IrregularError(Exception):
 def read(body: bytes) -> tuple[PageInfo, Columns] | None:
     """The page's envelope and columns, or None if it is not entirely regular."""
     try:
-        _ = str(body, "utf-8")  # also of what is passed over here, as everything behind us would ask for
+        if not is_utf8(body):  # also what is passed over here, as everything behind us would ask for
+            return None
         objects = _decoder.decode(body)
         return checked(objects.page), _columns(objects.near_earth_objects)
     except (

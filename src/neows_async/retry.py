@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from neows_async.gate import Gate
+    from neows_async.page import Page
     from neows_async.protocols import Source
     from neows_async.scrub import Scrubber
 
@@ -33,17 +35,23 @@ _LONGEST_WAIT_S: Final = 10.0
 _backoff = wait_random_exponential(max=_LONGEST_WAIT_S)
 
 
-def take_in(came: RawPage, size: int | None, scrubber: Scrubber) -> RawPage:
+def take_in(
+    came: RawPage, size: int | None, scrubber: Scrubber, read: Callable[[RawPage, int | None], Page] | None = None
+) -> RawPage:
     """What came, without keys, if it is the whole, right page. Pure; takes milliseconds.
 
+    :param read: checks and decodes in one go, for a page that is wanted soon; None only checks
     :raises BadPageError: it is not
     """
     body = scrubber(came.body)
+    raw = RawPage(came.number, body, came.rate_limit)
     try:
+        if read is not None:
+            return replace(raw, decoded=read(raw, size))
         browse.check(body, came.number, size)
     except BadPageError as exc:
         raise BadPageError(str(exc), body=body) from exc
-    return RawPage(came.number, body, came.rate_limit)
+    return raw
 
 
 def _told(number: int, attempt: int, failed: AttemptError | None, wait_s: float) -> AttemptFailed:

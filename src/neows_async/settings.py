@@ -62,6 +62,7 @@ class Settings(BaseModel):
         "max_missing_pages",
         "archive",
         "queue_neos",
+        "decode_processes",
     )
 
     # Identity
@@ -107,7 +108,11 @@ class Settings(BaseModel):
     archive: bool = Field(default=True, description="Keep raw pages; without them a run cannot be resumed or rebuilt.")
     queue_neos: _Positive = Field(default=200, description="NEOs between decoding and each consumer, at most.")
     window_pages: _Positive = Field(
-        default=32, description="Without the archive: pages fetched ahead of the writing, at most."
+        default=16,
+        description="Pages that wait in memory for the writing, at most; without the archive fetching waits too.",
+    )
+    decode_processes: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0, description="Processes that help decoding when pages have to wait for it, at most; 0 starts none."
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, description="For one request, all in.")
     connect_timeout_s: Annotated[float, Field(gt=0)] = Field(default=4.0, description="For one connection.")

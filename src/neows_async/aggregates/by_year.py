@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neows_async.page import Json, Page
+
+
+_COUNT_PAGES: Final = 32
 
 
 class CloseApproachesByYear:
@@ -24,20 +28,32 @@ class CloseApproachesByYear:
     def __init__(self, orbiting_body: str | None = None) -> None:
         self._orbiting_body = orbiting_body
         self._count_by_year: Counter[int] = Counter()
+        self._uncounted: list[pa.Array] = []
 
     def update(self, page: Page) -> None:
         """Fold one page. An approach without a date is in no year."""
         approaches = page.close_approaches
         if self._orbiting_body is not None:
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
-        for entry in pc.value_counts(pc.year(approaches["close_approach_date"].drop_null())).to_pylist():
-            self._count_by_year[entry["values"]] += entry["counts"]
+        self._uncounted.append(pc.year(approaches["close_approach_date"].drop_null()))
+        # Counting takes one call for many pages as it does for one.
+        if len(self._uncounted) == _COUNT_PAGES:
+            self._count()
+
+    def _count(self) -> None:
+        years = pa.chunked_array(self._uncounted, pa.int64())
+        self._uncounted.clear()
+        counted = pc.value_counts(years)
+        for year, count in zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True):
+            self._count_by_year[year] += count
 
     def merge(self, other: Self) -> None:
         """Take in what ``other`` counted in other pages."""
+        other._count()
         self._count_by_year.update(other._count_by_year)
 
     def result(self) -> Mapping[str, Json]:
         """Every year present, ascending, four digits."""
+        self._count()
         years: dict[str, Json] = {f"{year:04}": count for year, count in sorted(self._count_by_year.items())}
         return {"orbiting_body": self._orbiting_body, "count_by_year": years}

@@ -120,6 +120,13 @@ Exit codes:
     help="Older unfinished snapshots are named, not resumed.",
 )
 @option(
+    "--decode-processes",
+    type=int,
+    metavar="N",
+    help="Processes that help decoding when pages have to wait for it, at most.  [default: one fewer than the "
+    "processors, 2 at most]",
+)
+@option(
     "--partition-by",
     multiple=True,
     metavar="DATASET:COLUMN",
@@ -207,7 +214,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     The same command finishes what died: pages that are in are never asked for again.
     """
-    from neows_async.cli.memory import keep_flat  # noqa: PLC0415 - for those who need it
+    from neows_async.allocators import keep_flat  # noqa: PLC0415 - for those who need it
 
     keep_flat()
     from neows_async.cli.running import run_command  # noqa: PLC0415 - heavy, and --help does without

@@ -28,7 +28,6 @@ _LOOSE_BATCHES: Final = 32
 _REPEATING: Final = (
     "neo_id",
     "orbiting_body",
-    "close_approach_date",
     "first_observation_date",
     "last_observation_date",
 )

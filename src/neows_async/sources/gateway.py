@@ -23,6 +23,7 @@ from neows_async.page import RawPage
 from neows_async.rate_limit import RateLimit
 from neows_async.scrub import Scrubber
 from neows_async.sources.body import BodyError, read_body
+from neows_async.sources.connections import Connections
 
 _API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
@@ -77,10 +78,9 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def open_transport(*, connections: int, proxy: str | None = None) -> httpx.AsyncHTTPTransport:
+def open_transport(*, connections: int, proxy: str | None = None) -> Connections:
     """Connections that take nothing from the environment; for :func:`open_client`."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncHTTPTransport(trust_env=False, proxy=proxy, limits=limits)
+    return Connections(connections=connections, proxy=proxy)
 
 
 def open_client(

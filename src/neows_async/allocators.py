@@ -14,7 +14,10 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_ARENA_MAX: Final = -8
-_TRIM_BYTES: Final = 128 << 10
+_M_MMAP_THRESHOLD: Final = -3
+_TRIM_BYTES: Final = 16 << 20
+# Larger than a page's body and its text: what is mapped anew for each costs a page fault every 4 KB.
+_MAPPED_BYTES: Final = 4 << 20
 
 
 def keep_flat() -> None:
@@ -25,3 +28,4 @@ def keep_flat() -> None:
         mallopt(_M_ARENA_MAX, 1)
         # Set, it also stays: glibc would raise it with each large block that is freed.
         mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
