@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 # Two targets would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help run service test check format bench bench-full torture fuzz test-all wheel lock clean
+.PHONY: help run service test check format bench bench-peers bench-full torture fuzz test-all wheel lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +30,7 @@ test: $(VENV)/.test $(VENV)/.package ## Run the tests
 	@# The tests start programs that came with the environment, such as the S3 server.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
 
-check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
+check: $(VENV)/.check $(VENV)/.package ## Check style, types, layers, and that no page costs more instructions
 	@status=0; \
 	try() { echo "$$*"; "$$@" || status=1; }; \
 	try $(BIN)/python -m ruff check .; \
@@ -40,6 +40,7 @@ check: $(VENV)/.check $(VENV)/.package ## Check style, types and layers
 	try pyright; \
 	try pyright --verifytypes neows_async --ignoreexternal; \
 	try $(BIN)/lint-imports --no-logo; \
+	try $(BIN)/python benchmarks/instructions.py --check; \
 	exit $$status
 
 format: $(VENV)/.check ## Format the code and mend what can be mended by a program
@@ -50,6 +51,9 @@ bench: $(VENV)/.test $(VENV)/.package ## Measure: run each program of benchmarks
 	@set -e; for program in $(sort $(wildcard benchmarks/*.py)); do \
 		echo "== $$program"; $(BIN)/python "$$program"; echo; \
 	done
+
+bench-peers: $(VENV)/.test $(VENV)/.package ## Measure others too, in environments of their own, and compare every row
+	$(BIN)/python benchmarks/peers/compare.py
 
 bench-full: $(VENV)/.test $(VENV)/.package ## Measure speed and memory in full, on a quiet machine (takes half an hour)
 	$(BIN)/python benchmarks/speed.py --full

@@ -81,7 +81,7 @@ async def test_a_catalogue_that_was_read_twice_has_all_its_pages_checked(tmp_pat
 
     storage = LocalStorage(tmp_path)
     source = ListSource(OBJECTS[:70], fail=fail)
-    settings = {"limit": None, "concurrency": 1, "max_missing_pages": 1, "retry_budget_s": 0.01}
+    settings = {"limit": None, "concurrency": 1, "max_missing_pages": 1, "retry_budget_s": 0.1}
     receipt = await lakes.write(storage, source, Settings(snapshot="a", **settings))
     assert (receipt.raw.generations, receipt.raw.pages, receipt.pages.missing) == (2, 7, (1,))
     found = await verify(Lake(storage))
@@ -96,7 +96,7 @@ async def test_holes_are_known(tmp_path: Path) -> None:
         if number == 1:
             raise AttemptError("gone for good")
 
-    settings = Settings(snapshot="a", limit=None, max_missing_pages=1, retry_budget_s=0.01)
+    settings = Settings(snapshot="a", limit=None, max_missing_pages=1, retry_budget_s=0.1)
     await lakes.write(LocalStorage(tmp_path), ListSource(OBJECTS, fail=fail), settings)
     assert await differences(tmp_path) == []
 
