@@ -34,10 +34,12 @@ class Tab:
         self._session: str | None = None
         self.problems: list[str] = []
         self.requested: list[str] = []
+        self._loaded: set[str] = set()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """What the browser answers; events on the way are noted."""
@@ -75,6 +77,8 @@ class Tab:
                 self.problems.append(str(told["args"]))
             case "Log.entryAdded" if told["entry"]["level"] == "error":
                 self.problems.append(str(told["entry"]))
+            case "Page.lifecycleEvent" if told["name"] == "load":
+                self._loaded.add(told["loaderId"])
             case "Network.requestWillBeSent":
                 self.requested.append(told["request"]["url"])
             case _:
@@ -98,13 +102,16 @@ class Tab:
         )
 
     def go(self, url: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> None:
-        """Open ``url`` in a window of this size."""
+        """Open ``url`` in a window of this size, and wait until it is loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=url)
+        loader = self.call("Page.navigate", url=url)["loaderId"]
+        deadline_s = time.monotonic() + LIMIT_S
+        while loader not in self._loaded:
+            self._note(self._receive(deadline_s, url))
 
     def screenshot(self, path: Path) -> None:
         """The whole page, as PNG."""

@@ -259,11 +259,12 @@ def test_killed_under_load_in_the_middle_of_a_fetch_it_ends_at_once_and_goes_on_
         given = {"NASA_API_KEY": KEY, "BASE_URL": server.url}
         with running(tmp_path, **given) as site:
             assert source.stuck.wait(60)
-            for path in ("/neos", "/neos/1", "/aggregates", "/health"):
+            for path in ("/neos", "/neos/1", "/aggregates", "/health/ready"):
                 answer = site.client.get(path)
                 assert answer.status_code == 503, path
-                assert path == "/health" or int(answer.headers["Retry-After"]) >= 1
+                assert path == "/health/ready" or int(answer.headers["Retry-After"]) >= 1
             assert site.get("/health/live")
+            assert site.get("/health")["status"] == "starting"
             with hammering(site.url):
                 assert site.stop() == -signal.SIGTERM
             assert "Traceback" not in "".join(site.lines)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 import uvicorn
 
 from neo_site.app import create_app
 from neo_site.config import Config
 
+# By default a thread that decodes a page keeps the interpreter for 5 ms, and each answer waits for it several times.
+_SWITCH_S = 0.001
 _GRACE_S = 1  # for requests under way, when it is told to go
 
+sys.setswitchinterval(_SWITCH_S)
 config = Config.from_environment(os.environ)
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each page otherwise

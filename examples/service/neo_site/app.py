@@ -56,7 +56,7 @@ class Site:
                 Route("/neos", self._neos),
                 Route("/neos/{id}", self._neo),
                 Route("/aggregates", self._aggregates),
-                Route("/health", self._ready),
+                Route("/health", self._health),
                 Route("/health/live", self._live),
                 Route("/health/ready", self._ready),
                 Route("/metrics", self._metrics),
@@ -123,11 +123,18 @@ class Site:
     async def _live(self, _: Request) -> Response:
         return JSONResponse({"status": "live"})
 
+    async def _health(self, _: Request) -> Response:
+        """All there is to say, for people and for the page."""
+        return JSONResponse(self._report())
+
     async def _ready(self, _: Request) -> Response:
-        """Ready as soon as there is a catalogue; a stale one is better than none, and says so."""
+        """Whether there is a catalogue; a stale one is better than none, and says so."""
+        return JSONResponse(self._report(), 503 if self._refresher.catalogue is None else 200)
+
+    def _report(self) -> dict[str, Any]:
         catalogue = self._refresher.catalogue
         if catalogue is None:
-            return JSONResponse({"status": "starting", "catalogue": None, "refresh": self._refresh()}, 503)
+            return {"status": "starting", "catalogue": None, "refresh": self._refresh()}
         receipt = catalogue.receipt
         age_s = time.time() - receipt.committed_at.timestamp()
         told = {
@@ -141,7 +148,7 @@ class Site:
             "origin": receipt.source.origin,
         }
         stale = age_s > _LATE * self._config.refresh_every_s
-        return JSONResponse({"status": "stale" if stale else "ready", "catalogue": told, "refresh": self._refresh()})
+        return {"status": "stale" if stale else "ready", "catalogue": told, "refresh": self._refresh()}
 
     def _refresh(self) -> dict[str, Any]:
         refresher = self._refresher

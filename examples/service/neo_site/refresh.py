@@ -112,20 +112,22 @@ class Refresher:
             source = None
             if self._config.synthetic:
                 source = await stack.enter_async_context(open_sandbox(settings, neos=self._config.sandbox_neos))
-            receipt = await ingest(settings, source=source, storage=storage, on_event=self._listener)
+            await ingest(settings, source=source, storage=storage, on_event=self._listener)
         await self._adopt(storage)
-        _log.info("serving snapshot %s: %s objects", receipt.snapshot, f"{receipt.records.written:,}")
         await keep_newest(settings, self._config.keep, storage=storage)
 
     async def _adopt(self, storage: Storage) -> None:
         """Serve the newest committed snapshot."""
+        current = self.catalogue
 
         def load() -> Catalogue | None:
             try:
                 receipt = Receipt.model_validate_json(storage.get(_LATEST))
             except NotFoundError:
-                return None
-            current = self.catalogue
+                return current
             return current if current and current.receipt == receipt else Catalogue.load(storage, receipt)
 
-        self.catalogue = await to_thread.run_sync(load) or self.catalogue
+        self.catalogue = await to_thread.run_sync(load)
+        if self.catalogue is not None and self.catalogue is not current:
+            receipt = self.catalogue.receipt
+            _log.info("serving snapshot %s: %s objects", receipt.snapshot, f"{receipt.records.written:,}")
