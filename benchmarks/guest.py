@@ -144,7 +144,7 @@ async def _cancelled(settings: Settings, after_s: float) -> float | None:
 
 
 def _cancel(url: Url, folder: Path) -> None:
-    instants, pages = (200, 60) if FULL else (30, 30)
+    instants, pages = (200 if FULL else 30), 30
     draws = random.Random(7)  # noqa: S311 - repeatable, not secret
     for backend in ("asyncio", "trio"):
         root = fresh(folder / "cancel")

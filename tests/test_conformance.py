@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -166,7 +167,7 @@ class Stamped(ListSink):
 
     async def finish(self) -> Sequence[DatasetFile]:
         file = await self._stage.open("stamped", "part.json")
-        await file.write(json.dumps([id(self), len(self.rows)]).encode())
+        await file.write(json.dumps([secrets.token_hex(8), len(self.rows)]).encode())
         return [await file.finish(1)]
 
     async def open(self, stage: Stage) -> None:

@@ -67,7 +67,11 @@ def serve(connection: socket.socket, made: list[Template], latency_s: float) -> 
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             while b"\r\n\r\n" not in received:
-                if not (chunk := connection.recv(65_536)):
+                try:
+                    chunk = connection.recv(65_536)
+                except ConnectionError:  # the other side was cancelled
+                    return
+                if not chunk:
                     return
                 received += chunk
             request, _, received = received.partition(b"\r\n\r\n")

@@ -8,6 +8,7 @@ from http.cookiejar import CookieJar
 from typing import Any, Final, NoReturn
 
 import anyio
+import httpcore  # noqa: F401 - httpx would load it with its first transport: a tenth of a second, in the event loop
 import httpx
 from typing_extensions import override
 
