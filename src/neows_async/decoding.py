@@ -47,8 +47,8 @@ _READY: Final = b"+"
 _ALIGNED: Final = 64
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neows_async.allocators import keep_flat; keep_flat(); "
-    "from neows_async.decoding import serve; serve()"
+    "from neows_async.allocators import keep_flat, spare_the_collector; keep_flat(); "
+    "from neows_async.decoding import serve; spare_the_collector(); serve()"
 )
 
 

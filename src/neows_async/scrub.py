@@ -42,7 +42,10 @@ class Scrubber:
     def __call__(self, body: bytes) -> bytes:
         """Idempotent; a body without keys comes back as it is."""
         # The literals first: one of them may hold a character at which a parameter would end.
+        escaped = b"%" in body
         for literal in self._literals:
+            if not escaped and b"%" in literal:
+                continue  # none is there, and none comes about: what is put in has no "%"
             while literal in body:  # what comes instead is shorter, but may make a new one with its neighbours
                 body = body.replace(literal, REDACTED)
         return _without_parameters(body)

@@ -12,6 +12,7 @@ import anyio
 import click
 from click.core import ParameterSource
 
+from neows_async.allocators import spare_the_collector
 from neows_async.cli import exits, output
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, open_parts
@@ -162,6 +163,7 @@ def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings
 def carry_out(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool) -> int:
     """One run, with signals, answers and errors; returns the exit code."""
     scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
+    spare_the_collector()
     outcome = anyio.run(_main, settings, chosen, quiet, as_json)
     if isinstance(outcome, int):
         return _stopped(outcome, as_json=as_json)
