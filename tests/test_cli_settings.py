@@ -79,6 +79,10 @@ def test_odd_values_in_dotenv(tmp_path: Path) -> None:
         ("sink = [1]", "sink = [1] will not do; it must be a list of texts"),
         ("retry_budget = -5", "--retry-budget: -5.0 is too small"),
         ("resume_within = inf", "--resume-within"),
+        ("retry_budget = 0", "--retry-budget: 0.0 is too small; it must be more than 0"),
+        ("probe_every = inf", "--probe-every: inf will not do"),
+        ('max_outage = "99999999999999999999d"', "--max-outage: 8.64e+24 is too large"),
+        ("max_rate = 1e-300", "--max-rate: 1e-300 is too small; it must be at least 1e-05"),
         ("all_ = true", "there is no setting 'all_'; did you mean 'all'?"),
     ],
 )

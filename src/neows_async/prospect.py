@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOUR_S: Final = 3_600
 _DAY_S: Final = 86_400
+_YEAR_S: Final = 366 * 86_400.0
 # More requests than this are not followed one by one, and no minute is searched for them.
 _FOLLOWED: Final = 20_000
 _SEARCHED: Final = 10_000
@@ -183,6 +184,8 @@ def walk(terms: Terms, start_s: float, *, lanes: int | None = None) -> Run:
         slot_s = max(free_s, spaced_s, windows.free_at_s(max(free_s, spaced_s, terms.not_before_s)))
         if terms.max_wait_s is not None and slot_s - free_s > terms.max_wait_s:
             return _stopped(terms, start_s, gate, waits, sent_s, slot_s)
+        if slot_s - start_s > _YEAR_S:
+            return Run(start_s, math.inf, 0, None, tuple(waits), tuple(sent_s))
         if slot_s - (sent_s[-1] if sent_s else start_s) >= max(_WAIT_S, terms.answer_s):
             waits.append(Pause(max(start_s, sent_s[-1] if sent_s else start_s), slot_s))
         windows.count(slot_s)

@@ -40,7 +40,10 @@ _FULL_NAMES: Final = {
 }
 
 _Positive = Annotated[int, Field(ge=1)]
-_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# A century. What is longer is a slip, and its end has no date that could be told.
+_LONGEST_S: Final = 36_500 * 86_400
+_Seconds = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
+_MoreSeconds = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -90,7 +93,7 @@ class Settings(BaseModel):
     concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
         default=4, description="Requests under way at once, at most."
     )
-    max_rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    max_rate_per_s: Annotated[float, Field(ge=0.00001, allow_inf_nan=False)] | None = Field(
         default=None, description="Requests a second, at most; None is what the gateway allows."
     )
     max_missing_pages: Annotated[int, Field(ge=0)] | None = Field(
@@ -98,9 +101,7 @@ class Settings(BaseModel):
     )
     max_wait_s: _Seconds | None = Field(default=None, description="A longer wait for the quota pauses the run.")
     max_outage_s: _Seconds | None = Field(default=None, description="A longer outage ends the run.")
-    probe_every_s: Annotated[float, Field(gt=0)] = Field(
-        default=300.0, description="During an outage, one request in so long."
-    )
+    probe_every_s: _MoreSeconds = Field(default=300.0, description="During an outage, one request in so long.")
     budget_requests: _Positive | None = Field(default=None, description="So many requests, then the run pauses.")
     max_generations: _Positive = Field(
         default=2, description="Read a catalogue that was seen to change so often, at most."
@@ -114,11 +115,11 @@ class Settings(BaseModel):
     decode_processes: Annotated[int, Field(ge=0, le=16)] = Field(
         default=0, description="Processes that help decoding when pages have to wait for it, at most; 0 starts none."
     )
-    request_timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, description="For one request, all in.")
-    connect_timeout_s: Annotated[float, Field(gt=0)] = Field(default=4.0, description="For one connection.")
-    retry_budget_s: _Seconds = Field(default=30.0, description="How long one page is tried in a row.")
+    request_timeout_s: _MoreSeconds = Field(default=60.0, description="For one request, all in.")
+    connect_timeout_s: _MoreSeconds = Field(default=4.0, description="For one connection.")
+    retry_budget_s: _MoreSeconds = Field(default=30.0, description="How long one page is tried in a row.")
     max_body_bytes: _Positive = Field(default=64 << 20, description="Larger bodies, decoded, are refused.")
-    storage_timeout_s: Annotated[float, Field(gt=0)] = Field(default=120.0, description="For one call of the storage.")
+    storage_timeout_s: _MoreSeconds = Field(default=120.0, description="For one call of the storage.")
     snapshot: str | None = Field(default=None, description="The snapshot's id; None is the UTC start.")
     fresh: bool = Field(default=False, description="Do not look for an unfinished snapshot to resume.")
     resume_within_s: _Seconds = Field(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,16 @@ runs = st.builds(
     concurrency=st.integers(1, 8),
 )
 starts_s = st.floats(NOON_S, NOON_S + 7_200)
+
+
+def test_what_takes_longer_than_a_year_has_no_end() -> None:
+    of = Terms(
+        requests=20, limit=1_000, counts=HourCounts(HOUR, 0, 0), answer_s=1.0, concurrency=4, max_rate_per_s=0.00001
+    )
+    assert walk(of, NOON_S).end_s == pytest.approx(NOON_S + 19 * 100_000, rel=1e-6)
+    slow = replace(of, requests=20_000)
+    prospect = look_ahead(slow, NOON_S)
+    assert (prospect.now.end_s, prospect.now.done, prospect.best) == (math.inf, True, prospect.now)
 
 
 @given(runs, starts_s)
