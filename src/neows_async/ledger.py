@@ -111,7 +111,7 @@ class FileLedger:
                     state = change(found[0] if found else None)
                     connection.execute("REPLACE INTO quota VALUES (?, ?, ?)", (self._name, time.time(), state))
             except (OSError, sqlite3.Error, StorageError) as exc:
-                raise StorageError(f"{self._path}: {exc}") from exc
+                raise StorageError(f"{self._path}: {_told(exc)}") from exc
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -152,6 +152,16 @@ class FileLedger:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+def _told(exc: Exception) -> str:
+    """What is wrong, and what helps if it will not pass."""
+    if isinstance(exc, OSError):
+        return f"{exc.strerror}: {exc.filename}" if exc.strerror and exc.filename else str(exc)
+    # Of SQLite's errors those of a class of their own are of this try; a file that is no database stays none.
+    if type(exc) is sqlite3.DatabaseError:
+        return f"it is damaged ({exc}); remove it"
+    return str(exc)
 
 
 class _transaction:  # noqa: N801 - reads as one
