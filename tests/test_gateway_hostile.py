@@ -16,7 +16,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from neows_async.errors import AttemptError, KeyRefusedError, NeowsError, RefusedError
+from neows_async.errors import AttemptError, KeyRefusedError, NeowsError, RateLimitedError, RefusedError
 from neows_async.sources.gateway import GatewaySource, open_client, open_transport
 
 if TYPE_CHECKING:
@@ -72,6 +72,62 @@ async def test_no_text_of_the_connection_holds_the_key(answer: bytes, kind: type
             await source.fetch(0, 20)
     assert KEY not in str(caught.value)
     assert KEY not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            b"503 Down\r\n\r\n<!DOCTYPE html>\n<html><head>\n<title lang='en'>Application\n error</title><p>Text",
+            "503 Application error",
+        ),
+        (
+            b'403 No\r\n\r\n{"error": {"code": "API_ROLE_UNKNOWN", "message": "Write to\\nus"}}',
+            "403 API_ROLE_UNKNOWN: Write to us; check",
+        ),
+        (b'502 Bad\r\n\r\n{"status": 502, "error": "Bad Gateway"}', '502 {"status": 502, "error": "Bad Gateway"}'),
+        (b"500 Oh\r\n\r\n" + b"<title>" * 9_000, "500 <title><title>"),
+        (b"500 Oh\r\n\r\n" + b"[" * 60_000, "500 [[["),
+        (b"500 Oh\r\n\r\n<title>KEY</title>", "500 REDACTED"),
+    ],
+    ids=["a title", "a code", "as it is", "titles without end", "deep", "a key"],
+)
+async def test_an_error_is_told_in_the_words_meant_for_people(answer: bytes, said: str) -> None:
+    body = answer.partition(b"\r\n\r\n")[2].replace(b"KEY", KEY.encode())
+    length = b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with source_of(b"HTTP/1.1 " + answer.replace(b"\r\n\r\n", length, 1)) as source:
+        with pytest.raises(NeowsError, match=re.escape(said)):
+            await source.fetch(0, 20)
+
+
+async def test_a_key_that_was_escaped_is_not_spelt_out_nor_cut_in_half() -> None:
+    escaped = "".join(f"\\u{ord(char):04x}" for char in KEY)
+    for before in (0, 80, 100):
+        body = f'{{"error": {{"code": "X", "message": "{"y" * before}{escaped}"}}}}'.encode()
+        answer = b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        async with source_of(answer) as source:
+            with pytest.raises(RefusedError) as caught:
+                await source.fetch(0, 20)
+        assert KEY[:8] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        (b"Retry-After: 2870", 2_870),
+        (b"Date: Sun, 22 Nov 2026 10:00:00 GMT\r\nRetry-After: Sun, 22 Nov 2026 10:47:50 GMT", 2_870),
+        (b"Retry-After: Sun, 22 Nov 2026 10:47:50 GMT", None),
+        (b"Date: soon\r\nRetry-After: later", None),
+        (b"Date: Sun, 22 Nov 2026 10:00:00 GMT\r\nRetry-After: Sun, 22 Nov 9999 10:47:50 GMT", None),
+        (b"Retry-After: 99999999999", None),
+        (b"X: y", None),
+    ],
+)
+async def test_retry_after_is_seconds_or_a_date(headers: bytes, wait_s: float | None) -> None:
+    async with source_of(b"HTTP/1.1 429 Many\r\nContent-Length: 0\r\n" + headers + b"\r\n\r\n") as source:
+        with pytest.raises(RateLimitedError) as caught:
+            await source.fetch(0, 20)
+    assert caught.value.retry_after_s == wait_s
 
 
 async def test_an_error_whose_body_has_no_end_is_the_error_that_it_is() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
 from typing import Any, Final, NoReturn
 
 import anyio
 import httpcore  # noqa: F401 - httpx would load it with its first transport: a tenth of a second, in the event loop
 import httpx
+import msgspec
 from typing_extensions import override
 
 from neows_async.errors import (
@@ -30,6 +34,9 @@ _API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
 _ERROR_BODY_S: Final = 2.0
 _EXCERPT_CHARS: Final = 120
+_HEAD_CHARS: Final = 4_096
+_TITLE: Final = re.compile(r"<title\b[^>]*>([^<]*)</title", re.IGNORECASE)
+_BEYOND_ANY_WAIT_S: Final = 1e9
 _LAST_PORT: Final = 65_535
 _REDIRECT, _CLIENT, _SERVER, _BEYOND = 300, 400, 500, 600
 
@@ -218,11 +225,12 @@ class GatewaySource:
     async def _refuse(self, response: httpx.Response) -> NoReturn:
         status = response.status_code
         body = self._scrub(await _read_error(response))
-        said = _excerpt(body)
+        # Scrubbed once more, since what was escaped in the body may be read now; and before it is cut.
+        said = _line(self._scrub.text(_explanation(body)))
         if status == httpx.codes.TOO_MANY_REQUESTS:
             raise RateLimitedError(
                 f"{self._where}: 429, over the rate limit",
-                retry_after_s=_whole_number(response, "Retry-After"),
+                retry_after_s=_retry_after_s(response),
                 rate_limit=_rate_limit(response),
                 body=body,
             )
@@ -270,8 +278,27 @@ async def _read_error(response: httpx.Response) -> bytes:
     return b""
 
 
-def _excerpt(body: bytes) -> str:
-    text = " ".join(body.decode(errors="replace").split())
+class _Said(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Said
+
+
+def _explanation(body: bytes) -> str:
+    """What an error's body says to people: the gateway's code and message, a page's title, else all of it."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        error = msgspec.json.decode(body, type=_Refusal).error
+        return f"{error.code}: {error.message}"
+    text = body.decode(errors="replace")
+    title = _TITLE.search(text[:_HEAD_CHARS])
+    return title[1] if title and title[1].strip() else text
+
+
+def _line(text: str) -> str:
+    text = " ".join(text.split())
     return "".join(char if char.isprintable() else "?" for char in text[:_EXCERPT_CHARS])
 
 
@@ -285,6 +312,18 @@ def _whole_number(response: httpx.Response, header: str) -> int | None:
     value = response.headers.get(header, "").strip()
     # Nine digits are 31 years of seconds; what is longer is no number anybody meant.
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else None  # noqa: PLR2004
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Seconds from now: it may also be a date, which counts from the date that the answer bears."""
+    seconds = _whole_number(response, "Retry-After")
+    if seconds is not None:
+        return seconds
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        until, now = (parsedate_to_datetime(response.headers[name]) for name in ("Retry-After", "Date"))
+        wait_s = (until - now).total_seconds()
+        return wait_s if abs(wait_s) < _BEYOND_ANY_WAIT_S else None
+    return None
 
 
 def _redirect_host(response: httpx.Response) -> str:
