@@ -165,6 +165,13 @@ def test_it_takes_the_file_of_a_run(tmp_path: Path) -> None:
     assert "(--budget, exit code 75) after 7 requests, with 93 to go" in ended.out
 
 
+def test_a_wait_that_the_user_asked_for_is_not_laid_on_the_quota(tmp_path: Path) -> None:
+    with loopback.serving(metered(2_000)) as server:
+        ended = plan(tmp_path, server.url, "--limit", "60", "--max-rate", "0.01")
+    assert ended.code == 0, ended.err
+    assert "waits for --max-rate or the quota after 1 request: " in ended.out
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "said"),
     [

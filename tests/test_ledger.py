@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from neows_async.breaker import Breaker
+from neows_async.errors import StorageError
 from neows_async.events import Event, QuotaNotShared
 from neows_async.gate import Gate, GateLimits
 from neows_async.ledger import FileLedger, MemoryLedger
@@ -240,6 +241,14 @@ async def test_a_file_that_cannot_be_used_is_passed_by_with_one_line(tmp_path: P
     assert isinstance(event, QuotaNotShared)
     assert event.reason.count("quota.sqlite3") == 1
     assert said in event.reason
+
+
+async def test_what_the_system_says_of_the_file_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / ("long" * 100)
+    async with FileLedger(path, host="h", api_key=KEY) as ledger:
+        with pytest.raises(StorageError) as caught:
+            await ledger.change(lambda _: "")
+    assert str(caught.value) == f"{path}: File name too long"
 
 
 # -- between processes ----------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class FileLedger:
                     state = change(found[0] if found else None)
                     connection.execute("REPLACE INTO quota VALUES (?, ?, ?)", (self._name, time.time(), state))
             except (OSError, sqlite3.Error, StorageError) as exc:
-                raise StorageError(f"{self._path}: {_told(exc)}") from exc
+                raise StorageError(f"{self._path}: {_told(exc, self._path)}") from exc
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -154,10 +154,11 @@ class FileLedger:
                 self._connection = None
 
 
-def _told(exc: Exception) -> str:
+def _told(exc: Exception, path: Path) -> str:
     """What is wrong, and what helps if it will not pass."""
     if isinstance(exc, OSError):
-        return f"{exc.strerror}: {exc.filename}" if exc.strerror and exc.filename else str(exc)
+        elsewhere = f": {exc.filename}" if exc.filename not in (None, path, str(path)) else ""
+        return f"{exc.strerror or exc}{elsewhere}"
     # Of SQLite's errors those of a class of their own are of this try; a file that is no database stays none.
     if type(exc) is sqlite3.DatabaseError:
         return f"it is damaged ({exc}); remove it"

@@ -89,7 +89,7 @@ def _runs(known: Known, prospect: Prospect, hopeful: Run) -> Iterator[str]:
             )
     else:
         yield from _stops(known, now)
-    yield from _waits(now, at_s)
+    yield from _waits(known, now)
     if best is not now:
         yield from _better(now, best, at_s)
     elif now.done:
@@ -118,11 +118,14 @@ def _stops(known: Known, now: Run) -> Iterator[str]:
     yield f"  the same command goes on at {_moment(resume_s, at_s)} or later"
 
 
-def _waits(run: Run, at_s: float) -> Iterator[str]:
+def _waits(known: Known, run: Run) -> Iterator[str]:
+    at_s, rate = known.at_s, known.terms.max_rate_per_s
+    # So slow a rate makes waits of its own.
+    what = "--max-rate or the quota" if rate is not None and rate * _SAME_S < 1 else "the quota"
     for wait in run.waits[:_WAITS]:
         sent = sum(one <= wait.from_s for one in run.sent_s)
         yield (
-            f"  waits for the quota after {counted(sent, 'request')}: {_moment(wait.from_s, at_s)} to "
+            f"  waits for {what} after {counted(sent, 'request')}: {_moment(wait.from_s, at_s)} to "
             f"{_moment(wait.to_s, at_s)}"
         )
     if len(run.waits) > _WAITS:
