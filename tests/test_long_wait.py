@@ -19,6 +19,7 @@ from tests.loopback import Answer, Asked
 from tests.neos import catalogue
 
 MOST_BYTES = 150_000_000
+RETRY_AFTER_S = 2870
 _ESTABLISHED = "01"
 
 
@@ -44,8 +45,12 @@ def test_during_a_long_wait_it_holds_no_connection_and_little_memory(tmp_path: P
         held.append(connections(process.pid))
         good = objects(asked)
         # The connection would stay open, had the client nothing against it.
-        quota = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "0" if len(held) > 1 else "500"}
-        return Answer(good.body, headers=quota | {"Connection": "keep-alive"})
+        headers = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "500", "Connection": "keep-alive"}
+        if len(held) == 1:
+            return Answer(good.body, headers=headers)
+        # Told in so many words, the wait is a long one at any minute of the hour.
+        refused = {"X-RateLimit-Remaining": "0", "Retry-After": str(RETRY_AFTER_S)}
+        return Answer(b"{}", status=429, headers=headers | refused)
 
     with loopback.serving(answer) as server:
         process = subprocess.Popen(
@@ -64,7 +69,7 @@ def test_during_a_long_wait_it_holds_no_connection_and_little_memory(tmp_path: P
             assert process.stderr is not None
             lines = (json.loads(line) for line in process.stderr)
             waiting = next(line for line in lines if line["event"] == "waiting_for_quota")
-            assert waiting["wait_s"] > 30
+            assert RETRY_AFTER_S - 10 < waiting["wait_s"] < RETRY_AFTER_S + 10
             # What it tells of it tells first; the connections are closed right after.
             until_s = time.monotonic() + 10
             while (open_ones := connections(process.pid)) and time.monotonic() < until_s:
