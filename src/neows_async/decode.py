@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neows_async import browse, regular
 from neows_async.model import CloseApproach, Neo, Unreadable, parse
@@ -158,18 +159,23 @@ def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of re
 def _closest(columns: Columns, orbiting_body: str | None) -> pa.Array:
     """For each NEO the row of its closest approach, or null: the least km, then the earlier epoch, then the first."""
     approaches = columns.close_approaches
-    distances_km = approaches["miss_distance_km"].to_pylist()
-    epochs_ms = approaches["close_approach_at"].cast(pa.int64()).to_pylist()
-    bodies = approaches["orbiting_body"].to_pylist() if orbiting_body is not None else ()
-    chosen: list[int | None] = []
-    for start, stop in itertools.pairwise(itertools.accumulate(columns.approach_counts, initial=0)):
-        best, best_km, best_ms = None, math.inf, math.inf
-        for row in range(start, stop):
-            km = distances_km[row]
-            if km is None or km > best_km or (bodies and bodies[row] != orbiting_body):
-                continue
-            epoch_ms = math.inf if epochs_ms[row] is None else epochs_ms[row]
-            if best is None or km < best_km or epoch_ms < best_ms:
-                best, best_km, best_ms = row, km, epoch_ms
-        chosen.append(best)
-    return pa.array(chosen, pa.int64())
+    distances_km = approaches["miss_distance_km"].to_numpy(zero_copy_only=False)  # null is NaN
+    if orbiting_body is not None:
+        of_body = pc.fill_null(pc.equal(approaches["orbiting_body"], orbiting_body), False)  # noqa: FBT003 - a value
+        distances_km = np.where(of_body.to_numpy(zero_copy_only=False), distances_km, np.nan)
+    counts = np.array(columns.approach_counts, np.int64)
+    firsts = np.cumsum(counts) - counts
+    with_approaches = counts > 0
+    least_km = np.full(len(counts), np.nan)
+    if len(distances_km):
+        least_km[with_approaches] = np.fmin.reduceat(distances_km, firsts[with_approaches])
+    # Of an object's approaches at its least distance, which is one but for a rare tie.
+    rows = np.flatnonzero(distances_km == np.repeat(least_km, counts))
+    epochs_ms = approaches["close_approach_at"].cast(pa.int64()).take(pa.array(rows)).to_pylist()
+    chosen: dict[int, tuple[float, int]] = {}
+    for row, object_, epoch_ms in zip(
+        rows.tolist(), np.repeat(np.arange(len(counts)), counts)[rows].tolist(), epochs_ms, strict=True
+    ):
+        at = (math.inf if epoch_ms is None else epoch_ms, row)
+        chosen[object_] = min(chosen.get(object_, at), at)
+    return pa.array([chosen[index][1] if index in chosen else None for index in range(len(counts))], pa.int64())
