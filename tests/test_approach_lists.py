@@ -6,11 +6,12 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async import regular
+from neows_async import browse, regular
 from neows_async.testing import browse_page
 from tests.neos import approach, neo
 
@@ -27,10 +28,10 @@ def page(*objects: dict[str, Any]) -> bytes:
 
 def by_layout(body: bytes) -> tuple[Any, ...] | None:
     """What is found by layout, once it is known to be what JSON says."""
-    assert regular.is_utf8(body)
+    assert browse.is_utf8(body)
     try:
         found = regular._from_layout(body)
-    except regular.pa.ArrowInvalid:
+    except pa.ArrowInvalid:
         return None
     if found is None:
         return None
@@ -60,7 +61,7 @@ def test_each_byte_that_differs_is_seen(how: str) -> None:
     for at in range(start, stop):
         for byte in {TELLING[:1]} if how == "take" else set(TELLING):
             body = edited(SMALL, at, how, bytes([byte] if isinstance(byte, int) else byte))
-            if regular.is_utf8(body):
+            if browse.is_utf8(body):
                 read += by_layout(body) is not None
     assert read > 10, "digits within values may differ"
 
@@ -99,7 +100,7 @@ def test_whatever_is_read_by_layout_is_what_json_says(
         body = json.dumps(json.loads(body), separators=(",", ":")).encode()
     for at, how, byte in edits[:2]:
         body = edited(body, at % len(body), how, bytes([byte]))
-    if regular.is_utf8(body):
+    if browse.is_utf8(body):
         by_layout(body)
 
 
