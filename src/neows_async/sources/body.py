@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -70,7 +71,8 @@ class _Body:
     """Takes what comes, chunk by chunk.
 
     httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop. One
-    growing buffer, since a list of chunks of a byte each would take fifty times their size.
+    growing buffer, since a list of chunks of a byte each would take fifty times their size; this kind
+    gives out what it holds without a copy.
     """
 
     def __init__(self, encoding: str, max_bytes: int) -> None:
@@ -79,7 +81,8 @@ class _Body:
         self._gzip = zlib.decompressobj(wbits=_GZIP) if "gzip" in encoding else None
         self._max_bytes = max_bytes
         self._sent_bytes = 0
-        self._expanded = bytearray()
+        self._expanded = io.BytesIO()
+        self._expanded_bytes = 0
 
     def take(self, chunk: bytes) -> None:
         """One more chunk.
@@ -88,17 +91,18 @@ class _Body:
         """
         self._sent_bytes += len(chunk)
         if self._gzip is None:
-            self._expanded += chunk
+            expanded = chunk
         else:
             if self._gzip.eof and chunk:
                 raise BodyError("something follows the end of the gzip body")
             try:
-                self._expanded += self._gzip.decompress(chunk, self._max_bytes + 1 - len(self._expanded))
+                expanded = self._gzip.decompress(chunk, self._max_bytes + 1 - self._expanded_bytes)
             except zlib.error as exc:
                 raise BodyError(f"the body is not gzip: {exc}") from exc
             if self._gzip.unused_data:
                 raise BodyError("something follows the end of the gzip body")
-        if max(self._sent_bytes, len(self._expanded)) > self._max_bytes:
+        self._expanded_bytes += self._expanded.write(expanded)
+        if max(self._sent_bytes, self._expanded_bytes) > self._max_bytes:
             raise BodyError(f"the body is larger than {self._max_bytes} bytes")
 
     def whole(self) -> bytes:
@@ -108,4 +112,4 @@ class _Body:
         """
         if self._gzip is not None and not self._gzip.eof:
             raise BodyError(f"the gzip body ends after {self._sent_bytes} bytes, before its end")
-        return bytes(self._expanded)
+        return self._expanded.getvalue()
