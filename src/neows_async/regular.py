@@ -299,7 +299,7 @@ def _floats(values: list[msgspec.Raw], least: float) -> pa.Array:
         if text in {b"", b"null"}:
             numbers.append(None)
         elif len(text) <= NUMBER_CHARS and text[-1:].isdigit():  # no string, and neither true nor a list
-            numbers.append(float(text))
+            numbers.append(float(text) if text != b"-0" else 0.0)  # an integer, and those have one zero
         else:
             raise _IrregularError
     return pa.array(_within(numbers, least, FLOAT64_MAX), pa.float64())
