@@ -212,6 +212,16 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
 
 
 @pytest.mark.virtual_time
+async def test_a_gateway_that_refuses_everything_is_not_asked_as_fast_as_it_answers() -> None:
+    broken = '[latency]\nmedian_s = 0.1\n[[faults]]\nkind = "over_rate_limit"\nretry_after_s = 0\nfrom_s = 1\n'
+    run = Fetching(200, f"{broken}until_s = 1800\n", concurrency=8)
+    await run.run()
+    assert run.landed == Counter(range(200))
+    # Those that were under way, the probe of each of the first seconds, and one a minute.
+    assert run.statuses()[429] <= 8 + 2 + 30
+
+
+@pytest.mark.virtual_time
 async def test_a_wait_that_is_too_long_pauses_and_says_until_when() -> None:
     run = Fetching(200, "[gateway]\nhourly_limit = 100\n", limits=GateLimits(max_wait_s=60))
     await run.run()

@@ -75,6 +75,18 @@ def test_a_probe_that_is_lost_is_followed_by_another_one() -> None:
     assert pacing.next_slot_s(NOON_S + 20) == math.inf
 
 
+@pytest.mark.parametrize(("retry_after_s", "waits_s"), [(0, 60), (1, 60), (None, 60), (300, 300)])
+def test_a_probe_that_is_refused_too_is_not_sent_again_at_once(retry_after_s: int | None, waits_s: float) -> None:
+    pacing = begun()
+    pacing.limited(pacing.sent(NOON_S + 11), NOON_S + 12, 0)
+    assert pacing.next_slot_s(NOON_S + 12) == 0
+    pacing.limited(pacing.sent(NOON_S + 12), NOON_S + 13, retry_after_s)
+    assert pacing.next_slot_s(NOON_S + 13) == pytest.approx(waits_s)
+    pacing.answered(pacing.sent(NOON_S + 13 + waits_s), NOON_S + 14 + waits_s, told(990))
+    pacing.limited(pacing.sent(NOON_S + 400), NOON_S + 401, 1)
+    assert pacing.next_slot_s(NOON_S + 401) == pytest.approx(1), "after a good answer its word counts again"
+
+
 def test_a_later_429_never_shortens_the_wait() -> None:
     pacing = begun()
     first, second = pacing.sent(NOON_S + 11), pacing.sent(NOON_S + 11)

@@ -30,7 +30,8 @@ class PacingRules:
     :param max_rate_per_s: requests a second, at most; None is no limit
     :param daily_limit: 50 for ``DEMO_KEY``, which no answer tells; None is no limit
     :param clock_margin_s: how much the gateway's clock may differ from ours
-    :param default_wait_s: after a 429 that does not say when to come back
+    :param default_wait_s: after a 429 that does not say when to come back, and at least so long after
+        one that refuses the probe which came back when it had been told to
     :param lost_after_s: a request without an answer for so long is over
     :param stale_after_s: after so long without an answer others may have used the key: one request
         goes first
@@ -160,6 +161,9 @@ class Pacing:
     def limited(self, ticket: int, now_s: float, retry_after_s: float | None) -> None:
         """It was refused with 429: nothing goes out for ``retry_after_s``, then one probe, then the others.
 
+        A probe that is refused in its turn waits for a while whatever it is told: a gateway that says 429 and
+        ``Retry-After: 0`` to everything would else be asked as fast as it answers.
+
         A 429 says ``Remaining: 0`` also when it is a burst's, or nobody's: it teaches nothing of the hour.
         """
         sent_s = self._over(ticket, now_s)
@@ -170,6 +174,8 @@ class Pacing:
         if self._hour is not None:
             self._hour = self._hour.refused(len(self._under_way))
         wait_s = self._rules.default_wait_s if retry_after_s is None else max(0.0, retry_after_s)
+        if ticket == self._probe:
+            wait_s = max(wait_s, self._rules.default_wait_s)
         until_s = self._now_s + wait_s
         if self._hour is None and retry_after_s is not None:
             # The first free slot is not worth taking: its answer would be `Remaining: 0`, and say
