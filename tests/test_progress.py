@@ -79,7 +79,9 @@ def test_waits_begin_and_end() -> None:
     assert told(OPENED, waiting, elapsed_s=60).waiting_until_s is None
     down = events.SourceDown(since_s=990, next_probe_s=1300, reason="503")
     assert (told(OPENED, down).outage_since_s, told(OPENED, down).next_probe_s) == (990, 1300)
-    assert told(OPENED, down, events.SourceUp(20)).outage_since_s is None
+    still = events.SourceStillDown(since_s=990, next_probe_s=1600, reason="503")
+    assert (told(OPENED, down, still).outage_since_s, told(OPENED, down, still).next_probe_s) == (990, 1600)
+    assert told(OPENED, down, still, events.SourceUp(20)).outage_since_s is None
 
 
 def test_a_second_generation_adds_its_pages() -> None:

@@ -280,6 +280,7 @@ async def test_an_outage_and_a_wait_show_while_they_last(told: Told) -> None:
     for event, up, waits in (
         (events.RunStarted("nasa", synthetic=False), 1, 0),
         (events.SourceDown(1.0, 301.0, "503"), 0, 0),
+        (events.SourceStillDown(1.0, 601.0, "503"), 0, 0),
         (events.SourceUp(300.0), 1, 0),
         (events.WaitingForQuota(until_s=1_795_400_000.0, wait_s=600.0), 1, 1),
     ):

@@ -163,6 +163,14 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
     assert failed <= 12 + 6 * 12
     ended_s = next(served.at_s for served in run.app.served if served.at_s > down[0].since_s and served.status == 200)
     assert ended_s - (run.app.served[0].at_s + 21_660) <= 300
+    # Each probe was told of, with the time of the next one; and no failure promised an earlier attempt.
+    probes_s = [served.at_s for served in run.app.served if served.at_s > down[0].next_probe_s - 1]
+    still = [event for event in run.heard if isinstance(event, events.SourceStillDown)]
+    assert {event.since_s for event in still} == {down[0].since_s}
+    told_s = [down[0].next_probe_s, *(event.next_probe_s for event in still)]
+    assert told_s == pytest.approx(probes_s[: len(told_s)], abs=1)
+    waits_s = [event.wait_s for event in run.heard if isinstance(event, events.AttemptFailed)]
+    assert all(wait_s > 290 for wait_s in waits_s[-len(still) :])
 
 
 @pytest.mark.virtual_time
@@ -207,6 +215,8 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
     assert after_s[0] >= refused_s + 2_870
     assert after_s[1] >= after_s[0] + 0.5, "the probe is answered before others follow"
     assert run.statuses()[429] == 1
+    [failed] = [event for event in run.heard if isinstance(event, events.AttemptFailed)]
+    assert failed.wait_s == pytest.approx(2_870)
     assert rests_s, "no connection is held meanwhile"
     assert all(refused_s < at_s < refused_s + 2_870 for at_s in rests_s)
 

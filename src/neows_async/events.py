@@ -82,7 +82,7 @@ class PageFetched:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt failed and is tried again after ``wait_s``.
+    """An attempt failed and is tried again after ``wait_s``, at the earliest.
 
     :param attempt: from 1
     :param error: the exception's name in :mod:`neows_async.errors`
@@ -117,6 +117,19 @@ class QuotaNotShared:
 @dataclass(frozen=True, slots=True)
 class SourceDown:
     """Different pages fail in a row: the source is taken to be down, and is asked rarely.
+
+    :param since_s: UTC, seconds since 1970: the first failure
+    :param next_probe_s: UTC, when it is asked next
+    """
+
+    since_s: float
+    next_probe_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStillDown:
+    """During an outage it was asked, in vain.
 
     :param since_s: UTC, seconds since 1970: the first failure
     :param next_probe_s: UTC, when it is asked next
@@ -229,6 +242,7 @@ Event: TypeAlias = (
     | WaitingForQuota
     | QuotaNotShared
     | SourceDown
+    | SourceStillDown
     | SourceUp
     | PageSetBack
     | PageMissing

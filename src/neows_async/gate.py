@@ -11,7 +11,7 @@ import anyio
 
 from neows_async.concurrency import Concurrency
 from neows_async.errors import PausedError, RateLimitedError, UnavailableError
-from neows_async.events import SourceDown, SourceUp, WaitingForQuota
+from neows_async.events import SourceDown, SourceStillDown, SourceUp, WaitingForQuota
 from neows_async.forecast import Outlook, forecast
 from neows_async.quota import Quota
 from neows_async.rate_limit import RateLimit
@@ -80,7 +80,7 @@ class Gate:
         self._news = anyio.Event()
         self._metered = False
         self._told_until_s = -math.inf
-        self._told_down = False
+        self._told_probe_s: float | None = None
         self._concurrency = Concurrency(limits.concurrency)
         self._allowed = 1
         self._under_way = 0
@@ -101,6 +101,12 @@ class Gate:
     def is_down(self) -> bool:
         """Whether the source is taken to be down."""
         return self._breaker.is_open
+
+    @property
+    def closed_s(self) -> float:
+        """Seconds in which nothing goes out, whoever asks: a ``Retry-After``, or an outage."""
+        now_s = self._clock()
+        return max(self._breaker.next_attempt_s(now_s), self._quota.pacing.held_s(now_s))
 
     @asynccontextmanager
     async def turn(self, page: int) -> AsyncIterator[Turn]:
@@ -199,7 +205,7 @@ class Gate:
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
-            self._told_down = False
+            self._told_probe_s = None
             self._listener(SourceUp(down_s=self._clock() - outage.since_s))
         self._announce()
 
@@ -208,9 +214,13 @@ class Gate:
         self._concurrency.failed()
         self._breaker.failed(page, self._clock())
         outage = self._breaker.outage
-        if outage is not None and not self._told_down:
-            self._told_down = True
+        if outage is None:
+            return
+        told_s, self._told_probe_s = self._told_probe_s, outage.next_probe_s
+        if told_s is None:
             self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+        elif told_s < outage.next_probe_s:
+            self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
 
     def _wanted(self) -> int:
         """As many as let the run end earliest, by the forecast."""

@@ -172,7 +172,7 @@ def _waits(figures: Figures, event: events.Event) -> dict[str, Any]:
             return {"retries": figures.retries + 1}
         case events.WaitingForQuota(until_s):
             return {"waiting_until_s": until_s}
-        case events.SourceDown(since_s, next_probe_s):
+        case events.SourceDown(since_s, next_probe_s) | events.SourceStillDown(since_s, next_probe_s):
             return {"outage_since_s": since_s, "next_probe_s": next_probe_s}
         case events.SourceUp():
             return {"outage_since_s": None, "next_probe_s": None}

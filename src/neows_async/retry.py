@@ -116,7 +116,7 @@ class PageFetcher:
 
         def before_sleep(state: RetryCallState) -> None:
             wait_s = state.next_action.sleep if state.next_action else 0.0
-            self._listener(_told(number, state.attempt_number, last, wait_s))
+            self._listener(_told(number, state.attempt_number, last, max(wait_s, self._gate.closed_s)))
 
         retrying = AsyncRetrying(
             sleep=anyio.sleep,

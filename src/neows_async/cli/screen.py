@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S: Final = 5.0
 _ID_CHARS: Final = 60
+_LONG_S: Final = 60.0
 
 
 @contextmanager
@@ -71,7 +72,8 @@ def _told(event: events.Event) -> str | None:
         case events.Planned():
             return _told_of_plan(event)
         case events.AttemptFailed(number, attempt, reason, wait_s):
-            return f"page {number}, attempt {attempt}: {reason}; again in {wait_s:.1f} s"
+            again = f"{wait_s:.1f} s" if wait_s < _LONG_S else _clock(wait_s)
+            return f"page {number}, attempt {attempt}: {reason}; again in {again}"
         case events.PageSetBack(number, reason):
             return f"page {number} is set back until the others are in: {reason}"
         case events.PageMissing(number, reason):
@@ -100,6 +102,8 @@ def _told_of_waits(event: events.Event) -> str | None:
             return f"other runs with this key are not seen: {reason}"
         case events.SourceDown(since_s, next_probe_s, reason):
             return f"the source is down since {utc(since_s)} ({reason}); asked again at {utc(next_probe_s)}"
+        case events.SourceStillDown(since_s, next_probe_s):
+            return f"the source is still down, since {utc(since_s)}; asked again at {utc(next_probe_s)}"
         case events.SourceUp(down_s):
             return f"the source is back after {_clock(down_s)}"
         case _:

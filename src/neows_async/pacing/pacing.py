@@ -128,6 +128,10 @@ class Pacing:
             slots_s.append(self._hour_slot_s(self._hour, now_s))
         return max(slots_s) - now_s
 
+    def held_s(self, now_s: float) -> float:
+        """Seconds in which nothing goes out since a 429 said so; 0 is no such time."""
+        return max(0.0, self._held_until_s - now_s)
+
     def sent(self, now_s: float) -> int:
         """A request goes out; its ticket is for telling what became of it."""
         now_s = self._advance(now_s)

@@ -19,6 +19,7 @@ _TROUBLE: Final = (
     events.AttemptFailed,
     events.QuotaNotShared,
     events.SourceDown,
+    events.SourceStillDown,
     events.PageSetBack,
     events.PageMissing,
     events.PageDamaged,
