@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,44 @@ def test_a_terminal_without_letters_gets_what_it_can_show(tmp_path: Path) -> Non
     assert ended.code == 0, ended.err
     assert "30 near-Earth objects" in ended.out
     assert "####" in ended.out
+
+
+REFUSED = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "0", "Retry-After": "2870"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments", "told"),
+    [
+        (loopback.Answer(b"{}", status=429, headers=REFUSED), (), r"lets the next request out in 0:(\d\d:\d\d)"),
+        (loopback.Answer(b"{}", status=503), ("--retry-budget", "5s"), r"source is down; asked again in 0:(\d\d:\d\d)"),
+    ],
+    ids=["quota", "outage"],
+)
+def test_on_a_terminal_the_time_of_a_wait_runs_down(
+    tmp_path: Path, answer: loopback.Answer, arguments: tuple[str, ...], told: str
+) -> None:
+    objects = loopback.browse(catalogue(200))
+    terminal, theirs = pty.openpty()
+    with loopback.serving(lambda asked: objects(asked) if asked.page == 0 else answer) as server:
+        process = subprocess.Popen(
+            [*(sys.executable, "-m", "neows_async", "run", "--base-url", server.url, "--root", "lake"), *arguments],
+            cwd=tmp_path,
+            env=program.clean_environment(NASA_API_KEY="k" * 20, TERM="xterm", COLUMNS="200"),
+            stderr=theirs,
+        )
+        os.close(theirs)
+        watchdog = threading.Timer(program.LIMIT_S, process.kill)
+        watchdog.start()
+        try:
+            shown = ""
+            while len(left := list(dict.fromkeys(re.findall(told, shown)))) < 3:
+                shown += os.read(terminal, 4096).decode(errors="replace")
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+            os.close(terminal)
+    assert left == sorted(left, reverse=True)
 
 
 def test_every_line_for_machines_is_json(tmp_path: Path) -> None:

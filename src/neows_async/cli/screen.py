@@ -139,6 +139,16 @@ def how_far(figures: Figures) -> str:
     )
 
 
+def _now(figures: Figures) -> str:
+    """What it does at this moment: where nothing can go out, for how long yet."""
+    done = f"{figures.pages_written:,} of {figures.pages:,} pages, " if figures.pages else ""
+    if figures.outage_since_s is not None and figures.next_probe_s is not None:
+        return f"{done}the source is down; asked again in {_clock(max(0.0, figures.next_probe_s - figures.at_s))}"
+    if figures.waiting_until_s is not None:
+        return f"{done}the quota lets the next request out in {_clock(figures.waiting_until_s - figures.at_s)}"
+    return how_far(figures) if figures.pages else "asking for the first page"
+
+
 def utc(at_s: float) -> str:
     """A moment, for people."""
     return dt.datetime.fromtimestamp(at_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -153,15 +163,21 @@ def _clock(seconds: float) -> str:
 @contextmanager
 def _bar(stream: TextIO) -> Iterator[Listener]:
     from rich.console import Console  # noqa: PLC0415 - rich is for terminals
-    from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - as above
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn  # noqa: PLC0415 - as above
     from rich.progress import Progress as Bar  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     progress = Progress()
     console = Console(file=stream)
-    with Bar(
-        TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), console=console
-    ) as bar:
-        task = bar.add_task("NEOs", total=None, told="asking for the first page")
+
+    class Now(ProgressColumn):
+        """Drawn again when nothing happens too: then the time of a wait runs down."""
+
+        def render(self, _: Task) -> Text:
+            return Text(_now(progress.snapshot()))
+
+    with Bar(TextColumn("[bold]{task.description}"), BarColumn(), Now(), console=console, refresh_per_second=4) as bar:
+        task = bar.add_task("NEOs", total=None)
 
         def listen(event: events.Event) -> None:
             progress(event)
@@ -170,12 +186,7 @@ def _bar(stream: TextIO) -> Iterator[Listener]:
                 console.print(line, markup=False, highlight=False, style="dim")
             figures = progress.snapshot()
             if figures.pages:
-                bar.update(
-                    task,
-                    total=figures.pages * 2,
-                    completed=figures.pages_fetched + figures.pages_written,
-                    told=how_far(figures),
-                )
+                bar.update(task, total=figures.pages * 2, completed=figures.pages_fetched + figures.pages_written)
 
         yield listen
 
