@@ -82,8 +82,12 @@ class Breaker:
 
     def given_up(self, now_s: float) -> bool:
         """Whether the outage has lasted longer than is to be waited for."""
+        return self.gives_up_s(now_s) == 0
+
+    def gives_up_s(self, now_s: float) -> float:
+        """Seconds until then, if it does not end; ``inf`` is never."""
         outage = self.outage
-        return outage is not None and outage.ends_s is not None and now_s >= outage.ends_s
+        return math.inf if outage is None or outage.ends_s is None else max(0.0, outage.ends_s - now_s)
 
     def _next_probe_s(self) -> float:
         return max(self._asked_s, self._since_s) + self.probe_every_s

@@ -156,7 +156,7 @@ class Gate:
                 await self.rest()
             look_again_s = _OTHERS_S if self._quota.shared and wait_s == math.inf else _LOOK_AGAIN_S
             started_s = anyio.current_time()
-            with anyio.move_on_after(min(wait_s, look_again_s)):
+            with anyio.move_on_after(min(wait_s, look_again_s, self._breaker.gives_up_s(now_s))):
                 await news.wait()
             waited_s = anyio.current_time() - started_s
             if outage_s > 0:
