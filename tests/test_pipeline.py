@@ -21,9 +21,11 @@ from neows_async.errors import (
     KeyRefusedError,
     NeowsError,
     PartError,
+    PausedError,
     SettingsError,
     TooManyRejectsError,
     UnavailableError,
+    UnreachableError,
 )
 from neows_async.lake import Lake
 from neows_async.pipeline import Parts, ingest
@@ -187,6 +189,25 @@ async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_
     assert again.asked == [1]
     assert (receipt.pages.kept, receipt.pages.planned, receipt.records.written) == (4, 5, 100)
     assert not (tmp_path / "_staging").exists()
+
+
+async def test_a_source_that_gave_pages_to_an_earlier_try_is_down_and_not_wrong(tmp_path: Path) -> None:
+    def fail(_: int, times: int) -> None:
+        if times == 1:
+            raise UnreachableError("nothing listens")
+
+    with pytest.raises(UnavailableError, match="nothing listens"):
+        await run(tmp_path, ListSource(catalogue(100), fail=fail), limit=None)
+    with pytest.raises(PausedError):
+        await run(tmp_path, ListSource(catalogue(100)), limit=None, budget_requests=2)
+
+    seen: list[events.Event] = []
+    again = ListSource(catalogue(100), fail=fail)
+    # The first failures in a row are an outage, which is short here.
+    receipt = await run(tmp_path, again, limit=None, listener=seen.append, concurrency=2, probe_every_s=0.1)
+    assert (receipt.pages.kept, receipt.records.written) == (2, 100)
+    assert sorted(again.asked) == [2, 2, 3, 3, 4, 4]
+    assert not any(isinstance(event, events.PageSetBack) for event in seen), "it keeps its second chance"
 
 
 @pytest.mark.parametrize("archive", [True, False])

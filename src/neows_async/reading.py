@@ -106,6 +106,7 @@ class Reading:
 
     async def open(self, lying: set[int]) -> None:
         """Plan which pages to read, from page 0 of this generation."""
+        self.fetcher.proven |= bool(lying)
         first, info, counted = await first_page(
             self._zone,
             lying,

@@ -90,7 +90,8 @@ class PageFetcher:
         self._budget_s = budget_s
         self._keep_bad = keep_bad
         self._listener = listener
-        self._any_good = False
+        self.proven: bool = False
+        """Whether a good page ever came from there: then what cannot be reached is down, and not a wrong address."""
         self.failed: int = 0
         self.network_s: float = 0.0
         """Time spent in requests, summed over all that were under way at once."""
@@ -139,7 +140,7 @@ class PageFetcher:
         ) from reason
 
     def _may_pass(self, exc: BaseException) -> bool:
-        return isinstance(exc, AttemptError) and (self._any_good or not isinstance(exc, UnreachableError))
+        return isinstance(exc, AttemptError) and (self.proven or not isinstance(exc, UnreachableError))
 
     async def _attempt(self, number: int, size: int, exact_size: bool, scope: anyio.CancelScope) -> RawPage:  # noqa: FBT001 - passed on
         waiting_since_s = anyio.current_time()
@@ -163,7 +164,7 @@ class PageFetcher:
                 await self._keep_bad(number, exc.body)
                 raise
             turn.good(fetch_s)
-        self._any_good = True
+        self.proven = True
         self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
         return raw
 
