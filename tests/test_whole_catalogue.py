@@ -174,6 +174,17 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_an_outage_in_which_nothing_is_answered_is_one_too() -> None:
+    hangs = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "hang"\nfrom_s = 60\nuntil_s = 21660\n'
+    run = Fetching(400, hangs)
+    await run.run()
+    assert run.landed == Counter(range(400)), "every page once, none given up"
+    hung = [served for served in run.app.served if served.fault is not None]
+    assert len(hung) <= 12 + 6 * 12
+    assert sum(isinstance(event, events.SourceDown) for event in run.heard) == 1
+
+
+@pytest.mark.virtual_time
 async def test_an_outage_is_given_up_when_told_so() -> None:
     outage = '[[faults]]\nkind = "outage"\nfrom_s = 0.5\n[latency]\nmedian_s = 0.1\n'
     run = Fetching(50, outage, breaker=Breaker(max_outage_s=3_600))

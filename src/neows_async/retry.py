@@ -148,10 +148,9 @@ class PageFetcher:
         left_s, scope.deadline = scope.deadline - waiting_since_s, float("inf")
         async with self._gate.turn(number) as turn:
             started_s = anyio.current_time()
-            scope.deadline = started_s + left_s
             try:
                 try:
-                    came = await self._ask(number, size)
+                    came = await self._ask(number, size, left_s)
                 finally:
                     fetch_s = anyio.current_time() - started_s
                     self.network_s += fetch_s
@@ -159,8 +158,8 @@ class PageFetcher:
                 raw = await self._judge(came, size if exact_size else None)
             except AttemptError as exc:
                 turn.failed(exc)
-                if self._gate.is_down:
-                    scope.deadline = anyio.current_time() + self._budget_s
+                left_s = self._budget_s if self._gate.is_down else left_s - fetch_s
+                scope.deadline = anyio.current_time() + max(0.0, left_s)
                 await self._keep_bad(number, exc.body)
                 raise
             turn.good(fetch_s)
@@ -168,13 +167,17 @@ class PageFetcher:
         self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
         return raw
 
-    async def _ask(self, number: int, size: int) -> RawPage:
-        try:
-            came = await self._source.fetch(number, size)
-            if not isinstance(came, RawPage):
-                raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
-        except NeowsError:
-            raise
-        except Exception as exc:
-            raise PartError(f"the source {self._source.origin} failed: {type(exc).__name__}: {exc}") from exc
-        return came
+    async def _ask(self, number: int, size: int, left_s: float) -> RawPage:
+        # Not by the scope around all attempts: nobody would be told that this one failed, and an outage in
+        # which nothing is answered would be none.
+        with anyio.move_on_after(left_s):
+            try:
+                came = await self._source.fetch(number, size)
+                if not isinstance(came, RawPage):
+                    raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
+            except NeowsError:
+                raise
+            except Exception as exc:
+                raise PartError(f"the source {self._source.origin} failed: {type(exc).__name__}: {exc}") from exc
+            return came
+        raise AttemptError(f"no answer within {left_s:.3g} s")
