@@ -85,12 +85,16 @@ async def test_no_text_of_the_connection_holds_the_key(answer: bytes, kind: type
             b'403 No\r\n\r\n{"error": {"code": "API_ROLE_UNKNOWN", "message": "Write to\\nus"}}',
             "403 API_ROLE_UNKNOWN: Write to us; check",
         ),
+        (
+            b'400 No\r\n\r\n{"code": 400, "http_error": "BAD_REQUEST", "error_message": "Bad page", "request": "http://KEY"}',
+            "400 BAD_REQUEST: Bad page",
+        ),
         (b'502 Bad\r\n\r\n{"status": 502, "error": "Bad Gateway"}', '502 {"status": 502, "error": "Bad Gateway"}'),
         (b"500 Oh\r\n\r\n" + b"<title>" * 9_000, "500 <title><title>"),
         (b"500 Oh\r\n\r\n" + b"[" * 60_000, "500 [[["),
         (b"500 Oh\r\n\r\n<title>KEY</title>", "500 REDACTED"),
     ],
-    ids=["a title", "a code", "as it is", "titles without end", "deep", "a key"],
+    ids=["a title", "a code", "the backend's", "as it is", "titles without end", "deep", "a key"],
 )
 async def test_an_error_is_told_in_the_words_meant_for_people(answer: bytes, said: str) -> None:
     body = answer.partition(b"\r\n\r\n")[2].replace(b"KEY", KEY.encode())

@@ -287,11 +287,19 @@ class _Refusal(msgspec.Struct):
     error: _Said
 
 
+class _Flat(msgspec.Struct):
+    http_error: str
+    error_message: str
+
+
 def _explanation(body: bytes) -> str:
-    """What an error's body says to people: the gateway's code and message, a page's title, else all of it."""
+    """What an error's body says to people: the gateway's code and message, the backend's, a page's title, else all."""
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         error = msgspec.json.decode(body, type=_Refusal).error
         return f"{error.code}: {error.message}"
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        flat = msgspec.json.decode(body, type=_Flat)
+        return f"{flat.http_error}: {flat.error_message}"
     text = body.decode(errors="replace")
     title = _TITLE.search(text[:_HEAD_CHARS])
     return title[1] if title and title[1].strip() else text
