@@ -180,7 +180,8 @@ async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_
     with pytest.raises(UnavailableError, match=r"page 1 .*gone for good") as caught:
         await run(tmp_path, source, limit=None, listener=seen.append, **QUICK)
     assert isinstance(caught.value.__cause__, AttemptError)
-    assert [event.number for event in seen if isinstance(event, events.PageSetBack)] == [1]
+    [set_back] = [event for event in seen if isinstance(event, events.PageSetBack)]
+    assert (set_back.number, set_back.reason) == (1, "gone for good")
     assert not (tmp_path / "neos").exists()
     assert not (tmp_path / "_runs").exists()
 

@@ -92,13 +92,14 @@ class Landing:
         :raises UnavailableError: it had that, and no more pages may be missing
         """
         never_there = isinstance(exc.__cause__, NotFoundError)  # an archive will not have it later
+        reason = str(exc.__cause__ or exc)  # the run itself goes on, so what to do then is not said
         if not never_there and self._agenda.set_back(number):
-            self._listener(events.PageSetBack(number, str(exc)))
+            self._listener(events.PageSetBack(number, reason))
         else:
             if self._max_missing_pages is not None and len(self._agenda.missing) >= self._max_missing_pages:
                 raise exc
-            self._agenda.give_up(number, str(exc))
-            self._listener(events.PageMissing(number, str(exc)))
+            self._agenda.give_up(number, reason)
+            self._listener(events.PageMissing(number, reason))
         self.announce()
 
     def ends_with(self, exc: NeowsError) -> None:
