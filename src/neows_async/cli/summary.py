@@ -222,9 +222,10 @@ def _troubles(receipt: Receipt) -> Iterator[Text]:
     if records.duplicates:
         yield Text(f"Dropped {records.duplicates} objects that had been read already; the first one counts")
     if receipt.pages.missing:
-        pages = ", ".join(str(number) for number in receipt.pages.missing[:_NAMED])
-        more = "" if len(receipt.pages.missing) <= _NAMED else " …"
-        yield Text(f"Missing {len(receipt.pages.missing)} pages, as was allowed: {pages}{more}", style="yellow")
+        missing = sorted(set(receipt.pages.missing))  # one may be, each time that the catalogue was read
+        pages = ", ".join(str(number) for number in missing[:_NAMED])
+        more = "" if len(missing) <= _NAMED else " …"
+        yield Text(f"Missing {counted(len(missing), 'page')}, as was allowed: {pages}{more}", style="yellow")
     if receipt.unknown_fields:
         names = ", ".join(clean(name) for name in list(receipt.unknown_fields)[:_NAMED])
         yield Text(f"Fields not known so far, kept in the raw pages: {names}", style="yellow")
