@@ -244,6 +244,16 @@ async def test_a_gateway_that_refuses_everything_is_not_asked_as_fast_as_it_answ
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize("failing", ["", '[[faults]]\nkind = "status"\npages = [3, 9]\nattempts = [1]\n'])
+async def test_what_fits_into_the_quota_is_fetched_at_once(failing: str) -> None:
+    run = Fetching(28, f"[gateway]\nhourly_limit = 30\n[latency]\nmedian_s = 1\n{failing}")
+    await run.run()
+    assert run.landed == Counter(range(28))
+    assert run.statuses()[429] == 0
+    assert run.clock() - FULL_HOUR_S < 60
+
+
+@pytest.mark.virtual_time
 async def test_a_wait_that_is_too_long_pauses_and_says_until_when() -> None:
     run = Fetching(200, "[gateway]\nhourly_limit = 100\n", limits=GateLimits(max_wait_s=60))
     await run.run()

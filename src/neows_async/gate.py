@@ -140,7 +140,10 @@ class Gate:
                 continue
             now_s = self._clock()
             outage_s = self._breaker.next_attempt_s(now_s)
-            quota_s, ticket = await self._quota.take(only_look=outage_s > 0)
+            wanted = max(1.0, self.pages_left() - self._under_way)
+            if budget is not None:
+                wanted = min(wanted, budget - self.sent)
+            quota_s, ticket = await self._quota.take(wanted=wanted, only_look=outage_s > 0)
             if ticket is not None:
                 return ticket
             wait_s = max(quota_s, outage_s)

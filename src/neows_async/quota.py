@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -59,15 +60,16 @@ class Quota:
         """Whether others may change what is known at any time."""
         return self._ledger is not None
 
-    async def take(self, *, only_look: bool = False) -> tuple[float, int | None]:
+    async def take(self, *, wanted: float = math.inf, only_look: bool = False) -> tuple[float, int | None]:
         """Seconds until the next request may go out, and its ticket if that is now: then it counts as sent.
 
+        :param wanted: so many more, this one among them, are all that is needed
         :param only_look: take none
         """
 
         def decide(pacing: Pacing) -> tuple[float, int | None]:
             now_s = self._clock()
-            wait_s = pacing.next_slot_s(now_s)
+            wait_s = pacing.next_slot_s(now_s, wanted)
             return wait_s, None if wait_s > 0 or only_look else pacing.sent(now_s)
 
         return await self._together(decide)

@@ -176,7 +176,7 @@ class Run:
 
     def _send(self, now_s: float, pages: int) -> None:
         while len(self._under_way) < self.concurrency and self.done + len(self._under_way) < pages:
-            wait_s = self.pacing.next_slot_s(now_s)
+            wait_s = self.pacing.next_slot_s(now_s, pages - self.done - len(self._under_way))
             if wait_s > 0:
                 # When an answer brings the slot forward, it is asked for twice, once in vain.
                 if now_s + wait_s < self._wake_s:

@@ -75,6 +75,16 @@ def test_a_probe_that_is_lost_is_followed_by_another_one() -> None:
     assert pacing.next_slot_s(NOON_S + 20) == math.inf
 
 
+def test_the_last_ones_are_spared_only_where_more_are_wanted() -> None:
+    pacing = begun(5)
+    assert pacing.next_slot_s(NOON_S + 11, 6) > 0
+    assert pacing.next_slot_s(NOON_S + 11, 5) == 0
+    for wanted in range(5, 0, -1):
+        assert pacing.next_slot_s(NOON_S + 11, wanted) == 0
+        pacing.sent(NOON_S + 11)
+    assert pacing.next_slot_s(NOON_S + 11, 1) == math.inf, "none is free, and what is under way will tell"
+
+
 @pytest.mark.parametrize(("retry_after_s", "waits_s"), [(0, 60), (1, 60), (None, 60), (300, 300)])
 def test_a_probe_that_is_refused_too_is_not_sent_again_at_once(retry_after_s: int | None, waits_s: float) -> None:
     pacing = begun()

@@ -113,8 +113,11 @@ class Pacing:
         self._advance(now_s)
         return None if self._hour is None else self._hour.counts(hopeful=hopeful)
 
-    def next_slot_s(self, now_s: float) -> float:
+    def next_slot_s(self, now_s: float, wanted: float = math.inf) -> float:
         """Seconds until one more request may go out, if nothing is answered until then; 0 is now.
+
+        :param wanted: so many are still to go out, as far as is known. While all of them fit into what is free,
+            none has to be spared to learn when more comes free.
 
         ``inf``: not before something under way is answered. Ask again after each of
         :meth:`answered`, :meth:`limited`, :meth:`lost` and :meth:`sent`, which may change it.
@@ -125,7 +128,7 @@ class Pacing:
             return math.inf
         slots_s = [now_s, self._held_until_s, self._burst_slot_s(now_s), self._day_slot_s(now_s)]
         if self._hour is not None:
-            slots_s.append(self._hour_slot_s(self._hour, now_s))
+            slots_s.append(self._hour_slot_s(self._hour, now_s, wanted))
         return max(slots_s) - now_s
 
     def held_s(self, now_s: float) -> float:
@@ -234,7 +237,7 @@ class Pacing:
         share = min(1.0, (limit - today - 0.001) / yesterday) if yesterday else 1.0
         return max(now_s, (day + 1 - share) * _DAY_S + self._rules.clock_margin_s)
 
-    def _hour_slot_s(self, hour: HourBound, now_s: float) -> float:
+    def _hour_slot_s(self, hour: HourBound, now_s: float, wanted: float) -> float:
         under_way = len(self._under_way)
         most = hour.limit - 1 - under_way - self._reserve(hour, now_s)
         if most < 0:
@@ -243,7 +246,8 @@ class Pacing:
         if hour.doubted_s is not None and not under_way:
             # Without asking nobody would ever tell us that the answer was wrong.
             return min(slot_s, max(now_s, hour.doubted_s + HIGH_S))
-        if self._probing or most - hour.estimate() >= _SCOUTS or hour.history_known:
+        spare = most - hour.estimate() + 1
+        if self._probing or spare > min(_SCOUTS, wanted - 1) or hour.history_known:
             return slot_s
         if under_way:
             return math.inf
