@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from neows_async import Settings, ingest, open_neos
+from neows_async import PartError, Settings, ingest, open_neos
 from neows_async.testing import ListSink, ListSource
 from tests.neos import catalogue
 
@@ -88,6 +88,23 @@ async def test_a_time_limit_of_asyncio_around_a_stream() -> None:
         await use()
     assert len(found) == 60
     assert asyncio.all_tasks() == tasks
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.uvloop
+async def test_a_task_within_that_is_cancelled_by_a_stranger_ends_the_run_and_not_its_pages(tmp_path: Path) -> None:
+    others = asyncio.all_tasks()
+    for number in range(9):
+        source, settings = Stuck(catalogue(100)), Settings(root=str(tmp_path / str(number)))
+        task = asyncio.create_task(ingest(settings, source=source))
+        await until_stuck(source, tmp_path / str(number))
+        within = sorted(asyncio.all_tasks() - others - {task}, key=lambda one: one.get_name())
+        assert len(within) == 9, "the keeper of the lock, four fetchers, three that feed sinks, one the aggregators"
+        within[number].cancel()
+        with pytest.raises(PartError, match="something cancelled a task within the run"):
+            await task
+        assert asyncio.all_tasks() == others
+        await goes_on(settings, source)
 
 
 def test_an_interrupt_comes_out_alone(tmp_path: Path) -> None:

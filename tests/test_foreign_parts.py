@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from neows_async import open_neos
 from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.errors import PartError
+from neows_async.errors import AttemptError, PartError
 from neows_async.pipeline import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from neows_async import NeoStream
     from neows_async.page import DatasetFile, Json, Page, RawPage
     from neows_async.protocols import Stage
 
@@ -94,6 +97,46 @@ class BytesSource(ListSource):
         return (await super().fetch(number, size)).body  # type: ignore[return-value]  # as people do
 
 
+class GroupingSource(ListSource):
+    """Fetches with tasks of its own, and so raises groups: once for each page."""
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        raw = await super().fetch(number, size)
+        if self.asked.count(number) == 1:
+            raise ExceptionGroup("tasks", [ValueError(), ExceptionGroup("more", [AttemptError("not yet")])])
+        return raw
+
+
+async def wait_for_what_was_cancelled() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+class CancelledSource(ListSource):
+    async def fetch(self, number: int, size: int) -> RawPage:
+        if number == self.objects[0]["cancelled"]:
+            await wait_for_what_was_cancelled()
+        return await super().fetch(number, size)
+
+
+class CancelledSink(ListSink):
+    async def write(self, page: Page) -> None:
+        if page.number == 1:
+            await wait_for_what_was_cancelled()
+
+
+class CancelledAtTheEnd(ListSink):
+    async def finish(self) -> Sequence[DatasetFile]:
+        await wait_for_what_was_cancelled()
+        return ()
+
+
+class CancelledInAThread(Result):
+    def update(self, page: Page) -> None:
+        raise asyncio.CancelledError(page.number)
+
+
 def visible(root: Path) -> set[str]:
     files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
     return {name for name in files if not name.startswith(("_staging/", "raw/snapshot=a/gen=0/"))}
@@ -127,6 +170,65 @@ async def test_a_part_that_breaks_its_promise_is_named(tmp_path: Path, changes: 
     with pytest.raises(PartError, match=re.escape(said)):
         await ingest(Settings(snapshot="a", retry_budget_s=0.2), Parts(**whole | changes))
     assert visible(tmp_path) == set()
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.uvloop
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"source": CancelledSource([{"cancelled": 0}, *catalogue(50)])}, "the source list"),
+        ({"source": CancelledSource([{"cancelled": 2}, *catalogue(50)])}, "the source list"),
+        ({"sinks": [CancelledSink("mine"), ListSink()]}, "mine"),
+        ({"sinks": [ListSink(), CancelledAtTheEnd("mine")]}, "mine"),
+        ({"aggregators": [CancelledInAThread({})]}, "result"),
+    ],
+)
+async def test_what_a_part_waits_for_being_cancelled_is_not_the_end_of_the_pages(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    whole: dict[str, Any] = {
+        "storage": LocalStorage(tmp_path),
+        "source": ListSource(catalogue(50)),
+        "source_name": "test",
+        "sinks": [ListSink()],
+        "aggregators": [],
+        "aggregate_writer": JsonAggregates(),
+    }
+    with pytest.raises(PartError, match=f"{named} failed: something that it waited for was cancelled"):
+        await ingest(Settings(snapshot="a"), Parts(**whole | changes))
+    assert visible(tmp_path) == set()
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.uvloop
+async def test_nor_is_it_that_of_a_stream() -> None:
+    source = CancelledSource([{"cancelled": 2} | catalogue(1)[0], *catalogue(60)[1:]])
+    found: list[str] = []
+
+    async def read(neos: NeoStream) -> None:
+        async for neo in neos:
+            found.append(neo.id)  # noqa: PERF401 - a comprehension would lose them
+
+    async with open_neos(Settings(), source=source) as neos:
+        with pytest.raises(PartError, match="the source list failed"):
+            await read(neos)
+        assert neos.complete is None
+    assert len(found) in (20, 40), "those of whole pages that came before"
+
+
+async def test_what_a_source_raises_in_a_group_is_judged_as_if_it_came_alone(tmp_path: Path) -> None:
+    source = GroupingSource(catalogue(50))
+    parts = Parts(
+        storage=LocalStorage(tmp_path),
+        source=source,
+        source_name="test",
+        sinks=[ListSink()],
+        aggregators=[],
+        aggregate_writer=JsonAggregates(),
+    )
+    receipt = await ingest(Settings(snapshot="a"), parts)
+    assert (receipt.records.written, receipt.requests.failed) == (50, 3)
 
 
 async def test_keys_of_a_result_are_text_in_the_receipt_as_in_the_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import anyio
 from anyio import to_thread
 
 from neows_async import events
-from neows_async.errors import NeowsError, PausedError, known_name, most_telling
+from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_telling
 from neows_async.lake import Lake, LakeStage
 from neows_async.page_queue import PageQueue
 from neows_async.promises import all_files, naming, of_part, plain, refuse_clashes
@@ -122,7 +122,7 @@ async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -
                     await snapshot.note_pause(the_one.resume_at_s)
                 raise the_one from the_one.__cause__
         if snapshot.committed is None:
-            raise RuntimeError("a run ended without a receipt or an exception")
+            raise _cancelled_within()
         listener(events.Committed(snapshot.id))
         return snapshot.committed
 
@@ -149,6 +149,7 @@ class _Run:
         self._archived = zone is not None
         self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
         self._taken: Counter[tuple[int, int]] = Counter()
+        self._ended = 0  # of the reader and the consumers, those that came to the end of the pages
 
     async def execute(self) -> None:
         """From the first request to the commit. Raises as tasks do: in groups."""
@@ -179,9 +180,12 @@ class _Run:
                 for _ in range(self._settings.concurrency):
                     fetchers.start_soon(self._reading.fetch_pages)
                 await self._reading.read_pages(put)
+                self._ended += 1
                 fetchers.cancel_scope.cancel()
             for queue in queues:
                 queue.close()
+        if self._ended != 1 + len(queues):
+            raise _cancelled_within()
         return await self._finish(stage)
 
     # -- consuming ----------------------------------------------------------------------------
@@ -191,6 +195,7 @@ class _Run:
             with self._reckoning.timing("write"):
                 await of_part(sink.name, sink.write(page))
             self._take(page)
+        self._ended += 1
 
     async def _feed_aggregators(self, queue: PageQueue) -> None:
         def fold(pages: Sequence[Page]) -> None:
@@ -210,6 +215,7 @@ class _Run:
                 self._listener(events.Aggregated(await self._results_so_far()))
                 now_s = anyio.current_time()
                 tell_again_s = now_s + max(_TELL_EVERY_S, _TELL_REST * (now_s - started_s))
+        self._ended += 1
 
     async def _results_so_far(self) -> _Results:
         """Between two updates, never during one."""
@@ -318,11 +324,15 @@ class PageStream:
         """Read everything; what fails is told to whoever takes the pages, after those that came before it."""
         try:
             await self._reading.open(set())
+            ended = False
             async with anyio.create_task_group() as fetchers:
                 for _ in range(self._settings.concurrency):
                     fetchers.start_soon(self._reading.fetch_pages)
                 await self._reading.read_pages(self._queue.put)
+                ended = True
                 fetchers.cancel_scope.cancel()
+            if not ended:
+                raise _cancelled_within()
         except Exception as exc:  # noqa: BLE001 - it is raised where the next page is asked for
             the_one = most_telling(exc)
             self._failure = the_one if isinstance(the_one, Exception) else exc
@@ -361,6 +371,14 @@ class PageStream:
     def records(self) -> RecordCounts:
         """What was read until now."""
         return self._reading.admission.tally.counts()
+
+
+def _cancelled_within() -> PartError:
+    """What became of a group of tasks that one of them ended, by a cancellation that was not the group's.
+
+    asyncio lets any code cancel any task, and to a task group that looks as if it had been told to end.
+    """
+    return PartError("something cancelled a task within the run; run again, and cancel the call, not what it started")
 
 
 def identity(settings: Settings, origin: str) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
 
 from neows_async.errors import NeowsError, PartError, most_telling
 from neows_async.page import DatasetFile
@@ -30,8 +34,22 @@ def naming(part: str) -> Iterator[None]:
     except Exception as exc:
         the_one = most_telling(exc)
         if isinstance(the_one, NeowsError):
-            raise
+            raise the_one from the_one.__cause__
         raise PartError(f"{part} failed: {type(the_one).__name__}: {the_one}") from exc
+    except asyncio.CancelledError as exc:
+        if _cancelled():
+            raise
+        # A task group would take it for its own end, and what is left of the run for the whole.
+        raise PartError(f"{part} failed: something that it waited for was cancelled") from exc
+
+
+def _cancelled() -> bool:
+    """Whether somebody cancelled this task of asyncio's; elsewhere, and in threads, nobody can have."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and (task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf)
 
 
 async def of_part(name: str, awaitable: Awaitable[_T]) -> _T:

@@ -12,8 +12,6 @@ from neows_async import browse
 from neows_async.errors import (
     AttemptError,
     BadPageError,
-    NeowsError,
-    PartError,
     RateLimitedError,
     UnavailableError,
     UnreachableError,
@@ -21,6 +19,7 @@ from neows_async.errors import (
 )
 from neows_async.events import AttemptFailed, Listener, PageFetched
 from neows_async.page import RawPage
+from neows_async.promises import naming
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -171,13 +170,9 @@ class PageFetcher:
         # Not by the scope around all attempts: nobody would be told that this one failed, and an outage in
         # which nothing is answered would be none.
         with anyio.move_on_after(left_s):
-            try:
+            with naming(f"the source {self._source.origin}"):
                 came = await self._source.fetch(number, size)
                 if not isinstance(came, RawPage):
                     raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
-            except NeowsError:
-                raise
-            except Exception as exc:
-                raise PartError(f"the source {self._source.origin} failed: {type(exc).__name__}: {exc}") from exc
             return came
         raise AttemptError(f"no answer within {left_s:.3g} s")
