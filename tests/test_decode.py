@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -309,6 +310,17 @@ def check_objects(page: Page, orbiting_body: str | None) -> None:
             "closest_approach_relative_velocity_km_s": closest and closest.relative_velocity_km_s,
         }
         assert known == Neo.from_value(raw)
+
+
+def test_an_object_takes_no_more_of_a_page_than_its_own_rows() -> None:
+    page = read(page_of([json.dumps(neo(number, [approach()])) for number in (1, 2)]))
+    dates = pa.array([0, 1_000_000_000], pa.int32()).cast(pa.date32())  # the second is no date of Python's
+    at = CLOSE_APPROACHES.names.index("close_approach_date")
+    approaches = page.close_approaches.set_column(at, CLOSE_APPROACHES.field(at), dates)
+    found = replace(page, close_approaches=approaches).objects()
+    assert next(found).close_approaches[0].close_approach_date == dt.date(1970, 1, 1)
+    with pytest.raises((OverflowError, ValueError)):
+        next(found)
 
 
 @pytest.mark.parametrize("path", [*PATHS, *NODES], ids=dotted)
