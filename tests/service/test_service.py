@@ -330,6 +330,21 @@ def test_it_goes_on_serving_what_it_has_and_keeps_a_few_when_a_refresh_fails(tmp
     assert {path.name for path in (tmp_path / "nasa/neos").iterdir()} == {f"snapshot={one}" for one in served[-2:]}
 
 
+def test_a_lake_that_cannot_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
+    latest = tmp_path / "sandbox/_runs/latest.json"
+    latest.parent.mkdir(parents=True)
+    latest.write_text("{")
+    with running(tmp_path, SANDBOX_NEOS="20", RETRY_AFTER_S="0.1") as site:
+        site.until("refresh failed", times=2)
+        last = site.get("/health")["refresh"]["last"]
+        assert last["outcome"] == "failed"
+        assert last["reason"].endswith("latest.json is damaged; restore it, or move it away")
+        latest.unlink()
+        site.until("serving snapshot")
+        assert site.get("/neos")["total"] == 20
+        assert "Traceback" not in "".join(site.lines)
+
+
 def test_a_setting_that_does_not_exist_is_refused_and_the_key_is_not_shown() -> None:
     with pytest.raises(ValidationError, match="refresh_evry_s"):
         Config.from_environment({"NEO_SITE_REFRESH_EVRY_S": "5"})

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
+from pydantic import ValidationError
 
 from neo_site.catalogue import Catalogue
 from neows_async import (
+    DataError,
     NeowsError,
     NotFoundError,
     PausedError,
@@ -26,6 +28,8 @@ from neows_async import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from neo_site.config import Config
     from neows_async import Listener, Storage
 
@@ -57,6 +61,7 @@ class Refresher:
         self._settings = config.settings()
         self._progress = Progress()
         self._listener = events.each(self._progress, listener)
+        self._storage: Storage
         self.catalogue: Catalogue | None = None
         """None before the first commit. Replaced as a whole, never changed."""
         self.running = False
@@ -72,27 +77,38 @@ class Refresher:
 
     async def run(self) -> None:
         """Refresh for ever. Cancel it at any time: the next start goes on where this one stopped."""
-        storage = await to_thread.run_sync(open_storage, self._settings.root)
-        await self._adopt(storage)
+        while not await self._try(self._begin):
+            await self._wait()
+        self.last = None
         while True:
             await self._wait()
-            self.running, self.next_s = True, None
-            try:
-                await self._refresh(storage)
+            self.running = True
+            if await self._try(self._refresh):
                 self.last = Try("committed", None, time.time())
-            except PausedError as exc:
-                self.last = Try("paused", str(exc), time.time())
-                self.next_s = exc.resume_at_s
-            except NeowsError as exc:
-                self.last = Try("failed", str(exc), time.time())
-            except Exception as exc:  # noqa: BLE001 - logged with all it knows
-                # A fault of ours, and no reason to stop serving what there is.
-                _log.exception("the refresh failed")
-                self.last = Try("failed", type(exc).__name__, time.time())
-            finally:
-                self.running = False
-            if self.last.reason:
-                _log.warning("refresh %s: %s", self.last.outcome, self.last.reason)
+            self.running = False
+
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Whether ``step`` went well. What went wrong is told, and no reason to stop serving what there is."""
+        self.next_s = None
+        try:
+            await step()
+        except PausedError as exc:
+            self.last = Try("paused", str(exc), time.time())
+            self.next_s = exc.resume_at_s
+        except NeowsError as exc:
+            self.last = Try("failed", str(exc), time.time())
+        except Exception as exc:  # noqa: BLE001 - a fault of ours; logged with all it knows
+            _log.exception("the refresh failed")
+            self.last = Try("failed", type(exc).__name__, time.time())
+        else:
+            return True
+        _log.warning("refresh %s: %s", self.last.outcome, self.last.reason)
+        return False
+
+    async def _begin(self) -> None:
+        """Open the lake, and serve what is there already."""
+        self._storage = await to_thread.run_sync(open_storage, self._settings.root)
+        await self._adopt()
 
     async def _wait(self) -> None:
         """Until the catalogue is old enough, or the last failure long enough ago."""
@@ -106,25 +122,30 @@ class Refresher:
         while (left_s := self.next_s - time.time()) > 0:  # noqa: ASYNC110 - it is the time that is waited for
             await anyio.sleep(min(left_s, 60.0))
 
-    async def _refresh(self, storage: Storage) -> None:
+    async def _refresh(self) -> None:
         settings = self._settings
         async with AsyncExitStack() as stack:
             source = None
             if self._config.synthetic:
                 source = await stack.enter_async_context(open_sandbox(settings, neos=self._config.sandbox_neos))
-            await ingest(settings, source=source, storage=storage, on_event=self._listener)
-        await self._adopt(storage)
-        await keep_newest(settings, self._config.keep, storage=storage)
+            await ingest(settings, source=source, storage=self._storage, on_event=self._listener)
+        await self._adopt()
+        await keep_newest(settings, self._config.keep, storage=self._storage)
 
-    async def _adopt(self, storage: Storage) -> None:
-        """Serve the newest committed snapshot."""
-        current = self.catalogue
+    async def _adopt(self) -> None:
+        """Serve the newest committed snapshot.
+
+        :raises NeowsError: there may be one, and it cannot be read
+        """
+        current, storage = self.catalogue, self._storage
 
         def load() -> Catalogue | None:
             try:
                 receipt = Receipt.model_validate_json(storage.get(_LATEST))
             except NotFoundError:
                 return current
+            except ValidationError as exc:
+                raise DataError(f"{storage.uri}: {_LATEST} is damaged; restore it, or move it away") from exc
             return current if current and current.receipt == receipt else Catalogue.load(storage, receipt)
 
         self.catalogue = await to_thread.run_sync(load)
