@@ -345,6 +345,29 @@ def test_a_lake_that_cannot_be_read_is_told_and_tried_again(tmp_path: Path) -> N
         assert "Traceback" not in "".join(site.lines)
 
 
+@pytest.mark.skipif(browser.PROGRAM is None, reason="there is no chromium, chromium-browser or google-chrome")
+def test_the_page_says_when_nobody_answers_and_follows_a_catalogue_that_shrinks(tmp_path: Path) -> None:
+    objects = catalogue(45)
+
+    def answer(asked: loopback.Asked) -> loopback.Answer:
+        return loopback.browse(objects)(asked)  # those of this moment
+
+    with loopback.serving(answer) as source, browser.browsing(tmp_path) as tab:
+        given = {"NASA_API_KEY": KEY, "BASE_URL": source.url, "REFRESH_EVERY_S": "0.01"}
+        with running(tmp_path / "lake", **given) as site:
+            site.until("serving snapshot")
+            tab.go(site.url)
+            rows = "document.querySelectorAll('#neos tbody tr').length"
+            for shown in (20, 5):
+                tab.until("!document.getElementById('on').disabled")
+                tab.evaluate("document.getElementById('on').click()")
+                tab.until(f"{rows} === {shown}")
+            del objects[20:]
+            tab.until("document.getElementById('n-page').textContent === '1 \u2013 20 of 20'")
+        tab.evaluate("document.querySelector('#neos tbody button').click()")
+        tab.until("document.getElementById('wrong').textContent.startsWith('This site does not answer')")
+
+
 def test_a_setting_that_does_not_exist_is_refused_and_the_key_is_not_shown() -> None:
     with pytest.raises(ValidationError, match="refresh_evry_s"):
         Config.from_environment({"NEO_SITE_REFRESH_EVRY_S": "5"})
