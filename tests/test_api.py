@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import neows_async
-from neows_async import Figures, KeyRefusedError, Progress, Settings, SettingsError, events, ingest
+from neows_async import Figures, KeyRefusedError, Progress, Settings, SettingsError, events, ingest, open_neos
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.gateway import Gateway, GatewayRules
@@ -144,3 +144,19 @@ async def test_a_listener_that_fails_is_logged_and_left_alone(tmp_path: Path, ca
     [record] = caplog.records
     assert (record.name, record.levelname) == ("neows_async", "ERROR")
     assert "RunStarted" in record.message
+
+
+async def test_a_listener_that_would_have_to_be_awaited_is_refused(tmp_path: Path) -> None:
+    async def tell(event: events.Event) -> None:
+        raise AssertionError(event)
+
+    class Telling:
+        async def __call__(self, event: events.Event) -> None:
+            await tell(event)
+
+    for listener in (tell, Telling()):
+        with pytest.raises(SettingsError, match="on_event must be a plain function"):
+            await ingest(Settings(root=str(tmp_path)), source=ListSource([]), on_event=listener)  # type: ignore[arg-type]  # as people do
+        with pytest.raises(SettingsError, match="on_event must be a plain function"):
+            async with open_neos(Settings(), source=ListSource([]), on_event=listener):  # type: ignore[arg-type]  # as above
+                pass

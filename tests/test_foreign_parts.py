@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from neows_async import open_neos
+import neows_async
+from neows_async import CloseApproachesWithin, open_neos
 from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.errors import AttemptError, PartError
+from neows_async.errors import AttemptError, PartError, SettingsError
 from neows_async.pipeline import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
@@ -229,6 +230,44 @@ async def test_what_a_source_raises_in_a_group_is_judged_as_if_it_came_alone(tmp
     )
     receipt = await ingest(Settings(snapshot="a"), parts)
     assert (receipt.records.written, receipt.requests.failed) == (50, 3)
+
+
+class Nameless:
+    """A part of every kind that does not say what it is called."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        (
+            {"aggregators": [CloseApproachesWithin(0.2), CloseApproachesWithin(0.05)]},
+            SettingsError,
+            "two aggregators are",
+        ),
+        (
+            {"sinks": [ListSink("mine"), ListSink("other"), ListSink("mine")]},
+            SettingsError,
+            "two sinks are called 'mine'",
+        ),
+        ({"source": Nameless()}, PartError, "the source Nameless failed: AttributeError"),
+        ({"sinks": [Nameless()]}, PartError, "Nameless failed: AttributeError"),
+        ({"aggregators": [Nameless()]}, PartError, "Nameless failed: AttributeError"),
+    ],
+)
+async def test_parts_say_what_they_are_called_before_anything_is_done(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    source = ListSource(catalogue(5))
+    with pytest.raises(error, match=re.escape(said)):
+        await neows_async.ingest(Settings(root=str(tmp_path)), **{"source": source} | changes)
+    assert not source.asked
+    assert visible(tmp_path) == set()
+
+
+async def test_a_stream_asks_its_source_too() -> None:
+    with pytest.raises(PartError, match="the source Nameless failed"):
+        async with open_neos(Settings(), source=Nameless()):  # type: ignore[arg-type]  # as people do
+            pass
 
 
 async def test_keys_of_a_result_are_text_in_the_receipt_as_in_the_file(tmp_path: Path) -> None:

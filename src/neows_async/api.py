@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -59,14 +60,15 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
         not its headers, cookies, auth, time limits or redirects. It stays open, and yours
     :param storage: where the lake lies; None is ``settings.root``. Credentials of an object store come
         from where its client finds them, which is the environment, too
-    :param sinks: take the pages; None is Parquet, one file set a dataset. An empty list writes none
-    :param aggregators: fold the pages; None is both of ours
+    :param sinks: take the pages, each under a name of its own; None is Parquet, one file set a dataset. An empty
+        list writes none
+    :param aggregators: fold the pages, each under a name of its own; None is both of ours
     :param aggregate_writer: writes their results; None is JSON
     :param pacing: what the source's gateway demands that its answers do not tell; None is what is known of
         NASA's for the default source there, and nothing for others
     :param ledger: what runs with one key share, so that they keep to its quota together; None shares nothing
-    :param on_event: is told what happens, in the event loop's thread, in order; must be quick. One that
-        raises is logged, as ``neows_async`` at ERROR, and told nothing more: a run does not fail for its watchers
+    :param on_event: a plain function, told what happens in the event loop's thread, in order; must be quick. One
+        that raises is logged, as ``neows_async`` at ERROR, and told nothing more: a run does not fail for its watchers
     :returns: the receipt of the committed snapshot
     :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was done
     :raises KeyRefusedError: the gateway does not take the key
@@ -77,6 +79,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     :raises StorageError: the lake could not be read or written
     :raises PartError: a part that was handed in failed; its own exception is the cause
     """
+    listener = _listener(on_event)
     chosen_sinks = parts.parquet_sinks(settings) if sinks is None else list(sinks)
     async with _origin(settings, source, client, pacing, ledger) as origin:
         if storage is None:
@@ -94,7 +97,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
                 pacing=origin.pacing,
                 ledger=ledger,
             ),
-            events.ignore if on_event is None else _unharmed_by(on_event),
+            listener,
         )
 
 
@@ -192,7 +195,7 @@ async def _open_pages(
     ledger: Ledger | None,
     on_event: events.Listener | None,
 ) -> AsyncIterator[pipeline.PageStream]:
-    listener = events.ignore if on_event is None else _unharmed_by(on_event)
+    listener = _listener(on_event)
     async with (
         _origin(settings, source, client, pacing, ledger) as origin,
         pipeline.open_pages(settings, origin, listener) as pages,
@@ -216,6 +219,14 @@ async def _origin(
         return
     async with parts.open_gateway(settings, client=client) as gateway:
         yield Origin(gateway, parts.gateway_rules(settings) if pacing is None else pacing, ledger)
+
+
+def _listener(on_event: events.Listener | None) -> events.Listener:
+    if on_event is None:
+        return events.ignore
+    if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(getattr(on_event, "__call__", None)):  # noqa: B004 - not whether, but what
+        raise SettingsError("on_event must be a plain function; nobody would await what a coroutine function gives")
+    return _unharmed_by(on_event)
 
 
 def _unharmed_by(listener: events.Listener) -> events.Listener:

@@ -23,7 +23,7 @@ from neows_async import events
 from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_telling
 from neows_async.lake import Lake, LakeStage
 from neows_async.page_queue import PageQueue
-from neows_async.promises import all_files, naming, of_part, plain, refuse_clashes
+from neows_async.promises import all_files, introduce, naming, of_part, plain, refuse_clashes
 from neows_async.raw import RawZone
 from neows_async.reading import UNPACED, Origin, Reading
 from neows_async.receipt import Receipt, Requests, SourceInfo
@@ -80,6 +80,7 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
     :returns: the receipt of the committed snapshot
     :raises NeowsError: one of the tree in :mod:`neows_async.errors`; never a group of exceptions
     """
+    introduce(parts.source, parts.sinks, parts.aggregators)
     with _telling(parts.source, listener, lambda: "committed"):
         return await _ingest(settings, parts, listener)
 
@@ -290,6 +291,7 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
 
     What the block raises comes out as it is. When it ends, so have all tasks and requests.
     """
+    introduce(origin.source)
     raised: BaseException | None = None
     stream = PageStream(settings, origin, listener)
     with _telling(origin.source, listener, lambda: "stopped" if stream.complete is None else "read"):

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from neows_async.errors import NeowsError, PartError, most_telling
+from neows_async.errors import NeowsError, PartError, SettingsError, most_telling
 from neows_async.page import DatasetFile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping, Sequence
+
+    from neows_async.protocols import Aggregator, Sink, Source
 
 _T = TypeVar("_T")
 _OURS: Final = ("raw", "_runs", "_staging")
@@ -56,6 +58,24 @@ async def of_part(name: str, awaitable: Awaitable[_T]) -> _T:
     """What ``awaitable`` gives; see :func:`naming`."""
     with naming(name):
         return await awaitable
+
+
+def introduce(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator] = ()) -> None:
+    """Ask all for what they are called, before anything is done.
+
+    :raises PartError: one cannot say
+    :raises SettingsError: two sinks, or two aggregators, are called the same
+    """
+    with naming(f"the source {type(source).__name__}"):
+        _ = source.origin, source.synthetic
+    for kind, parts in (("sinks", sinks), ("aggregators", aggregators)):
+        names: set[str] = set()
+        for part in parts:
+            with naming(type(part).__name__):
+                name = part.name
+            if name in names:
+                raise SettingsError(f"two {kind} are called {name!r}: what the one gives would pass for the other's")
+            names.add(name)
 
 
 def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
