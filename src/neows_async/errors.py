@@ -30,14 +30,21 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neows_async.rate_limit import RateLimit
 
 
 class NeowsError(Exception):
-    """The root: ``except NeowsError`` catches whatever a run raises on purpose."""
+    """The root: ``except NeowsError`` catches whatever a run raises on purpose.
+
+    It can be copied and pickled, as worker processes and schedulers do; its cause stays behind.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is, and not made anew: not all that it was made of stands in its arguments.
+        return _as_it_was, (type(self), self.args), vars(self)
 
 
 class SettingsError(NeowsError):
@@ -69,7 +76,10 @@ class UnavailableError(SourceError):
 
 
 class RefusedError(SourceError):
-    """Asking again cannot help: the request itself is what the source refuses."""
+    """Asking again cannot help: the request itself is what the source refuses.
+
+    :param status: the HTTP status, where there was an answer
+    """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -102,7 +112,10 @@ class UnreachableError(AttemptError):
 
 
 class RateLimitedError(AttemptError):
-    """The gateway refuses for now. ``retry_after_s`` is its own word, or None if it gave none."""
+    """The gateway refuses for now; the status is 429.
+
+    :param retry_after_s: seconds from now, in its own word; None if it gave none
+    """
 
     def __init__(
         self, message: str, *, retry_after_s: float | None, rate_limit: RateLimit | None = None, body: bytes = b""
@@ -145,6 +158,10 @@ class NotFoundError(StorageError):
 
 class AlreadyExistsError(StorageError):
     """The object was to be created, but exists."""
+
+
+def _as_it_was(kind: type[NeowsError], args: tuple[Any, ...]) -> NeowsError:
+    return kind.__new__(kind, *args)
 
 
 def most_telling(raised: BaseException) -> BaseException:
