@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
+import re
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 import neows_async
 from neows_async import Figures, KeyRefusedError, Progress, Settings, SettingsError, events, ingest, open_neos
+from neows_async.receipt import PageCounts, RawInfo, RecordCounts, Requests, SourceInfo
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.gateway import Gateway, GatewayRules
@@ -52,6 +57,33 @@ def test_every_public_name_is_there_and_documented() -> None:
             assert value.__doc__, f"{name} has no docstring"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         importlib.import_module("neows_async").nothing  # noqa: B018 - that is what is tried
+
+
+def public_values() -> list[type]:
+    """Public classes with fields, and those that such fields hold."""
+    found = [getattr(neows_async, name) for name in neows_async.__all__]
+    found += [*get_args(events.Event), SourceInfo, PageCounts, RecordCounts, RawInfo, Requests]
+    classes = {one for one in found if isinstance(one, type)}
+    fields = [one for one in classes if is_dataclass(one) or issubclass(one, BaseModel) or hasattr(one, "_fields")]
+    return sorted(fields, key=lambda one: one.__name__)
+
+
+@pytest.mark.parametrize("value", public_values(), ids=lambda value: value.__name__)
+def test_every_field_of_a_public_value_is_explained(value: type) -> None:
+    [body] = [node for node in ast.parse(inspect.getsource(value)).body if isinstance(node, ast.ClassDef)]
+    told = f"{value.__doc__}\n{inspect.getmodule(value).__doc__}"
+    after = [*body.body[1:], None]
+    for field, following in zip(body.body, after, strict=True):
+        if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
+            continue
+        name = ast.unparse(field.target)
+        its_class = getattr(inspect.getmodule(value), ast.unparse(field.annotation), None)
+        assert (
+            re.search(rf":param {name}:|``{name}``", told)
+            or (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant))
+            or (field.value is not None and "description=" in ast.unparse(field.value))
+            or its_class in public_values()
+        ), f"{value.__name__}.{name}: what is it, in which unit?"
 
 
 async def test_a_whole_run_with_the_default_parts(tmp_path: Path) -> None:

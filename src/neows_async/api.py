@@ -137,8 +137,9 @@ async def open_neos(
             async for neo in neos:
                 print(neo.name, neo.closest_approach())
 
-    Quota, retries, outages, limits and rejects are those of :func:`ingest`, and so are the parameters. Nothing
-    is stored: what needs a lake (``root``, ``archive``, ``snapshot`` …) is ignored, and nothing can be resumed.
+    Quota, retries, outages, limits and rejects are those of :func:`ingest`, and so are the parameters ``source``,
+    ``client``, ``pacing``, ``ledger`` and ``on_event``. Nothing is stored: what needs a lake (``root``, ``archive``,
+    ``snapshot`` …) is ignored, and nothing can be resumed.
 
     *Backpressure.* At most ``settings.window_pages`` pages are fetched ahead of the reading, which is at most
     ``settings.queue_neos`` objects (or one page) ahead of whoever iterates; then no request goes out.

@@ -3,6 +3,9 @@
 A listener is called in the event loop's thread, must be quick, and must not raise. ``RunStarted`` is the
 first it hears of a run and ``RunEnded`` the last, however the run ends. No text holds a key.
 
+What has one name means the same everywhere: ``number`` is a page's, from 0, ``snapshot`` an id, ``rate_limit`` what the
+answer said of the quota, or None if it said nothing, and ``reason`` one line for people.
+
 Ready-made listeners are in :mod:`neows_async.telemetry`.
 """
 
@@ -25,6 +28,7 @@ class RunStarted:
     """A run begins; nothing was read or asked for yet.
 
     :param origin: what the pages are of, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
+    :param synthetic: the objects are made up
     """
 
     origin: str
@@ -35,6 +39,7 @@ class RunStarted:
 class SnapshotOpened:
     """The run knows where it writes.
 
+    :param resumed: an earlier try began the snapshot
     :param pages_kept: of an earlier try, already in the raw zone; they are not asked for again
     """
 
@@ -55,6 +60,9 @@ class SnapshotPassedOver:
 class Planned:
     """The first page of a generation told how large the catalogue is.
 
+    :param total_elements: objects in all
+    :param page_size: objects a page, as the source answered
+    :param pages: to be read in this generation
     :param generation: 0, and 1 when it changed meanwhile and is read once more
     :param positions: Browse positions wanted; fewer than the limit when there are no more
     """
@@ -176,14 +184,20 @@ class PageDamaged:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRejected:
-    """An object could not be read; it goes to the quarantine."""
+    """An object could not be read; it goes to the quarantine.
+
+    :param rejected: which, why, and its own text
+    """
 
     rejected: Rejected
 
 
 @dataclass(frozen=True, slots=True)
 class PageWritten:
-    """Every sink and aggregator has taken the page."""
+    """Every sink and aggregator has taken the page; a stream has given it out.
+
+    :param neos: rows of it that were written, without duplicates and rejects; ``close_approaches`` those of them
+    """
 
     number: int
     neos: int
@@ -202,7 +216,10 @@ class Aggregated:
 
 @dataclass(frozen=True, slots=True)
 class Committing:
-    """The last page is written; files are about to get their final names."""
+    """The last page is written; files are about to get their final names.
+
+    :param files: how many, of ``bytes`` in all
+    """
 
     files: int
     bytes: int

@@ -63,6 +63,7 @@ class FileLedger:
     by ``async with``.
 
     :param host: the gateway's, since a key has a quota at each
+    :param api_key: whose quota it is; it is hashed and not kept
     :param lasting: whether what was kept holds when nobody who wrote it lives any more
     """
 

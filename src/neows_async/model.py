@@ -169,7 +169,7 @@ Flag = Annotated[bool | None, _optional(_flag)]
 
 
 class CloseApproach(BaseModel):
-    """One passage of a NEO by a body."""
+    """One passage of a NEO by a body. What the source left out, or gave as null, is None."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -180,8 +180,11 @@ class CloseApproach(BaseModel):
     orbiting_body: str | None
     """JPL's spelling: Merc, Venus, Earth, Moon, Mars, Juptr …"""
     miss_distance_au: float | None
+    """Astronomical units."""
     miss_distance_km: float | None
+    """Kilometres; the source's own figure, not computed from the other."""
     relative_velocity_km_s: float | None
+    """Kilometres a second, at that moment."""
 
 
 def parse(raw: bytes) -> Any:
@@ -196,24 +199,41 @@ def parse(raw: bytes) -> Any:
 
 
 class Neo(BaseModel):
-    """One near-Earth object, validated: the saved columns, and all of its close approaches."""
+    """One near-Earth object, validated: the saved columns, and all of its close approaches.
+
+    What the source left out, or gave as null, is None.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
+    """The object's identifier, never empty; no other object of a run has it."""
     neo_reference_id: str | None
+    """NASA's own second name for it."""
     name: str
+    """The full name, never empty: ``433 Eros (A898 PA)``."""
     name_limited: str | None
+    """The short name; None for unnamed objects."""
     designation: str | None
+    """As the source gives it."""
     nasa_jpl_url: str | None
+    """The object's page at JPL."""
     absolute_magnitude_h: float | None
+    """H, in magnitudes: the smaller, the brighter."""
     is_potentially_hazardous_asteroid: bool | None
+    """NASA's own judgement."""
     estimated_diameter_min_m: float | None
+    """Metres."""
     estimated_diameter_max_m: float | None
+    """Metres."""
     first_observation_date: dt.date | None
+    """The day of the first observation that its orbit was computed from."""
     last_observation_date: dt.date | None
+    """The day of the last one."""
     observations_used: int | None
+    """How many there are."""
     orbital_period_d: float | None
+    """Days."""
     close_approaches: tuple[CloseApproach, ...]
     """In the source's order: ascending by epoch, as far as known."""
 

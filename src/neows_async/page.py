@@ -44,6 +44,8 @@ class Rejected:
 
     :param page: the number of its page
     :param position: its Browse position, from 0
+    :param id: as far as one could be read; None if not
+    :param reason: what is wrong, in one line
     :param pointer: where in the page (RFC 6901) the trouble lies
     :param raw: the object's JSON text, byte for byte
     """
@@ -123,8 +125,10 @@ class Page:
 class DatasetFile:
     """A file of a snapshot, as the receipt names it.
 
+    :param dataset: ``neos``, ``close_approaches``, or that of a sink of your own
     :param path: relative to the lake's root, its final name
     :param rows: records in it; None where that means nothing
+    :param bytes: its size, and ``sha256`` of its content, in hexadecimal
     """
 
     dataset: str
@@ -138,6 +142,8 @@ class DatasetFile:
 class ObjectInfo:
     """An object of the storage.
 
+    :param key: its name, relative to the root
+    :param bytes: its size
     :param modified_s: UTC, seconds since 1970
     """
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """``X-RateLimit-Limit`` and ``X-RateLimit-Remaining``: requests an hour. It may jump between answers."""
+    """What the last answer said of the hour; it may jump between answers, since several nodes count.
+
+    :param limit: ``X-RateLimit-Limit``: requests an hour
+    :param remaining: ``X-RateLimit-Remaining``: those left of them
+    """
 
     limit: int
     remaining: int

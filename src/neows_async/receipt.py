@@ -18,7 +18,12 @@ class _Part(BaseModel):
 
 
 class SourceInfo(_Part):
-    """Where the pages came from."""
+    """Where the pages came from.
+
+    :param name: ``nasa`` for the default source, else what kind it is
+    :param origin: what the pages are of, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
+    :param synthetic: the objects are made up
+    """
 
     name: str
     origin: str
@@ -26,7 +31,12 @@ class SourceInfo(_Part):
 
 
 class PageCounts(_Part):
-    """:param fetched: requested from the source in all tries; ``kept`` of them by earlier tries."""
+    """Pages of all generations.
+
+    :param planned: wanted
+    :param fetched: requested from the source in all tries; ``kept`` of them by earlier tries
+    :param missing: the numbers of those that were given up, as the settings allowed
+    """
 
     planned: int
     fetched: int
@@ -35,7 +45,12 @@ class PageCounts(_Part):
 
 
 class RecordCounts(_Part):
-    """``seen = written + duplicates + rejected``."""
+    """Objects: ``seen = written + duplicates + rejected``.
+
+    :param seen: positions of Browse that were read
+    :param written: of each id the first; ``duplicates`` are the others
+    :param rejected: could not be read
+    """
 
     seen: int
     written: int
@@ -48,6 +63,7 @@ class RawInfo(_Part):
 
     :param snapshot: whose raw zone they lie in; None without an archive
     :param generations: how often the catalogue was read; more than once when it was seen to change
+    :param pages: in all generations; ``bytes`` of their JSON, not compressed
     :param sha256: over the SHA-256 digests of the pages' JSON, in page order
     """
 
@@ -61,7 +77,8 @@ class RawInfo(_Part):
 class Requests(_Part):
     """What this try spent.
 
-    :param limit: requests an hour, as the last answer said
+    :param sent: requests; ``failed`` of them brought no whole, right page
+    :param limit: requests an hour, and ``remaining`` of them, as the last answer said; None if none did
     :param answer_s: from a request to its answer, on average; None where nothing was sent, and in receipts
         of older versions
     """
@@ -74,36 +91,55 @@ class Requests(_Part):
 
 
 class Receipt(_Part):
-    """One committed snapshot."""
+    """One committed snapshot. Times are UTC."""
 
     receipt_version: int = VERSION
+    """Of this form; a newer one may have more fields."""
     snapshot: str
+    """Its id."""
     parent: str | None
+    """The snapshot whose raw pages it was made from; None if they are its own."""
     complete: bool | Literal["unknown"]
     """Whether every object of the catalogue is in it."""
     started_at: dt.datetime
+    """When its first try began."""
     committed_at: dt.datetime
+    """When everything was written and the commit began."""
     source: SourceInfo
     total_elements: int
+    """How many objects the catalogue held, by the last page."""
     page_size: int
+    """Objects a page, as the source answered; it need not be what was asked for."""
     pages: PageCounts
     records: RecordCounts
     close_approaches: int
+    """Of the objects written, all of them."""
     rejected_because: dict[str, int]
+    """Reason → objects that could not be read."""
     nulls: dict[str, int]
+    """``dataset.column`` → nulls written."""
     unknown_fields: dict[str, int]
+    """Fields of the source that nobody told us of: name → how often."""
     aggregates: dict[str, dict[str, Any]]
+    """Name → result of each aggregator."""
     files: tuple[DatasetFile, ...]
+    """All of it but the raw pages, ascending by path."""
     raw: RawInfo
     requests: Requests
     time_s: dict[str, float]
-    """Wall time by what it was spent on: quota, outage, network, decoding, storage; they add up to total."""
+    """Wall time of this try by what it was spent on: quota, outage, network, decoding, storage; total is their sum."""
     identity: dict[str, Any]
+    """The settings that had to be the same to resume; see :class:`~neows_async.settings.Settings`."""
     derivation: dict[str, Any]
+    """Those that decide, besides the raw pages, what is written."""
     operation: dict[str, Any]
+    """Those that do not matter to what is written."""
     neows_async: str
+    """The version that wrote it."""
     pyarrow: str
+    """The version that wrote the Parquet files."""
     schema_version: str
+    """Of the columns."""
 
     def to_json(self) -> bytes:
         """The file's bytes."""

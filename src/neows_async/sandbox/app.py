@@ -36,6 +36,8 @@ class Served:
 
     :param at_s: when it arrived; UTC, seconds since 1970
     :param page: its number, from 0; None where the request names none
+    :param status: of the answer
+    :param key: that was sent; None if none was
     :param attempt: the how-manieth request of its page that passed the gateway, from 1; 0 did not pass
     :param fault: what the scenario did to it
     """

@@ -122,10 +122,13 @@ class GatewaySource:
     no redirect is followed. A hook that raises on an error status, or reads a body, is coped with.
 
     :param client: yours; it is not closed here
+    :param api_key: sent in the ``X-Api-Key`` header
     :param base_url: e.g. ``https://api.nasa.gov``, with or without the ``/neo/rest/v1`` that follows
     :param transport: the client's, if its connections may be closed during long waits; it goes on after that
     :param timeout_s: for one request, all in; ``connect_timeout_s`` for its connection
     :param max_body_bytes: a larger body, sent or decoded, ends the attempt
+    :param synthetic: the objects are made up; the receipt says so
+    :param origin: how the receipt calls what the pages are of; None is ``base_url``
     :raises SettingsError: ``base_url`` is not a URL that a key may be sent to
     """
 
