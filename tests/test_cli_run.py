@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tests.program import Ended
 
+BUDGET_S = 30.0 / 2  # half of what one page is tried for in a row
 KEY = secrets.token_hex(20)
 QUICK = ("--retry-budget", "0.4s")
 
@@ -103,7 +104,7 @@ def test_nothing_listens(tmp_path: Path) -> None:
     ended = program.run(tmp_path, "run", "--base-url", f"http://127.0.0.1:{port}", "--root", "lake", NASA_API_KEY=KEY)
     assert ended.code == 69
     assert "cannot be reached" in ended.last_line
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < BUDGET_S, "it is not tried again until the budget is spent"
     assert nothing_visible(tmp_path)
 
 
@@ -112,7 +113,7 @@ def test_the_name_does_not_resolve(tmp_path: Path) -> None:
     ended = program.run(tmp_path, "run", "--base-url", "https://nowhere.invalid", "--root", "lake", NASA_API_KEY=KEY)
     assert ended.code == 69
     assert "nowhere.invalid cannot be reached" in ended.last_line
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < BUDGET_S, "it is not tried again until the budget is spent"
 
 
 def test_a_rejected_object_is_quarantined_and_the_rest_kept(tmp_path: Path) -> None:
