@@ -96,6 +96,29 @@ def test_what_is_no_page(tmp_path: Path, answer: Callable[[Asked], Answer], code
     assert nothing_visible(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--max-body-bytes", "10000"), "the body is larger than 10000 bytes"),
+        (("--request-timeout", "0.1s"), "no whole answer within 0.1 s"),
+    ],
+)
+def test_an_answer_is_bounded_as_one_likes(tmp_path: Path, option: tuple[str, str], said: str) -> None:
+    objects, ended = loopback.browse(catalogue(200)), threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        if option[0] == "--request-timeout":
+            ended.wait(program.LIMIT_S)
+        return objects(asked)
+
+    with loopback.serving(answer) as server:
+        arguments = ("run", "--base-url", server.url, "--root", "lake", "--retry-budget", "1s", *option)
+        outcome = program.run(tmp_path, *arguments, NASA_API_KEY=KEY)
+        ended.set()
+    assert outcome.code == 69
+    assert said in outcome.last_line
+
+
 def test_nothing_listens(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -76,6 +76,22 @@ Exit codes:
     help="How long one page is tried in a row.",
 )
 @option(
+    "--request-timeout",
+    type=Duration(),
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="How long one request may take, all in; what is left of --retry-budget may be less.",
+)
+@option(
+    "--max-body-bytes",
+    type=int,
+    metavar="N",
+    default=64 << 20,
+    show_default=True,
+    help="A larger answer, as sent or decoded, is no page.",
+)
+@option(
     "--max-wait",
     type=Duration(),
     metavar="TIME",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # What decides how a run goes; the others decide what it writes.
 _AS_IN_RUN: Final = (
     *("limit", "all_", "root", "base_url", "page_size", "concurrency", "max_rate", "max_wait", "budget"),
+    *("request_timeout", "max_body_bytes"),
     *("snapshot", "fresh", "resume_within", "no_archive", "no_shared_quota", "config"),
 )
 
