@@ -19,6 +19,7 @@ from neows_async.sinks.parquet import ParquetSink
 from neows_async.storage import LocalStorage
 from neows_async.storage.faults import CountingStorage
 from neows_async.testing import ListSource, browse_page
+from tests import lakes
 from tests.neos import catalogue
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from neows_async.page import RawPage
     from neows_async.protocols import Storage
     from neows_async.receipt import Receipt
+
+
+PARTITIONED = "neos:is_potentially_hazardous_asteroid"
 
 
 async def run(storage: Storage, source: ListSource, **settings: Any) -> Receipt:
@@ -181,7 +185,7 @@ async def test_a_disk_that_gives_back_something_else_ends_the_run(tmp_path: Path
     assert source.asked == [1, 1]
 
 
-@pytest.mark.parametrize("partition_by", [(), ("neos:is_potentially_hazardous_asteroid",)])
+@pytest.mark.parametrize("partition_by", [(), (PARTITIONED,)])
 @pytest.mark.parametrize("moved", [True, False])
 async def test_a_commit_that_cannot_be_finished_is_taken_back(
     tmp_path: Path, moved: bool, partition_by: tuple[str, ...]
@@ -210,3 +214,33 @@ async def test_a_commit_that_cannot_be_finished_is_taken_back(
     lying = [str(path.relative_to(lake)) for path in (lake / "neos").rglob("*.parquet")]
     assert sorted(lying) == [file.path for file in receipt.files if file.dataset == "neos"]
     assert not (lake / "_staging").exists()
+
+
+@pytest.mark.parametrize("left", ["raw", "neos"])
+async def test_nothing_is_added_to_files_of_which_no_receipt_tells(tmp_path: Path, left: str) -> None:
+    # As one drops a snapshot by hand: the pages that stay may be another source's, the files of another layout.
+    storage = LocalStorage(tmp_path)
+    old = await run(storage, ListSource(catalogue(50)), snapshot="a", partition_by=(PARTITIONED,))
+    shutil.rmtree(tmp_path / "_runs")
+    for folder in {"raw", "neos"} - {left}:
+        shutil.rmtree(tmp_path / folder)
+    before = lakes.keys(storage)
+    source = ListSource(catalogue(70))
+    with pytest.raises(SettingsError, match=f"{left}/snapshot=a holds files of a run of which nothing else is known"):
+        await run(storage, source, snapshot="a")
+    assert source.asked == []
+    assert lakes.keys(storage) == before
+    shutil.rmtree(tmp_path / left)
+    new = await run(storage, source, snapshot="a")
+    assert (old.records.written, new.records.written) == (50, 70)
+
+
+async def test_an_id_under_which_something_lies_is_not_chosen(tmp_path: Path) -> None:
+    for _ in range(20):  # the second may turn between the two runs, but not so often in a row
+        first = await run(LocalStorage(tmp_path), ListSource(catalogue(50)))
+        shutil.rmtree(tmp_path / "_runs")
+        second = await run(LocalStorage(tmp_path), ListSource(catalogue(70)))
+        assert (second.pages.kept, second.records.written) == (0, 70)
+        if second.snapshot == f"{first.snapshot}-2":
+            return
+    pytest.fail("no two runs began in one second")

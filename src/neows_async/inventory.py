@@ -32,7 +32,7 @@ _OURS: Final = tuple(
         rf"_staging/(?P<id>{_ID})\.lock",
     )
 )
-_FOLDERS: Final = ("_staging", "raw", "neos", "close_approaches", "aggregates", "quarantine")
+_DATASETS: Final = ("raw", "neos", "close_approaches", "aggregates", "quarantine")
 
 
 class State(StrEnum):
@@ -91,6 +91,15 @@ def owner_of(key: str) -> str | None:
     return next((found["id"] for pattern in _OURS if (found := pattern.fullmatch(key))), None)
 
 
+async def lying_folder(lake: Lake, snapshot: str) -> str | None:
+    """The first folder of raw pages or of a dataset in which something lies that a run wrote as ``snapshot``."""
+    for dataset in _DATASETS:
+        folder = layout.dataset_folder(dataset, snapshot)
+        if any(owner_of(entry.key) == snapshot for entry in await lake.list(folder)):
+            return folder
+    return None
+
+
 async def committed_ids(lake: Lake) -> list[str]:
     """The ids of all receipts, ascending."""
     names = [entry.key.removeprefix("_runs/").removesuffix(".json") for entry in await lake.list("_runs")]
@@ -105,7 +114,7 @@ async def take_stock(lake: Lake) -> list[Entry]:
     :raises StorageError: the lake cannot be read
     """
     found: defaultdict[str, _Found] = defaultdict(_Found)
-    for folder in _FOLDERS:
+    for folder in ("_staging", *_DATASETS):
         await lake.call(folder, partial(_look_into, lake, folder, found))
     receipts: dict[str, Receipt] = {}
     damaged: set[str] = set()

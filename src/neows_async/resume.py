@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from neows_async import lake as layout
 from neows_async.errors import AlreadyExistsError, SettingsError, SnapshotHeldError
 from neows_async.events import Listener, SnapshotPassedOver
+from neows_async.inventory import lying_folder
 from neows_async.journal import (
     intent_or_none,
     is_half_removed,
@@ -169,7 +170,9 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
 
 
 async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
-    """:raises AlreadyExistsError: somebody else began it, or committed it"""
+    """:raises AlreadyExistsError: somebody else began it, or committed it
+    :raises SettingsError: its id was asked for, and something lies under it that is neither's
+    """
     unfinished = _unfinished(wanted, snapshot)
     lock = await take_lock(lake, snapshot)
     try:
@@ -179,6 +182,15 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
         if await is_half_removed(lake, snapshot):
             raise SettingsError(
                 f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
+            )
+        if (folder := await lying_folder(lake, snapshot)) is not None:
+            # Nobody knows by which settings it came to be there, so that nothing can be added to it.
+            lying = f"{lake.uri}: {folder} holds files of a run of which nothing else is known"
+            if wanted.snapshot is None:
+                raise AlreadyExistsError(lying)
+            raise SettingsError(
+                f"{lying}; choose another --snapshot, move them away, or let 'neows-async prune' remove them when "
+                "they are old"
             )
         # It may be abandoned: one that comes late finds another's, or is an empty snapshot to adopt.
         key = run_key(snapshot)
