@@ -244,3 +244,32 @@ async def test_an_id_under_which_something_lies_is_not_chosen(tmp_path: Path) ->
         if second.snapshot == f"{first.snapshot}-2":
             return
     pytest.fail("no two runs began in one second")
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_what_was_removed_while_we_looked_is_begun_anew(tmp_path: Path, named: bool) -> None:
+    def stop(number: int, _: int) -> None:
+        if number == 2:
+            raise PausedError("full", resume_at_s=0)
+
+    settings = {"snapshot": "a"} if named else {}
+    with pytest.raises(PausedError):
+        await run(LocalStorage(tmp_path), ListSource(catalogue(60), fail=stop), concurrency=1, **settings)
+    [begun] = [path.name for path in (tmp_path / "_staging").iterdir()]
+    noted: list[str] = []
+
+    def remove() -> None:
+        for folder in ("_staging", "raw"):
+            shutil.rmtree(tmp_path / folder)
+
+    def look(step: int, verb: str, key: str) -> None:
+        removing(step, verb, key)
+        if verb == "put done" and "page=00000" in key:
+            noted.extend(lakes.keys(LocalStorage(tmp_path), "_staging"))
+
+    removing = at("lock", f"_staging/{begun}.lock", remove)
+    source = ListSource(catalogue(60))
+    receipt = await run(CountingStorage(LocalStorage(tmp_path), look), source, **settings)
+    assert (receipt.pages.kept, sorted(source.asked)) == (0, [0, 1, 2])
+    # Its note is there before its first page: killed there, it would be resumed.
+    assert noted == [f"_staging/{receipt.snapshot}.lock", f"_staging/{receipt.snapshot}/run.json"]

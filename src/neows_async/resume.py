@@ -94,8 +94,8 @@ async def _open(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
         return await _open_named(lake, wanted, wanted.snapshot)
     if not wanted.fresh:
         found = await _find_unfinished(lake, wanted, listener)
-        if found is not None:
-            return await _hold(lake, found, wanted, resumed=True)
+        if found is not None and (held := await _hold(lake, found, wanted)) is not None:
+            return held
     base = wanted.now.strftime("%Y%m%dT%H%M%SZ")
     for number in itertools.count(1):
         snapshot = base if number == 1 else f"{base}-{number}"
@@ -110,7 +110,8 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
     receipt = await receipt_or_none(lake, snapshot)
     if receipt is not None:
         _refuse_other(wanted, receipt, "identity", "derivation")
-        return await _hold(lake, _unfinished(wanted, snapshot), wanted, resumed=True, receipt=receipt)
+        held = await _hold(lake, _unfinished(wanted, snapshot), wanted)
+        return held or await _open_named(lake, wanted, snapshot)
     unfinished = await unfinished_or_none(lake, snapshot)
     if unfinished is None:
         try:
@@ -118,7 +119,7 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
         except AlreadyExistsError:  # somebody began it, or even committed it, while we looked
             return await _open_named(lake, wanted, snapshot)
     _refuse_other_beginning(wanted, unfinished)
-    return await _hold(lake, unfinished, wanted, resumed=True)
+    return await _hold(lake, unfinished, wanted) or await _open_named(lake, wanted, snapshot)
 
 
 def _refuse_other(wanted: Wanted, receipt: Receipt, *kinds: str) -> None:
@@ -201,18 +202,19 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
     return Snapshot(lake, unfinished, lock, resumed=False)
 
 
-async def _hold(
-    lake: Lake, unfinished: Unfinished, wanted: Wanted, *, resumed: bool, receipt: Receipt | None = None
-) -> Snapshot:
-    """Lock it, and finish a commit that was begun."""
+async def _hold(lake: Lake, unfinished: Unfinished, wanted: Wanted) -> Snapshot | None:
+    """Lock it, and finish a commit that was begun; None if it was removed while we looked."""
     lock = await take_lock(lake, unfinished.snapshot)
-    snapshot = Snapshot(lake, unfinished, lock, resumed=resumed)
+    snapshot = Snapshot(lake, unfinished, lock, resumed=True)
     try:
+        # Read again: it may have been committed, or removed, between finding and holding it.
+        snapshot.committed = await receipt_or_none(lake, snapshot.id)
+        if snapshot.committed is None and await unfinished_or_none(lake, snapshot.id) is None:
+            await lock.release()
+            return None
         # Who was killed within a put left a part of it, where nobody else would look.
         await lake.sweep(layout.raw_snapshot_folder(snapshot.id))
         await lake.sweep(layout.RECEIPTS)
-        # Read again: it may have been committed between finding and holding it.
-        snapshot.committed = receipt or await receipt_or_none(lake, snapshot.id)
         intent = await intent_or_none(lake, snapshot.id)
         if snapshot.committed is not None:
             await snapshot.tidy()
