@@ -173,6 +173,10 @@ async def test_what_no_run_wrote_is_left_alone(tmp_path: Path) -> None:
         "neos/snapshot=2026-11-01/mine.csv",
         "neos/snapshot=2026-11-01.bak/x",
         "neos/part-00000.parquet",
+        "quarantine/snapshot=2026-11-01/mine.jsonl",
+        "aggregates/snapshot=2026-11-01/mine.json",
+        "aggregates/snapshot=2026-11-01/mine.csv",
+        "raw/snapshot=2026-11-01/gen=0/page=1.json.zst",
         "raw/snapshot=2026-11-01/gen=0/notes",
         "_runs/notes.txt",
         "_runs/.hidden.json",
@@ -187,11 +191,27 @@ async def test_what_no_run_wrote_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine/empty").mkdir()
     outcome = await pruned(storage, later_s=90 * DAY_S)
     [one] = [one for one in outcome.outcomes if isinstance(one, Removed)]
-    assert (one.snapshot, one.foreign) == ("2026-11-01", 3)
+    assert (one.snapshot, one.foreign) == ("2026-11-01", 7)
+    assert (await pruned(storage, later_s=180 * DAY_S)).outcomes == ()
     assert all((tmp_path / key).read_text() == "mine" for key in foreign)
     assert (tmp_path / "mine/empty").is_dir()
     there = {key for key in lakes.keys(storage) if owner_of(key) != "2026-11-02"}
     assert there == {*foreign, "_runs/2026-11-02.json", "_runs/latest.json"}
+
+
+async def test_of_a_dataset_goes_what_the_receipt_names(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    for day in DAYS[:2]:
+        await lakes.make(storage, OBJECTS, day)
+    names = [
+        "aggregates/snapshot=2026-11-01/close_approaches_within.csv",
+        "neos/snapshot=2026-11-01/id=1/part-00000.parquet",
+        "neos/snapshot=2026-11-01/part-00007.parquet",
+    ]
+    for key in names:
+        storage.put(key, b"mine")  # by somebody who names files as we do
+    assert [one.foreign for one in (await pruned(storage)).outcomes if isinstance(one, Removed)] == [3]
+    assert [key for key in lakes.keys(storage) if "2026-11-01" in key] == names
 
 
 async def test_an_edited_receipt_leads_nobody_astray(tmp_path: Path) -> None:

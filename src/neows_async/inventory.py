@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from neows_async.receipt import Receipt, Unfinished
 
 _ID: Final = SNAPSHOT_ID.pattern
-# Everything that a run ever writes under the id of a snapshot. What has no such name is somebody else's.
+# What a run writes under the id of a snapshot, as far as that shows in a name. What has no such name is somebody
+# else's, or named by a receipt: the aggregates of somebody else's aggregator.
 _OURS: Final = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"raw/snapshot=(?P<id>{_ID})/gen=\d+/page=\d+\.json\.zst",
-        rf"(?:neos|close_approaches)/snapshot=(?P<id>{_ID})/(?:[a-z_]+=[^/]+/)?part-\d+\.parquet",
-        rf"aggregates/snapshot=(?P<id>{_ID})/[^/]+\.(?:json|csv)",
+        rf"raw/snapshot=(?P<id>{_ID})/gen=\d+/page=\d{{5,}}\.json\.zst",
+        rf"(?:neos|close_approaches)/snapshot=(?P<id>{_ID})/(?:[a-z_]+=[^/]+/)?part-\d{{5,}}\.parquet",
+        rf"aggregates/snapshot=(?P<id>{_ID})/close_approaches_(?:within|by_year)\.(?:json|csv)",
         rf"quarantine/snapshot=(?P<id>{_ID})/rejected\.jsonl",
         rf"_staging/(?P<id>{_ID})/(?:(?:run|commit|removed)\.json|(?:files|bad|damaged)/.+)",
         rf"_staging/(?P<id>{_ID})\.lock",
@@ -102,7 +103,8 @@ async def lying_folder(lake: Lake, snapshot: str) -> str | None:
 
 async def committed_ids(lake: Lake) -> list[str]:
     """The ids of all receipts, ascending."""
-    names = [entry.key.removeprefix("_runs/").removesuffix(".json") for entry in await lake.list("_runs")]
+    keys = [entry.key for entry in await lake.list(layout.RECEIPTS)]
+    names = [key.removeprefix(f"{layout.RECEIPTS}/").removesuffix(".json") for key in keys if key.endswith(".json")]
     return sorted(name for name in names if SNAPSHOT_ID.fullmatch(name) and name != "latest")
 
 

@@ -241,14 +241,18 @@ class _Pruning:
         self._say(Removed(entry.snapshot, State.LEFTOVER, len(ours), sum(ours.values()), 0))
 
     async def _contents(self, snapshot: str, receipt: Receipt | None) -> tuple[dict[str, int], int]:
-        """What a run wrote under this id, with its bytes, and how many other objects lie in the same folders."""
+        """What a run wrote under this id, with its bytes, and how many other objects lie in the same folders.
+
+        Of a dataset that is what the receipt names; where there is none, what has a name that only runs give.
+        """
         receipt = receipt or await self._hidden_receipt(snapshot)
         named = {file.path for file in receipt.files} if receipt else set()
+        by_name = ("raw/", "_staging/") if receipt else ("",)
         ours: dict[str, int] = {}
         foreign = 0
         for folder in _folders(snapshot, receipt):
             for found in await self._lake.list(folder):
-                if owner_of(found.key) == snapshot or found.key in named:
+                if found.key in named or (found.key.startswith(by_name) and owner_of(found.key) == snapshot):
                     ours[found.key] = found.bytes
                 else:
                     foreign += 1
