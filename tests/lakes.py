@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from neows_async.aggregates.by_year import CloseApproachesByYear
 from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.aggregates.within import CloseApproachesWithin
-from neows_async.journal import find_raw
 from neows_async.lake import Lake
 from neows_async.pipeline import Parts, ingest
-from neows_async.raw import RawZone
+from neows_async.raw import RawZone, find_raw
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
 from neows_async.sources.archive import ArchiveSource

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from neows_async import lake as layout
-from neows_async.errors import SettingsError, StorageError
+from neows_async.errors import DataError, SettingsError, StorageError
 from neows_async.inventory import State, owner_of, take_stock
 from neows_async.journal import read_receipt
 from neows_async.lake import Lake
 from neows_async.prune import Left, Pruned, Removed, Rules, prune
+from neows_async.raw import find_raw
 from neows_async.storage import CountingStorage, LocalStorage
 from neows_async.verify import verify
 from tests import lakes, program
@@ -51,6 +53,13 @@ def left(outcome: Pruned) -> dict[str, str]:
 
 async def states(storage: Storage) -> dict[str, State]:
     return {entry.snapshot: entry.state for entry in await take_stock(Lake(storage))}
+
+
+def note_of(snapshot: str, parent: str) -> bytes:
+    """Of a rebuild that has just begun."""
+    started_at = dt.datetime.now(dt.UTC).isoformat()
+    rest = {"synthetic": True, "archive": True, "identity": {}, "started_at": started_at}
+    return json.dumps({"snapshot": snapshot, "parent": parent, **rest}).encode()
 
 
 async def die_at(
@@ -338,15 +347,7 @@ async def test_who_begins_to_read_while_it_is_hidden_is_seen(tmp_path: Path) -> 
 
     def on_step(_: int, verb: str, key: str) -> None:
         if verb == "move done" and key == "_runs/2026-11-01.json":
-            note = {
-                "snapshot": "b",
-                "parent": "2026-11-01",
-                "synthetic": True,
-                "archive": True,
-                "identity": {},
-                "started_at": dt.datetime.now(dt.UTC).isoformat(),
-            }
-            inner.create("_staging/b/run.json", json.dumps(note).encode())
+            inner.create("_staging/b/run.json", note_of("b", "2026-11-01"))
 
     outcome = await pruned(CountingStorage(inner, on_step))
     assert left(outcome) == {"2026-11-01": "its raw pages are what b is being made from"}
@@ -365,6 +366,61 @@ async def test_who_comes_to_read_when_it_is_hidden_is_refused(tmp_path: Path) ->
     with pytest.raises(SettingsError, match="2026-11-01, whose raw pages were to be read, was just removed"):
         await lakes.rebuild(CountingStorage(inner, on_step), "2026-11-01", "b")
     assert "b" not in await states(inner)
+
+
+async def test_raw_pages_of_which_nothing_else_is_left_can_still_be_rebuilt_from(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    before = await lakes.make(storage, OBJECTS, "a")
+    for key in lakes.keys(storage):
+        if not key.startswith("raw/"):
+            storage.delete(key)
+    (tmp_path / "raw/snapshot=a/gen=0/page=00002.json.zst").rename(tmp_path / "page")
+    short = await lakes.rebuild(storage, "a", "short", max_missing_pages=None)
+    assert (short.parent, short.pages.missing, short.records.seen) == ("a", (2,), 40)
+    (tmp_path / "page").rename(tmp_path / "raw/snapshot=a/gen=0/page=00002.json.zst")
+    whole = await lakes.rebuild(storage, "a", "whole")
+    assert [file.sha256 for file in whole.files] == [file.sha256 for file in before.files]
+    assert (await verify(Lake(storage), "whole")).differences == ()
+    outcome = await pruned(storage, later_s=90 * DAY_S)
+    assert left(outcome) == {"a": "its raw pages are what whole is made from"}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_of_such_a_rebuild_and_a_removal_one_gives_way(tmp_path: Path, hidden: bool) -> None:
+    inner = LocalStorage(tmp_path)
+    for day in DAYS[:2]:
+        await lakes.make(inner, OBJECTS, day)
+    (tmp_path / "_runs/2026-11-01.json").unlink()
+
+    def on_step(_: int, verb: str, key: str) -> None:
+        if verb == "put done" and key == layout.removal_key("2026-11-01"):
+            inner.create("_staging/b/run.json", note_of("b", "2026-11-01"))
+        if verb == "create" and key == "_staging/b/run.json":
+            inner.put(layout.removal_key("2026-11-01"), b"{}")
+
+    storage = CountingStorage(inner, on_step)
+    if hidden:
+        with pytest.raises(SettingsError, match="2026-11-01, whose raw pages were to be read, was just removed"):
+            await lakes.rebuild(storage, "2026-11-01", "b")
+        assert removed(await pruned(inner)) == [("2026-11-01", State.REMOVED)]
+    else:
+        outcome = await pruned(storage, later_s=2 * DAY_S)
+        assert left(outcome)["2026-11-01"] == "its raw pages are what b is being made from"
+        assert (await states(inner))["2026-11-01"] is State.LEFTOVER
+
+
+@pytest.mark.parametrize("made_up", [True, False])
+async def test_whether_lone_raw_pages_are_made_up_their_text_says(tmp_path: Path, made_up: bool) -> None:
+    storage = LocalStorage(tmp_path)
+    await lakes.make(storage, [neo(1, name="(SANDBOX 000001)" if made_up else "(2004 AB)")], "a")
+    shutil.rmtree(tmp_path / "_runs")
+    raw = await find_raw(Lake(storage), "a")
+    assert (raw.named, raw.snapshot, raw.synthetic, raw.limit) == ("a", "a", made_up, None)
+    (tmp_path / "raw/snapshot=a/gen=0/page=00000.json.zst").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"page=00000.json.zst is damaged .* restore it, or fetch anew"):
+        await find_raw(Lake(storage), "a")
+    await lakes.make(storage, OBJECTS, "b")
+    assert (await find_raw(Lake(storage), "a")).synthetic is True  # as b is
 
 
 async def test_an_id_that_is_half_removed_is_not_begun_anew(tmp_path: Path) -> None:

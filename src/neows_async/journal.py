@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -90,35 +89,19 @@ async def is_half_removed(lake: Lake, snapshot: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class RawOf:
-    """Where the raw pages of a snapshot lie.
+async def are_synthetic(lake: Lake) -> bool | None:
+    """Whether the objects of the lake are made up, as its snapshots say; None if there is none that could.
 
-    :param named: the snapshot asked for, by its id
-    :param snapshot: whose raw zone they are in: that one, or the one it was rebuilt from
-    :param limit: what that snapshot was limited to
+    :raises DataError: a receipt or a note is damaged
     """
-
-    named: str
-    snapshot: str
-    synthetic: bool
-    limit: int | None
-
-
-async def find_raw(lake: Lake, snapshot: str) -> RawOf:
-    """The raw pages behind ``snapshot``, committed or not; ``latest`` is the latest one's.
-
-    :raises NotFoundError: there is no such snapshot, or it kept no raw pages
-    """
-    receipt = await receipt_or_none(lake, snapshot)
-    if receipt is not None:
-        if receipt.raw.snapshot is None:
-            raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
-        return RawOf(receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit"))
-    unfinished = await unfinished_or_none(lake, snapshot)
-    if unfinished is None:
-        raise NotFoundError(f"{lake.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
-    return RawOf(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
+    latest = await receipt_or_none(lake, "latest")
+    if latest is not None:
+        return latest.source.synthetic
+    synthetic = None
+    for snapshot in await unfinished_ids(lake):
+        unfinished = await unfinished_or_none(lake, snapshot)
+        synthetic = unfinished.synthetic if unfinished else synthetic
+    return synthetic
 
 
 async def _read(lake: Lake, key: str, type_: type[_Record]) -> _Record | None:

@@ -8,7 +8,8 @@
     datasets, raw pages, the rest of the staging      removed, in any order
     _staging/<id>/removed.json                        removed last
 
-Killed anywhere, the next ``prune`` finds ``removed.json`` and goes on.
+What has neither receipt nor note is hidden by a ``removed.json`` of its own. Killed anywhere, the next ``prune``
+finds ``removed.json`` and goes on.
 """
 
 from __future__ import annotations
@@ -200,17 +201,12 @@ class _Pruning:
         if entry.receipt is None and await receipt_or_none(self._lake, entry.snapshot) is not None:
             self._leave(entry, "it was committed meanwhile")
             return
+        if entry.state is State.LEFTOVER and await unfinished_or_none(self._lake, entry.snapshot) is not None:
+            self._leave(entry, "it was begun meanwhile")
+            return
         ours, foreign = await self._contents(entry.snapshot, entry.receipt)
-        if entry.receipt is not None or entry.unfinished is not None:
-            try:
-                await self._lake.move(shown, hidden)
-            except NotFoundError:
-                self._leave(entry, "somebody else was faster")
-                return
-            if (reader := await self._new_reader_of(entry.snapshot)) is not None:
-                await self._lake.move(hidden, shown)
-                self._leave(entry, f"its raw pages are what {reader} is being made from")
-                return
+        if entry.state is not State.REMOVED and not await self._hide(entry, shown, hidden):
+            return
         await lock.check()
         last = {hidden, layout.lock_key(entry.snapshot)}
         doomed = [key for key in ours if key not in last and key != shown]
@@ -221,6 +217,21 @@ class _Pruning:
             await self._lake.sweep(folder)  # what a run that was killed had not even begun to write: empty folders
         await self._lake.delete(hidden)
         self._gone(entry, ours, foreign)
+
+    async def _hide(self, entry: Entry, shown: str, hidden: str) -> bool:
+        """Let nobody begin to read it, or go on with it; False if it must stay after all."""
+        known = entry.receipt is not None or entry.unfinished is not None
+        try:
+            # Raw pages of which nothing else is left can be read as well.
+            await (self._lake.move(shown, hidden) if known else self._lake.put(hidden, b"{}\n"))
+        except NotFoundError:
+            self._leave(entry, "somebody else was faster")
+            return False
+        if (reader := await self._new_reader_of(entry.snapshot)) is None:
+            return True
+        await (self._lake.move(hidden, shown) if known else self._lake.delete(hidden))
+        self._leave(entry, f"its raw pages are what {reader} is being made from")
+        return False
 
     async def _tidy(self, entry: Entry) -> None:
         """A run died between its commit and the end: what it staged is of no use any more."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import zstandard
 
 from neows_async import browse
 from neows_async import lake as layout
-from neows_async.errors import BadPageError, NotFoundError
+from neows_async.errors import BadPageError, DataError, NotFoundError
+from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 from neows_async.page import RawPage
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
 _LEVEL: Final = 1  # half the time of the usual 3, and for these pages a tenth smaller
 _BAD_KEPT: Final = 5
+_MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
 
 
 def compress(body: bytes) -> bytes:
@@ -108,3 +111,46 @@ class RawZone:
     def key(self, number: int) -> str:
         """Where page ``number`` lies, or would."""
         return f"{self._folder}/page={number:05}.json.zst"
+
+
+@dataclass(frozen=True, slots=True)
+class RawOf:
+    """Where the raw pages of a snapshot lie.
+
+    :param named: the snapshot asked for, by its id
+    :param snapshot: whose raw zone they are in: that one, or the one it was rebuilt from
+    :param limit: what that snapshot was limited to
+    """
+
+    named: str
+    snapshot: str
+    synthetic: bool
+    limit: int | None
+
+
+async def find_raw(lake: Lake, snapshot: str, *, max_body_bytes: int = 64 << 20) -> RawOf:
+    """The raw pages behind ``snapshot``, committed or not; ``latest`` is the latest one's.
+
+    Also those of which no receipt and no note is left: whose they are, the rest of the lake says, or their text.
+
+    :raises NotFoundError: there is no such snapshot, or it kept no raw pages
+    :raises DataError: its first page cannot be read, and nothing else says whether its objects are made up
+    """
+    receipt = await receipt_or_none(lake, snapshot)
+    if receipt is not None:
+        if receipt.raw.snapshot is None:
+            raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
+        return RawOf(receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit"))
+    unfinished = await unfinished_or_none(lake, snapshot)
+    if unfinished is not None:
+        return RawOf(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
+    zone = RawZone(lake, snapshot, max_body_bytes=max_body_bytes)
+    if snapshot == "latest" or not await zone.counted():
+        raise NotFoundError(f"{lake.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
+    synthetic = await are_synthetic(lake)
+    if synthetic is None:
+        try:
+            synthetic = _MADE_UP in (await zone.get(0)).body
+        except BadPageError as exc:
+            raise DataError(f"{lake.uri}: {zone.key(0)} is damaged ({exc}); restore it, or fetch anew") from exc
+    return RawOf(snapshot, snapshot, synthetic, None)

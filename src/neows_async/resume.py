@@ -11,6 +11,7 @@ from neows_async.errors import AlreadyExistsError, SettingsError, SnapshotHeldEr
 from neows_async.events import Listener, SnapshotPassedOver
 from neows_async.inventory import lying_folder
 from neows_async.journal import (
+    are_synthetic,
     intent_or_none,
     is_half_removed,
     receipt_or_none,
@@ -189,9 +190,10 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
             lying = f"{lake.uri}: {folder} holds files of a run of which nothing else is known"
             if wanted.snapshot is None:
                 raise AlreadyExistsError(lying)
+            rebuild = f"rebuild from them (--source archive --from-snapshot {snapshot}), "
             raise SettingsError(
-                f"{lying}; choose another --snapshot, move them away, or let 'neows-async prune' remove them when "
-                "they are old"
+                f"{lying}; choose another --snapshot, {rebuild if folder.startswith('raw/') else ''}or let "
+                "'neows-async prune' remove them when they are old"
             )
         # It may be abandoned: one that comes late finds another's, or is an empty snapshot to adopt.
         key = run_key(snapshot)
@@ -237,12 +239,7 @@ async def _hold(lake: Lake, unfinished: Unfinished, wanted: Wanted) -> Snapshot 
 
 
 async def _refuse_mixing(lake: Lake, wanted: Wanted) -> None:
-    latest = await receipt_or_none(lake, "latest")
-    synthetic = latest.source.synthetic if latest else None
-    if latest is None:
-        for snapshot in await unfinished_ids(lake):
-            unfinished = await unfinished_or_none(lake, snapshot)
-            synthetic = unfinished.synthetic if unfinished else synthetic
+    synthetic = await are_synthetic(lake)
     if synthetic is not None and synthetic != wanted.synthetic:
         kinds = ("synthetic", "real") if wanted.synthetic else ("real", "synthetic")
         raise SettingsError(f"{lake.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
@@ -256,7 +253,8 @@ async def _require_parent(lake: Lake, parent: str) -> None:
     """
     receipt = await receipt_or_none(lake, parent)
     home = receipt.raw.snapshot if receipt is not None and receipt.raw.snapshot is not None else parent
-    if await receipt_or_none(lake, home) is None and await unfinished_or_none(lake, home) is None:
+    known = await receipt_or_none(lake, home) or await unfinished_or_none(lake, home)
+    if known is None and (await is_half_removed(lake, home) or await lying_folder(lake, home) is None):
         raise SettingsError(f"snapshot {home}, whose raw pages were to be read, was just removed; choose another one")
 
 

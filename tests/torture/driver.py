@@ -30,12 +30,11 @@ from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.aggregates.within import CloseApproachesWithin
 from neows_async.cli.exits import code_of
 from neows_async.errors import NeowsError
-from neows_async.journal import find_raw
 from neows_async.lake import Lake
 from neows_async.pipeline import Parts, ingest
 from neows_async.prune import Rules, prune
 from neows_async.quarantine import plan_replay, settings_of
-from neows_async.raw import RawZone
+from neows_async.raw import RawZone, find_raw
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
 from neows_async.sources.archive import ArchiveSource

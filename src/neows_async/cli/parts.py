@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 from neows_async.errors import SettingsError
 
 if TYPE_CHECKING:
-    from neows_async.journal import RawOf
     from neows_async.pacing import PacingRules
     from neows_async.pipeline import Parts
     from neows_async.protocols import Aggregator, Ledger, Sink, Source, Storage
+    from neows_async.raw import RawOf
     from neows_async.settings import Settings
 
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")

@@ -15,10 +15,10 @@ from neows_async.errors import NeowsError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from neows_async.journal import RawOf
     from neows_async.lake import Lake
     from neows_async.page import Rejected
     from neows_async.quarantine import Replay
+    from neows_async.raw import RawOf
     from neows_async.receipt import Receipt
 
 _PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+|"')
@@ -199,8 +199,8 @@ def _rebuild(planned: Replay, root: str, *, quiet: bool, as_json: bool) -> int:
     from neows_async.cli.asking import ask  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.cli.parts import DEFAULT_SINKS, Chosen  # noqa: PLC0415 - as above
     from neows_async.cli.running import carry_out  # noqa: PLC0415 - as above
-    from neows_async.journal import find_raw  # noqa: PLC0415 - as above
     from neows_async.quarantine import settings_of  # noqa: PLC0415 - as above
+    from neows_async.raw import find_raw  # noqa: PLC0415 - as above
 
     receipt = planned.receipt
     settings = settings_of(receipt, [*_SINKS, *_AGGREGATORS, *_WRITERS]).model_copy(update={"root": root})

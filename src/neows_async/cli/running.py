@@ -18,9 +18,10 @@ from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, fla
 from neows_async.cli.parts import Chosen, open_parts
 from neows_async.cli.screen import listening
 from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
-from neows_async.journal import RawOf, find_raw, read_receipt
+from neows_async.journal import read_receipt
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
+from neows_async.raw import RawOf, find_raw
 from neows_async.scrub import Scrubber
 from neows_async.settings import SNAPSHOT_ID, Settings
 from neows_async.storage import location, open_storage
@@ -132,8 +133,9 @@ async def _find_raw(settings: Settings, snapshot: str | None) -> RawOf:
     if snapshot is None:
         raise SettingsError("--source archive needs --from-snapshot ID: whose raw pages to read")
     _require_id("--from-snapshot", snapshot)
+    lake = Lake(open_storage(settings.root), timeout_s=settings.storage_timeout_s)
     try:
-        return await find_raw(Lake(open_storage(settings.root), timeout_s=settings.storage_timeout_s), snapshot)
+        return await find_raw(lake, snapshot, max_body_bytes=settings.max_body_bytes)
     except NotFoundError as exc:
         raise SettingsError(f"--from-snapshot: {exc}") from exc
 
