@@ -200,6 +200,7 @@ async def test_the_rejected_are_listed_and_shown(tmp_path: Path) -> None:
     assert (absent.code, absent.out) == (2, "")
     assert "lists the 2 that were" in absent.err
     assert quarantine(tmp_path, "show", "nope").code == 2
+    assert quarantine(tmp_path, "show", "../nope").code == 2
 
 
 @given(

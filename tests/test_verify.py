@@ -306,6 +306,8 @@ async def test_the_command_tells_what_differs_and_where(tmp_path: Path) -> None:
     assert good.out.startswith("Snapshot a is what its receipt says: 5 files, ")
     assert "34 raw pages" in good.out
     assert (verify_it("--quiet").out, verify_it("nope").code) == ("", 2)
+    assert verify_it("../a").code == 2
+    assert verify_it("../a").err.startswith(f"neows-async: {tmp_path} has no committed snapshot ../a; ")
     told = json.loads(verify_it("a", "--log-format", "json").out)
     assert (told["snapshot"], told["pages"], told["differences"]) == ("a", 34, [])
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from neows_async import lake as layout
 from neows_async.errors import DataError, NotFoundError
 from neows_async.receipt import Receipt, Unfinished
+from neows_async.settings import SNAPSHOT_ID
 
 if TYPE_CHECKING:
     from neows_async.lake import Lake
@@ -49,7 +50,7 @@ async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
     :raises NotFoundError: there is no such snapshot
     :raises DataError: it is damaged
     """
-    receipt = await receipt_or_none(lake, snapshot)
+    receipt = await receipt_or_none(lake, snapshot) if SNAPSHOT_ID.fullmatch(snapshot) else None
     if receipt is None:
         what = "no snapshot yet" if snapshot == "latest" else f"no committed snapshot {snapshot}"
         raise NotFoundError(f"{lake.uri} has {what}")
