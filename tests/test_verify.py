@@ -262,6 +262,15 @@ async def test_a_wrong_file_is_seen_though_the_receipt_covers_it(
         (lambda receipt: receipt["raw"].update(pages=3), "raw pages: expected 3, found 4"),
         (lambda receipt: receipt["raw"].update(sha256="0"), "SHA-256 over the pages: expected 0"),
         (lambda receipt: receipt["pages"].update(fetched=3), "pages planned (fetched + missing): expected 4, found 3"),
+        (
+            lambda receipt: receipt["records"].update(seen=74, duplicates=3),
+            "records seen (objects on the raw pages): expected 74, found 73",
+        ),
+        (
+            lambda receipt: receipt.update(total_elements=81),
+            "total_elements (of the last raw page): expected 81, found",
+        ),
+        (lambda receipt: receipt.update(complete=True), "complete: expected True, found False"),
         (lambda receipt: receipt["nulls"].clear(), "nulls in neos.name_limited: expected 0, found 70"),
         (
             lambda receipt: receipt["aggregates"]["close_approaches_within"].update(count=7),

@@ -17,6 +17,8 @@ from neows_async.plan import plan
 from neows_async.raw import RawZone, expand
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neows_async.lake import Lake
     from neows_async.receipt import Receipt
     from neows_async.verify.findings import Findings
@@ -91,7 +93,27 @@ async def check_raw_pages(
     folder = f"raw/snapshot={receipt.raw.snapshot}"
     findings.compare(folder, "bytes of JSON", receipt.raw.bytes, sum(page.bytes for page in read.values()))
     findings.compare(folder, "SHA-256 over the pages", receipt.raw.sha256, digest.hexdigest())
+    _check_objects(receipt, [read[place].info for place in wanted], findings)
     return RawPages(len(read), frozenset(prefixes))
+
+
+def _check_objects(receipt: Receipt, pages: Sequence[browse.PageInfo], findings: Findings) -> None:
+    """That as many objects were seen as stand on the pages, and that the catalogue is as large, and as whole, as told.
+
+    :param pages: what the envelope of each says, in the order of reading
+    """
+    where, limit = layout.receipt_key(receipt.snapshot), receipt.identity.get("limit")
+    within = [
+        page.announced_objects if limit is None else max(0, min(page.announced_objects, limit - page.first_position))
+        for page in pages
+    ]
+    findings.compare(where, "records seen (objects on the raw pages)", receipt.records.seen, sum(within))
+    totals = [page.total_elements for page in pages]
+    findings.compare(where, "total_elements (of the last raw page)", receipt.total_elements, totals[-1])
+    if receipt.raw.generations == 1:  # of several it takes the ids on the pages of the last
+        all_in = not receipt.pages.missing and receipt.records.written == totals[-1]
+        complete: bool | str = ("unknown" if len(set(totals)) > 1 else True) if all_in else False
+        findings.compare(where, "complete", receipt.complete, complete)
 
 
 async def _wanted(checking: _Checking, receipt: Receipt, findings: Findings) -> list[_Place]:
