@@ -273,3 +273,21 @@ async def test_what_was_removed_while_we_looked_is_begun_anew(tmp_path: Path, na
     assert (receipt.pages.kept, sorted(source.asked)) == (0, [0, 1, 2])
     # Its note is there before its first page: killed there, it would be resumed.
     assert noted == [f"_staging/{receipt.snapshot}.lock", f"_staging/{receipt.snapshot}/run.json"]
+
+
+async def test_pages_that_are_removed_before_the_commit_are_fetched_again(tmp_path: Path) -> None:
+    pages = [tmp_path / f"raw/snapshot=a/gen=0/page={number:05}.json.zst" for number in (1, 2)]
+
+    def remove() -> None:
+        for page in pages:
+            page.unlink()
+
+    staged = "_staging/a/files/neos/snapshot=a/part-00000.parquet"
+    storage = CountingStorage(LocalStorage(tmp_path), at("close", staged, remove))
+    with pytest.raises(StorageError, match=r"page=00001.json.zst was removed under the run, one of 2 raw pages"):
+        await run(storage, ListSource(catalogue(60)), snapshot="a")
+    assert not lakes.keys(storage, "_runs")
+    source = ListSource(catalogue(60))
+    await run(LocalStorage(tmp_path), source, snapshot="a")
+    assert sorted(source.asked) == [1, 2]
+    assert lakes.keys(storage, "raw") == [f"raw/snapshot=a/gen=0/page={number:05}.json.zst" for number in range(3)]

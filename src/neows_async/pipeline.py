@@ -252,6 +252,7 @@ class _Run:
             with naming(type(writer).__name__):
                 files += all_files(await writer.write(stage, results))
             refuse_clashes(files)
+            await self._reading.check_kept()
             for sink in self._sinks:
                 await of_part(sink.name, sink.commit())
         return sorted(files, key=lambda file: file.path), results

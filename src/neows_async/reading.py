@@ -10,7 +10,7 @@ from neows_async import events
 from neows_async.admit import Admission
 from neows_async.breaker import Breaker
 from neows_async.decoding import Decoding
-from neows_async.errors import NeowsError, PausedError, UnavailableError
+from neows_async.errors import NeowsError, PausedError, StorageError, UnavailableError
 from neows_async.forecast import BURST_RATE_PER_S
 from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
@@ -86,6 +86,7 @@ class Reading:
         self.generation: int = 0
         self._fetching = 0
         self._ends_with: NeowsError | None = None
+        self._read_from: list[tuple[RawZone, set[int]]] = []
         self._landing: Landing
 
     @property
@@ -183,6 +184,8 @@ class Reading:
                 if raw is not None:
                     await put(await self._read(raw))
             self.reckoning.generation_ends(self._landing.missing)
+            if self._zone is not None:
+                self._read_from.append((self._zone, set(range(self._landing.plan.pages)) - set(self._landing.missing)))
             if not await self._next_generation():
                 return
             self.generation += 1
@@ -191,6 +194,19 @@ class Reading:
             finished = self._landing
             await self.open(await self.kept())
             finished.announce()
+
+    async def check_kept(self) -> None:
+        """That every page that was read still lies where it is kept: a receipt must not claim one that does not.
+
+        :raises StorageError: somebody removed some
+        """
+        for zone, pages in self._read_from:
+            gone = pages - await zone.counted()
+            if gone:
+                raise StorageError(
+                    f"{zone.key(min(gone))} was removed under the run, one of {len(gone):,} raw pages that are gone; "
+                    "run the same command again to fetch them"
+                )
 
     async def _next_generation(self) -> bool:
         """Whether to read once more: pages shift between requests only if the catalogue changes its size."""
