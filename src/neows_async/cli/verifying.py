@@ -73,8 +73,10 @@ def _tell(found: Verified, *, quiet: bool, as_json: bool) -> None:
             click.echo(output.clean(f"Not verified: {what}"))
         if not found.differences:
             click.echo(
-                f"Snapshot {found.snapshot} is what its receipt says: {found.files:,} files, {found.rows:,} rows, "
-                f"{found.bytes:,} bytes, {found.pages:,} raw pages, in {found.seconds:.1f} s"
+                f"Snapshot {found.snapshot} is what its receipt says: "
+                f"{output.counted(found.files, 'file')}, {output.counted(found.rows, 'row')}, "
+                f"{output.counted(found.bytes, 'byte')}, {output.counted(found.pages, 'raw page')}, "
+                f"in {found.seconds:.1f} s"
             )
 
 
