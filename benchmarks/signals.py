@@ -42,6 +42,7 @@ LIMIT_S: Final = 60.0
 GOAL_S: Final = 2.0
 PAGES: Final = synthetic(20, 3)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_FIRST_PAGE: Final = "put page=00000.json.zst"
 
 
 @dataclass
@@ -92,14 +93,16 @@ class Measured:
             self._tell(row)
 
     def on_a_disk_that_hangs(self, driver: Driver) -> None:
-        """At a raw page that somebody else put there, and that never ends."""
+        """At a raw page that somebody else put among those of a dead run, and that never ends."""
         for number in SIGNALS:
             row = Row("while a disk hangs", number)
             while len(row.took_s) < self._times:
                 lake = self._folder / f"disk-{next(self._lakes)}"
                 page = self._chance.randrange(len(PAGES.bodies))
                 fifo = lake / f"raw/snapshot=a/gen=0/page={page:05}.json.zst"
-                fifo.parent.mkdir(parents=True)
+                begun = Job(str(lake), self._url, settings=PAGES.settings, kill_at=0, count_from=_FIRST_PAGE)
+                driver.run(begun)
+                fifo.parent.mkdir(parents=True, exist_ok=True)
                 os.mkfifo(fifo)
                 with self._started(str(lake)) as process, hanging(fifo):
                     threading.Event().wait(self._chance.uniform(0, 0.3))

@@ -96,9 +96,10 @@ def test_gone_in_time_while_an_object_store_hangs(
 def test_gone_in_time_while_a_disk_hangs(tmp_path: Path, number: signal.Signals) -> None:
     lake = tmp_path / "lake"
     fifo = lake / "raw/snapshot=a/gen=0/page=00003.json.zst"
-    fifo.parent.mkdir(parents=True)
-    os.mkfifo(fifo)  # whoever opens it waits until somebody writes
     with serving(PAGES) as server:
+        with started(str(lake), server.url, NEOWS_BUDGET="1") as process:
+            assert process.wait(LIMIT_S) == 75
+        os.mkfifo(fifo)  # whoever opens it waits until somebody writes
         with started(str(lake), server.url) as process, hanging(fifo):
             assert stop(process, number) < GONE_S
         fifo.unlink()
