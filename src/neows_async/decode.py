@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,6 @@ from neows_async.model import CloseApproach, Neo, Unreadable, parse
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.regular import KNOWN_FIELDS, Columns, FieldTree
 from neows_async.schema import CLOSE_APPROACHES, NEOS
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-_NOBODY: Final = nullcontext()
 
 
 def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
@@ -34,21 +28,15 @@ def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
     return _decode_by_contract(raw, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
 
 
-def check_and_decode(
-    raw: RawPage, size: int | None, *, orbiting_body: str | None = None, alone: AbstractContextManager[Any] = _NOBODY
-) -> Page:
+def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
     """:func:`neows_async.browse.check`, then :func:`decode`, for the price of the latter where the page is regular.
 
-    :param alone: is entered for what holds the GIL for milliseconds
     :raises BadPageError: as the check does
     """
-    read = regular.by_layout(raw.body)
+    read = regular.read(raw.body)
     if read is None:
-        with alone:
-            read = regular.as_json(raw.body)
-            if read is None:
-                browse.check(raw.body, raw.number, size)
-                return _decode_by_contract(raw, orbiting_body)
+        browse.check(raw.body, raw.number, size)
+        return _decode_by_contract(raw, orbiting_body)
     info, columns = read
     browse.judged(info, len(columns.approach_counts), raw.number, size)
     return _regular(raw, read, orbiting_body)

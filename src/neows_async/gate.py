@@ -84,7 +84,7 @@ class Gate:
         self._concurrency = Concurrency(limits.concurrency)
         self._allowed = 1
         self._under_way = 0
-        self._answers = 0
+        self._answers = self._next_look = 0
         self.rest: Callable[[], Awaitable[None]] | None = None
         """Called before a long wait in which nothing is under way."""
         self.pages_left: Callable[[], int] = lambda: 1
@@ -202,9 +202,10 @@ class Gate:
         """A whole, right page, ``fetch_s`` after it was asked for: whatever outage there was is over."""
         self._concurrency.answered(self._under_way, fetch_s)
         self._answers += 1
-        # While it may grow after each answer, later once in a round: it costs forecasts.
-        if self._allowed < self._limits.concurrency or self._answers % self._allowed == 0:
-            self._allowed = self._wanted()
+        # As long as it grows after each answer, later once in a round: it costs forecasts.
+        if self._answers >= self._next_look:
+            before, self._allowed = self._allowed, self._wanted()
+            self._next_look = self._answers + (1 if self._allowed > before else self._allowed)
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:

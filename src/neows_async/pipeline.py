@@ -156,9 +156,10 @@ class _Run:
         """From the first request to the commit. Raises as tasks do: in groups."""
         kept = await self._reading.kept()
         self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(kept)))
-        await self._reading.open(kept)
-        async with LakeStage(self._lake, self._snapshot.id) as stage:
-            files, results = await self._write(stage)
+        async with self._reading:
+            await self._reading.open(kept)
+            async with LakeStage(self._lake, self._snapshot.id) as stage:
+                files, results = await self._write(stage)
         receipt = self._receipt(files, results)
         self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
         await self._snapshot.commit(receipt)
@@ -326,16 +327,17 @@ class PageStream:
     async def read(self) -> None:
         """Read everything; what fails is told to whoever takes the pages, after those that came before it."""
         try:
-            await self._reading.open(set())
-            ended = False
-            async with anyio.create_task_group() as fetchers:
-                for _ in range(self._settings.concurrency):
-                    fetchers.start_soon(self._reading.fetch_pages)
-                await self._reading.read_pages(self._queue.put)
-                ended = True
-                fetchers.cancel_scope.cancel()
-            if not ended:
-                raise _cancelled_within()
+            async with self._reading:
+                await self._reading.open(set())
+                ended = False
+                async with anyio.create_task_group() as fetchers:
+                    for _ in range(self._settings.concurrency):
+                        fetchers.start_soon(self._reading.fetch_pages)
+                    await self._reading.read_pages(self._queue.put)
+                    ended = True
+                    fetchers.cancel_scope.cancel()
+                if not ended:
+                    raise _cancelled_within()
         except Exception as exc:  # noqa: BLE001 - it is raised where the next page is asked for
             the_one = most_telling(exc)
             self._failure = the_one if isinstance(the_one, Exception) else exc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from neows_async import events
 from neows_async.admit import Admission
@@ -50,7 +50,8 @@ class Origin:
 class Reading:
     """Fetches, checks, keeps, decodes and admits the pages of one run, over all its generations.
 
-    After :meth:`open`, :meth:`fetch_pages` runs several times at once beside one :meth:`read_pages`.
+    After :meth:`open`, :meth:`fetch_pages` runs several times at once beside one :meth:`read_pages`. Enter it
+    first: what helps it decoding ends with the block.
 
     :param zone: where raw pages are kept; None keeps a window of them in memory
     :param to_the_end: when fetching fails, what was fetched is read first; without it, that ends all at once
@@ -70,7 +71,7 @@ class Reading:
         self._zone = zone
         self._listener = listener
         self._to_the_end = to_the_end
-        self._decoding = Decoding(orbiting_body=settings.orbiting_body)
+        self._decoding = Decoding(helpers=settings.decode_processes, orbiting_body=settings.orbiting_body)
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
         self.gate: Gate = _gate(settings, origin, listener)
         self.fetcher: PageFetcher = PageFetcher(
@@ -88,6 +89,13 @@ class Reading:
         self._ends_with: NeowsError | None = None
         self._read_from: list[tuple[RawZone, set[int]]] = []
         self._landing: Landing
+
+    async def __aenter__(self) -> Self:
+        await self._decoding.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._decoding.__aexit__(*exc)
 
     @property
     def page_size(self) -> int:

@@ -26,7 +26,7 @@ from neows_async.model import EPOCH_MAX_MS, EPOCH_MIN_MS, FLOAT64_MAX, INT64_MAX
 from neows_async.schema import CLOSE_APPROACHES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _Ignored = msgspec.Raw
 _Entry = TypeVar("_Entry")
@@ -158,42 +158,21 @@ class _IrregularError(Exception):
     """Some value is not what it always is."""
 
 
-_Found = tuple[PageInfo, list[_Neo[Any]], ApproachTexts]
-_IRREGULAR: Final = (
-    *(msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException),
-    *(BadPageError, _IrregularError),
-)
-
-
 def read(body: bytes) -> tuple[PageInfo, Columns] | None:
     """The page's envelope and columns, or None if it is not entirely regular."""
-    return by_layout(body) or as_json(body)
-
-
-def by_layout(body: bytes) -> tuple[PageInfo, Columns] | None:
-    """The envelope and the columns of a page that is regular and written as ever; else None.
-
-    For the most part without the GIL.
-    """
-    return _judged(_from_layout, body)
-
-
-def as_json(body: bytes) -> tuple[PageInfo, Columns] | None:
-    """The same of a page that is regular, however it is written. It takes twice as long, and holds the GIL."""
-    return _judged(_from_json, body)
-
-
-def _judged(read: Callable[[bytes], _Found | None], body: bytes) -> tuple[PageInfo, Columns] | None:
     try:
         if not is_utf8(body):  # also what is passed over here, as everything behind us would ask for
             return None
-        found = read(body)
-        if found is None:
-            return None
-        info, neos, approaches = found
+        info, neos, approaches = _from_layout(body) or _from_json(body)
         return checked(info), _columns(neos, approaches)
-    except _IRREGULAR:
+    except (
+        *(msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException),
+        *(BadPageError, _IrregularError),
+    ):
         return None
+
+
+_Found = tuple[PageInfo, list[_Neo[Any]], ApproachTexts]
 
 
 def _from_layout(body: bytes) -> _Found | None:
@@ -213,7 +192,7 @@ def _from_layout(body: bytes) -> _Found | None:
 
 
 def _from_json(body: bytes) -> _Found:
-    """Any page, as JSON."""
+    """Any other page, as JSON. It takes three times as long."""
     objects = _whole.decode(body)
     neos = objects.near_earth_objects
     entries = [entry for neo in neos for entry in neo.close_approach_data]

@@ -67,8 +67,10 @@ def _without_parameters(body: bytes) -> bytes:
     done = at = 0
     while (at := body.find(b"=", at) + 1) > 0:
         if body.startswith(_PLAIN, at - len(_PLAIN)) and (found := _PARAMETER.match(body, at - len(_PLAIN))):
-            parts += (body[done:at], REDACTED)
-            done = at = found.end()
+            if body[at : found.end()] != REDACTED:
+                parts += (body[done:at], REDACTED)
+                done = found.end()
+            at = found.end()
     if not parts:
         return body
     parts.append(body[done:])

@@ -65,6 +65,7 @@ class Settings(BaseModel):
         "max_missing_pages",
         "archive",
         "queue_neos",
+        "decode_processes",
     )
 
     # Identity
@@ -110,6 +111,9 @@ class Settings(BaseModel):
     window_pages: _Positive = Field(
         default=16,
         description="Pages that wait in memory for the writing, at most; without the archive fetching waits too.",
+    )
+    decode_processes: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0, description="Processes that help decoding when pages have to wait for it, at most; 0 starts none."
     )
     request_timeout_s: _MoreSeconds = Field(default=60.0, description="For one request, all in.")
     connect_timeout_s: _MoreSeconds = Field(default=4.0, description="For one connection.")

@@ -35,13 +35,13 @@ class CloseApproachesByYear:
         approaches = page.close_approaches
         if self._orbiting_body is not None:
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
-        self._uncounted.append(pc.year(approaches["close_approach_date"].drop_null()))
+        self._uncounted.append(approaches["close_approach_date"])
         # Counting takes one call for many pages as it does for one.
         if len(self._uncounted) == _COUNT_PAGES:
             self._count()
 
     def _count(self) -> None:
-        years = pa.chunked_array(self._uncounted, pa.int64())
+        years = pc.year(pa.chunked_array(self._uncounted, pa.date32()).drop_null())
         self._uncounted.clear()
         counted = pc.value_counts(years)
         for year, count in zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True):

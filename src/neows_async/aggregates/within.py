@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neows_async.page import Json, Page
+
+
+_COUNT_PAGES: Final = 32
 
 
 class CloseApproachesWithin:
@@ -24,6 +28,7 @@ class CloseApproachesWithin:
         self._threshold_au = threshold_au
         self._orbiting_body = orbiting_body
         self._neos = self._close_approaches = self._count = 0
+        self._uncounted: list[pa.Array] = []
 
     def update(self, page: Page) -> None:
         """Fold one page."""
@@ -32,17 +37,27 @@ class CloseApproachesWithin:
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
         self._neos += page.neos.num_rows
         self._close_approaches += approaches.num_rows
+        self._uncounted.append(approaches["miss_distance_au"])
+        # Counting takes one call for many pages as it does for one.
+        if len(self._uncounted) == _COUNT_PAGES:
+            self._count_all()
+
+    def _count_all(self) -> None:
+        distances_au = pa.chunked_array(self._uncounted, pa.float64())
+        self._uncounted.clear()
         # An unknown distance is not below the threshold.
-        self._count += pc.sum(pc.less(approaches["miss_distance_au"], self._threshold_au)).as_py() or 0
+        self._count += pc.sum(pc.less(distances_au, self._threshold_au)).as_py() or 0
 
     def merge(self, other: Self) -> None:
         """Take in what ``other`` counted in other pages."""
+        other._count_all()
         self._neos += other._neos
         self._close_approaches += other._close_approaches
         self._count += other._count
 
     def result(self) -> Mapping[str, Json]:
         """``neos`` and ``close_approaches`` are those that were looked at."""
+        self._count_all()
         return {
             "threshold_au": self._threshold_au,
             "orbiting_body": self._orbiting_body,

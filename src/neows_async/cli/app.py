@@ -136,6 +136,13 @@ Exit codes:
     help="Older unfinished snapshots are named, not resumed.",
 )
 @option(
+    "--decode-processes",
+    type=int,
+    metavar="N",
+    help="Processes that help decoding when pages have to wait for it, at most.  [default: one fewer than the "
+    "processors, 2 at most]",
+)
+@option(
     "--partition-by",
     multiple=True,
     metavar="DATASET:COLUMN",

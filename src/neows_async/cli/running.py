@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from neows_async.receipt import Receipt
 
 _GRACE_S: Final = 1.5
+_MOST_HELPERS: Final = 2  # more than that the one process that does the rest cannot keep busy
 _SAYING_S: Final = 0.2
 _SANDBOX_ROOT: Final = "data/sandbox/"
 _NOT_BARE: Final = ("root", "base_url", "snapshot")
@@ -122,11 +123,17 @@ def values_of(
             raise SettingsError("--all and --limit contradict each other; give one of them")
         if ranks[0] < ranks[1]:
             values["limit"] = None
+    values.setdefault("decode_processes", min(_MOST_HELPERS, _processors() - 1))
     if source == "sandbox":
         values.setdefault("root", _SANDBOX_ROOT)
     elif key is not None:
         values["api_key"] = key
     return values
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def _find_raw(settings: Settings, snapshot: str | None) -> RawOf:

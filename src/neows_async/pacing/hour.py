@@ -18,8 +18,10 @@ were under way then belong to neither hour for sure.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from neows_async.pacing.counts import HOUR_S, HourCounts
 
@@ -33,9 +35,10 @@ _WELL: Final = 0.8
 _FEW: Final = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HourBound:
+class HourBound(msgspec.Struct, frozen=True, kw_only=True):
     """The state; every method gives a new one. Counts leave out the requests under way, unless said.
+
+    A struct, since a dataclass takes ten times as long to replace, which happens a dozen times a request.
 
     :param limit: requests an hour, as the last answer said
     :param margin_s: how much the gateway's clock may differ from ours

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from neows_async.pacing.hour import HourBound
 
@@ -40,10 +42,10 @@ class PacingSnapshot:
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values. An unlimited figure is null."""
         plain = asdict(self)
-        if plain["hour"] is not None:
+        if self.hour is not None:
             plain["hour"] = {
                 name: None if isinstance(value, float) and math.isinf(value) else value
-                for name, value in plain["hour"].items()
+                for name, value in msgspec.structs.asdict(self.hour).items()
             }
         return plain
 
@@ -66,7 +68,7 @@ def _hour(plain: Mapping[str, Any]) -> HourBound:
     values = {name: _tuples(value) for name, value in plain.items()}
     if values["previous_max"] is None:
         values["previous_max"] = math.inf
-    missing = {field.name for field in fields(HourBound)} - values.keys()
+    missing = set(HourBound.__struct_fields__) - values.keys()
     if missing:
         raise KeyError(", ".join(sorted(missing)))
     return HourBound(**values)
