@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 # So many pages that had to wait for another one are worth a second of a processor's time.
 _WAITED_PAGES: Final = 24
-# While a helper reads one page, the next one is on its way to it.
+# While a helper reads one page, the next two are on their way to it.
 _ASKED_AT_ONCE: Final = 3
 _ANSWER_S: Final = 20
 _GRACE_S: Final = 0.4
@@ -106,11 +106,13 @@ class Decoding:
             helper = self._least_busy()
             if helper is not None:
                 helper.asked += 1
-            # A job that is given up goes on in its thread, and its helper stays as busy as it was.
-            done = await to_thread.run_sync(lambda: job(self._read_by(helper)), abandon_on_cancel=True, limiter=_many())
-            if helper is not None:
-                helper.asked -= 1
-            return done
+            try:
+                return await to_thread.run_sync(
+                    lambda: job(self._read_by(helper)), abandon_on_cancel=True, limiter=_many()
+                )
+            finally:  # also after a body that is no page
+                if helper is not None:
+                    helper.asked -= 1
 
     async def _start(self) -> None:
         helpers, self._to_start = self._to_start, 0

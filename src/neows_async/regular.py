@@ -192,7 +192,7 @@ def _from_layout(body: bytes) -> _Found | None:
 
 
 def _from_json(body: bytes) -> _Found:
-    """Any other page, as JSON. It takes three times as long."""
+    """Any other page, as JSON. It takes twice as long."""
     objects = _whole.decode(body)
     neos = objects.near_earth_objects
     entries = [entry for neo in neos for entry in neo.close_approach_data]
