@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neows_async.scrub import _PARAMETER, LITERAL_MIN_CHARS, Scrubber
+from neows_async.scrub import _PARAMETER, LITERAL_MIN_CHARS, Scrubber, _forms
 from neows_async.testing import browse_page
 from tests.neos import approach, catalogue, neo
 
@@ -212,3 +212,14 @@ def test_any_bytes_pass(body: bytes) -> None:
     assert scrub(scrub(body)) == scrub(body)
     if b"key" not in body:
         assert scrub(body) == body
+
+
+@given(st.integers(0, 63), st.sampled_from([KEY, TRICKY, KEY[:LITERAL_MIN_CHARS], KEY[:23]]), st.data())
+def test_a_key_is_found_wherever_it_lies_in_a_large_body(shift: int, key: str, data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(sorted(_forms(key), key=len)))
+    innocent = b'{"kilometers":"45290300.260256161"},' * 2_000
+    # At the very end it is not followed by a whole word.
+    body = innocent[: len(innocent) - shift] + form + data.draw(st.sampled_from([b"", b'"', innocent]))
+    assert form not in (scrubbed := Scrubber(key)(body))
+    assert Scrubber(key)(scrubbed) == scrubbed
+    assert Scrubber(key)(innocent) == innocent
