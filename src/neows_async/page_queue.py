@@ -44,13 +44,20 @@ class PageQueue:
         self._announce()
         return page
 
-    async def get_all(self) -> list[Page]:
-        """The pages that wait, one at least; empty after the last one."""
-        pages: list[Page] = []
-        while (page := await self.get()) is not None:
-            pages.append(page)
-            if not self._pages:
-                break
+    async def get_all(self, *, gather_s: float) -> list[Page]:
+        """The pages that wait, one at least; empty after the last one.
+
+        :param gather_s: so long after the first one more may come; not once half the room is taken
+        """
+        if (first := await self.get()) is None:
+            return []
+        with anyio.move_on_after(gather_s):
+            while not self._closed and 2 * self.waiting_neos < self._max_neos:
+                await self._changed.wait()
+        pages = [first, *self._pages]
+        self._pages.clear()
+        self.waiting_neos = 0
+        self._announce()
         return pages
 
     def close(self) -> None:

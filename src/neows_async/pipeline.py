@@ -45,6 +45,8 @@ _Results: TypeAlias = dict[str, dict[str, Any]]
 _Done: TypeAlias = Literal["committed", "read", "stopped"]
 # How often the aggregators' figures are told, at most; where that takes long, so many times as long in between.
 _TELL_EVERY_S: Final = 1.0
+# Where pages come fast, aggregators are given several at once: a change of thread costs more than a page.
+_GATHER_S: Final = 0.05
 _TELL_REST: Final = 20.0
 
 
@@ -207,7 +209,7 @@ class _Run:
                         aggregator.update(page)
 
         tell_again_s = -math.inf
-        while pages := await queue.get_all():
+        while pages := await queue.get_all(gather_s=_GATHER_S):
             with self._reckoning.timing("aggregate"):
                 await to_thread.run_sync(fold, pages)
             for page in pages:
