@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
+import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
@@ -27,7 +28,7 @@ KEY = secrets.token_hex(20)
 
 @asynccontextmanager
 async def source_of(
-    answer: bytes, *, hang: bool = False, max_body_bytes: int = 64 << 20
+    answer: bytes, *, hang: bool = False, max_body_bytes: int = 64 << 20, client: httpx.AsyncClient | None = None
 ) -> AsyncIterator[GatewaySource]:
     """A source whose server gives ``answer``, with the key it got for ``KEY``, and may never end it."""
 
@@ -46,12 +47,12 @@ async def source_of(
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
         anyio.create_task_group() as tasks,
-        open_client(open_transport(connections=1), connect_timeout_s=5, timeout_s=30) as client,
+        open_client(open_transport(connections=1), connect_timeout_s=5, timeout_s=30) as own,
     ):
         tasks.start_soon(listener.serve, serve)
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database
         yield GatewaySource(
-            client, base_url=f"http://127.0.0.1:{port}", api_key=KEY, timeout_s=30, max_body_bytes=max_body_bytes
+            client or own, base_url=f"http://127.0.0.1:{port}", api_key=KEY, timeout_s=30, max_body_bytes=max_body_bytes
         )
         tasks.cancel_scope.cancel()
 
@@ -161,7 +162,12 @@ async def test_a_body_that_is_broken_off_leaves_nothing_open(answer: bytes) -> N
 
 @pytest.mark.parametrize("place", [b"http://xn--zzzzzzzzzz99999/", b"mailto:x@y"])
 async def test_a_redirect_to_where_nothing_can_be(place: bytes) -> None:
-    async with source_of(b"HTTP/1.1 302 Found\r\nLocation: " + place + b"\r\n\r\n") as source:
+    answer = b"HTTP/1.1 302 Found\r\nLocation: " + place + b"\r\n\r\n"
+    async with source_of(answer) as source:
+        with pytest.raises(RefusedError, match="a redirect to nowhere"):
+            await source.fetch(0, 20)
+    # A client of one's own looks at where it leads, and gives no answer that could be refused.
+    async with httpx.AsyncClient(trust_env=False) as client, source_of(answer, client=client) as source:
         with pytest.raises(AttemptError, match="cannot be read"):
             await source.fetch(0, 20)
 
@@ -176,7 +182,7 @@ async def test_a_redirect_to_where_nothing_can_be(place: bytes) -> None:
 )
 async def test_nor_does_what_led_to_it(answer: bytes) -> None:
     async with source_of(answer) as source:
-        with pytest.raises(AttemptError) as caught:
+        with pytest.raises((AttemptError, RefusedError)) as caught:
             await source.fetch(0, 20)
     assert KEY not in "".join(traceback.format_exception(caught.value))
     link: BaseException | None = caught.value

@@ -7,7 +7,6 @@ import re
 import ssl
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar
 from typing import Any, Final, NoReturn
 
 import anyio
@@ -95,21 +94,28 @@ def open_client(
     transport: httpx.AsyncBaseTransport, *, connect_timeout_s: float, timeout_s: float
 ) -> httpx.AsyncClient:
     """A client that takes nothing from the environment, follows no redirect and keeps no cookie. Close it yourself."""
-    return httpx.AsyncClient(
-        trust_env=False,
-        cookies=_NoCookies(),
-        follow_redirects=False,
-        transport=transport,
-        timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
-    )
+    timeout = httpx.Timeout(timeout_s, connect=connect_timeout_s)
+    return _PlainClient(trust_env=False, follow_redirects=False, transport=transport, timeout=timeout)
 
 
-class _NoCookies(CookieJar):
-    """Keeps none: an answer would say what the next request holds, and thousands of them would pile up."""
+class _PlainClient(httpx.AsyncClient):
+    """Hands each request to its transport as it is.
+
+    It keeps no cookies: an answer would say what the next request holds, and thousands of them would pile up.
+    What else a client does for a request, GatewaySource has no use for.
+    """
+
+    def __init__(self, *, transport: httpx.AsyncBaseTransport, **settings: Any) -> None:
+        super().__init__(transport=transport, **settings)
+        self._plain = transport
 
     @override
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        pass
+    async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
+        response = await self._plain.handle_async_request(request)
+        response.request = request
+        if not stream:
+            await response.aread()
+        return response
 
 
 class GatewaySource:
