@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neows_async import browse, regular
-from neows_async.decode import _decode_by_contract, check_and_decode, decode
+from neows_async.decode import check_and_decode, decode, decode_by_contract
 from neows_async.errors import BadPageError
 from neows_async.model import Neo
 from neows_async.page import Page, RawPage, Rejected
@@ -218,7 +218,7 @@ def read(body: bytes, *, orbiting_body: str | None = None) -> Page:
     """The page, after the quick way and the contract have been held against each other."""
     raw = RawPage(browse.split(body)[0].number, body)
     page = decode(raw, orbiting_body=orbiting_body)
-    by_contract = _decode_by_contract(raw, orbiting_body)
+    by_contract = decode_by_contract(raw, orbiting_body)
     assert exactly(page.neos) == exactly(by_contract.neos)
     assert exactly(page.close_approaches) == exactly(by_contract.close_approaches)
     assert page.neos.schema == NEOS
@@ -292,7 +292,7 @@ def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
             assert not page.rejected
             assert not page.unknown_fields
             assert page.neos.num_rows == 20
-        by_contract = _decode_by_contract(RawPage(page.number, body), "Pluto")
+        by_contract = decode_by_contract(RawPage(page.number, body), "Pluto")
         assert parquet(page.neos) == parquet(by_contract.neos)
         assert parquet(page.close_approaches) == parquet(by_contract.close_approaches)
         check_objects(read(body), None)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,14 +9,16 @@ import pytest
 from anyio import to_thread
 
 from neows_async.decode import check_and_decode
-from neows_async.decoding import Decoding, _Helper
+from neows_async.decoding import _ASKED_AT_ONCE, _PLACE_BYTES, Decoding, _Helper
 from neows_async.errors import BadPageError
+from neows_async.intake import take_in
 from neows_async.page import Page, RawPage
+from neows_async.scrub import Scrubber
 from neows_async.testing import browse_page
 from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
 REGULAR = browse_page(catalogue(40), 0, 20)
 TROUBLE = browse_page(
@@ -39,12 +40,17 @@ BODIES = {
 
 
 @pytest.fixture
-def helper() -> Iterator[_Helper]:
-    helper = _Helper("Venus")
-    try:
-        yield helper
-    finally:
-        helper.end()
+async def helper() -> AsyncIterator[_Helper]:
+    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+        yield await started(decoding)
+
+
+async def started(decoding: Decoding) -> _Helper:
+    await decoding._start()
+    (helper,) = decoding._helpers
+    while not helper.is_ready():
+        await anyio.wait_readable(helper._socket)
+    return helper
 
 
 def outcome(page: Page | str) -> object:
@@ -61,67 +67,123 @@ def here(raw: RawPage, size: int | None) -> Page | str:
         return str(exc)
 
 
-def there(helper: _Helper, raw: RawPage, size: int | None) -> Page | str:
+async def there(helper: _Helper, raw: RawPage, size: int | None) -> Page | str:
     try:
-        return helper.ask(raw, size)
+        return await helper.ask(raw, size)
     except BadPageError as exc:
         return str(exc)
 
 
-def test_a_helper_says_what_would_be_said_here(helper: _Helper) -> None:
-    wait_until_ready(helper)
+async def test_a_helper_says_what_would_be_said_here(helper: _Helper) -> None:
     for name, body in BODIES.items():
         for size in (None, 20, 3):
             raw = RawPage(0, body)
-            assert outcome(there(helper, raw, size)) == outcome(here(raw, size)), name
+            assert outcome(await there(helper, raw, size)) == outcome(here(raw, size)), name
 
 
-def wait_until_ready(helper: _Helper) -> None:
-    helper._socket.setblocking(True)
-    assert helper._socket.recv(1) == b"+"
-    helper.ready = True
-
-
-def test_several_who_ask_at_once_each_get_their_own_answer(helper: _Helper) -> None:
-    wait_until_ready(helper)
+async def test_several_who_ask_at_once_each_get_their_own_answer(helper: _Helper) -> None:
     raws = [RawPage(0, body) for body in BODIES.values()] * 4
-    with ThreadPoolExecutor(4) as askers:
-        answers = list(askers.map(lambda raw: outcome(there(helper, raw, 20)), raws))
-    assert answers == [outcome(here(raw, 20)) for raw in raws]
+    answers: dict[int, object] = {}
+
+    async def ask(index: int) -> None:
+        answers[index] = outcome(await there(helper, raws[index], 20))
+
+    async with anyio.create_task_group() as tasks:
+        for index in range(len(raws)):
+            tasks.start_soon(ask, index)
+    assert [answers[index] for index in range(len(raws))] == [outcome(here(raw, 20)) for raw in raws]
+    assert helper.asked == 0
+    assert len(helper._free) == _ASKED_AT_ONCE
 
 
-def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helper: _Helper) -> None:
-    wait_until_ready(helper)
+async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helper: _Helper) -> None:
+    told: list[BaseException] = []
+
+    async def ask() -> None:
+        try:
+            await helper.ask(RawPage(0, REGULAR), 20)
+        except (OSError, EOFError) as exc:
+            told.append(exc)
+
     helper._process.send_signal(signal.SIGSTOP)
-    with ThreadPoolExecutor(3) as askers:
-        asked = [askers.submit(helper.ask, RawPage(0, REGULAR), 20) for _ in range(3)]
-        helper._process.kill()
-        for one in asked:
-            assert isinstance(one.exception(10), (OSError, EOFError))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            helper._process.kill()
+    assert len(told) == 5
+    assert not helper.alive
 
 
-def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: _Helper) -> None:
-    wait_until_ready(helper)
+async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: _Helper) -> None:
+    helper._process.send_signal(signal.SIGSTOP)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(helper.ask, RawPage(0, REGULAR), 20)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    helper._process.send_signal(signal.SIGCONT)
+    with pytest.raises(EOFError):
+        await helper.ask(RawPage(0, TROUBLE), 2)
+
+
+async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: _Helper) -> None:
     helper._process.send_signal(signal.SIGINT)
-    assert outcome(there(helper, RawPage(0, REGULAR), 20)) == outcome(here(RawPage(0, REGULAR), 20))
+    assert outcome(await there(helper, RawPage(0, REGULAR), 20)) == outcome(here(RawPage(0, REGULAR), 20))
     helper._socket.close()
-    assert helper._process.wait(10) == 0
+    assert await to_thread.run_sync(helper._process.wait, 10) == 0
 
 
 async def test_who_loses_its_helper_goes_on_alone() -> None:
     raw = RawPage(0, REGULAR)
     async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
-        await decoding._start()
-        (helper,) = decoding._helpers
-        await to_thread.run_sync(wait_until_ready, helper)
+        helper = await started(decoding)
         expected = outcome(here(raw, 20))
         for _ in range(2):
-            assert outcome(await decoding.run(lambda read: read(raw, 20))) == expected
-        assert decoding._least_busy() is helper
+            assert outcome(await decoding.read(raw)) == expected
+        assert await decoding._helper_for(raw) is helper
         helper._process.kill()
         for _ in range(2):
-            assert outcome(await decoding.run(lambda read: read(raw, 20))) == expected
-        assert decoding._least_busy() is None
+            assert outcome(await decoding.read(raw)) == expected
+        assert await decoding._helper_for(raw) is None
+
+
+async def test_what_is_too_large_for_a_helpers_memory_is_read_here() -> None:
+    large = RawPage(0, REGULAR + b" " * _PLACE_BYTES)
+    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+        await started(decoding)
+        assert await decoding._helper_for(large) is None
+        assert outcome(await decoding.read(large)) == outcome(here(large, None))
+
+
+@pytest.mark.parametrize("helpers", [0, 1])
+@pytest.mark.parametrize("decoded", [False, True])
+async def test_what_came_is_taken_in_alike_with_helpers_and_without(helpers: int, decoded: bool) -> None:
+    key = "a-key-that-is-long-enough-to-be-found"
+    async with Decoding(helpers=helpers, orbiting_body="Venus") as decoding:
+        if helpers:
+            await started(decoding)
+        for name, body in BODIES.items():
+            came = RawPage(0, body.replace(b"neo", key.encode() + b"neo") + key.encode() * (name == "no JSON"))
+            expected: RawPage | BadPageError
+            found: RawPage | BadPageError
+            try:
+                expected = take_in(came, 20, Scrubber(key))
+            except BadPageError as exc:
+                expected = exc
+            try:
+                found = await decoding.take_in(came, 20, Scrubber(key), decoded=decoded)
+            except BadPageError as exc:
+                found = exc
+            if isinstance(expected, BadPageError):
+                assert isinstance(found, BadPageError), name
+                assert (str(found), found.body) == (str(expected), expected.body)
+                assert key.encode() not in found.body
+            else:
+                assert found == expected, name
+                assert isinstance(found, RawPage)
+                assert (found.decoded is not None) == decoded
+                assert found.decoded is None or outcome(found.decoded) == outcome(here(found, 20))
 
 
 async def test_helpers_are_started_when_pages_have_to_wait_and_end_with_the_run() -> None:
@@ -130,7 +192,7 @@ async def test_helpers_are_started_when_pages_have_to_wait_and_end_with_the_run(
 
         async def read_many() -> None:
             for _ in range(30):
-                page = await decoding.run(lambda read: read(raw, 20))
+                page = await decoding.read(raw)
                 assert json.loads(page.body) == json.loads(REGULAR)
 
         await read_many()

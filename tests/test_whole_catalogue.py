@@ -17,9 +17,10 @@ from neows_async.agenda import Agenda
 from neows_async.breaker import Breaker
 from neows_async.errors import PausedError, UnavailableError
 from neows_async.gate import Gate, GateLimits
+from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.reading import FAILURES_TO_OPEN
-from neows_async.retry import PageFetcher, take_in
+from neows_async.retry import PageFetcher
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.scenario_file import parse_scenario

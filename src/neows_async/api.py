@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import inspect
 import logging
 from contextlib import asynccontextmanager
@@ -158,6 +159,8 @@ async def open_neos(
     :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was asked for
     :raises NeowsError: as :func:`ingest`, while iterating
     """
+    # The classes of the objects take tens of milliseconds to build: not on the loop, when the first one is made.
+    await to_thread.run_sync(importlib.import_module, "neows_async.model")
     async with _open_pages(settings, source, client, pacing, ledger, on_event) as pages:
         yield NeoStream(pages)
 

@@ -20,6 +20,11 @@ from neows_async.errors import BadPageError
 
 NUMBER_CHARS: Final = 64
 """Longer numbers are not read."""
+INT64_MAX: Final = 2**63 - 1
+FLOAT64_MAX: Final = sys.float_info.max
+# The years that both Python and Parquet's readers agree on: 0001 to 9999.
+EPOCH_MIN_MS: Final = -62_135_596_800_000
+EPOCH_MAX_MS: Final = 253_402_300_799_999
 
 # There are not so many asteroids. A source whose counter ran over must not make us plan for them all.
 _MOST: Final = 100_000_000

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from neows_async import browse, regular
-from neows_async.model import CloseApproach, Neo, Unreadable, parse
 from neows_async.page import Page, RawPage, Rejected
-from neows_async.regular import KNOWN_FIELDS, Columns, FieldTree
-from neows_async.schema import CLOSE_APPROACHES, NEOS
+from neows_async.schema import NEOS
+
+if TYPE_CHECKING:
+    from neows_async.regular import Columns
 
 
 def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
@@ -25,7 +25,7 @@ def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
     :raises BadPageError: it is not a Browse page after all
     """
     read = regular.read(raw.body)
-    return _decode_by_contract(raw, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
+    return decode_by_contract(raw, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
 
 
 def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
@@ -36,96 +36,23 @@ def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | Non
     read = regular.read(raw.body)
     if read is None:
         browse.check(raw.body, raw.number, size)
-        return _decode_by_contract(raw, orbiting_body)
+        return decode_by_contract(raw, orbiting_body)
     info, columns = read
     browse.judged(info, len(columns.approach_counts), raw.number, size)
     return _regular(raw, read, orbiting_body)
 
 
+def decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
+    """As :func:`decode`, but the contract judges each object, also of a regular page."""
+    from neows_async import contract  # noqa: PLC0415 - pydantic loads only for a page that is out of the ordinary
+
+    read = contract.read(raw.body)
+    return _page(raw, read.info, read.indices, read.columns, orbiting_body, read.rejected, read.unknown_fields)
+
+
 def _regular(raw: RawPage, read: tuple[browse.PageInfo, Columns], orbiting_body: str | None) -> Page:
     info, columns = read
     return _page(raw, info, tuple(range(len(columns.approach_counts))), columns, orbiting_body)
-
-
-def _decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
-    info, objects = browse.split(raw.body)
-    read: list[Neo] = []
-    indices: list[int] = []
-    rejected: list[Rejected] = []
-    unknown: dict[int, dict[str, int]] = {}
-    for index, text in enumerate(objects):
-        try:
-            value = parse(text)
-            read.append(Neo.from_value(value))
-        except Unreadable as exc:
-            rejected.append(_rejected(info, index, text, exc))
-            continue
-        indices.append(index)
-        if found := _unknown_fields(value):
-            unknown[index] = found
-    return _page(raw, info, tuple(indices), _columns(read), orbiting_body, tuple(rejected), unknown)
-
-
-def _rejected(info: browse.PageInfo, index: int, text: bytes, why: Unreadable) -> Rejected:
-    return Rejected(
-        page=info.number,
-        position=info.first_position + index,
-        id=_claimed_id(text),
-        reason=why.reason,
-        pointer=browse.pointer("near_earth_objects", index, *why.path),
-        raw=text.decode(),
-    )
-
-
-def _claimed_id(text: bytes) -> str | None:
-    """The id that a rejected object goes by, if it has a usable one."""
-    try:
-        record = parse(text)
-    except Unreadable:
-        return None
-    for name in ("id", "neo_reference_id"):
-        value = record.get(name) if isinstance(record, dict) else None
-        if isinstance(value, str) and value and value.isprintable() and value.isascii():
-            return value
-    return None
-
-
-def _unknown_fields(record: Any) -> dict[str, int]:
-    """Fields that the source was not known to send, dotted: name → how often, ascending."""
-    found: Counter[str] = Counter()
-
-    def walk(value: Any, known: FieldTree, path: str) -> None:
-        for entry in value if isinstance(value, list) else [value]:
-            for name, beneath in entry.items() if isinstance(entry, dict) else ():
-                if name not in known:
-                    found[path + name.encode(errors="backslashreplace").decode()] += 1
-                elif (deeper := known[name]) is not None:
-                    walk(beneath, deeper, f"{path}{name}.")
-
-    walk(record, KNOWN_FIELDS, "")
-    return dict(sorted(found.items()))
-
-
-def _columns(neos: list[Neo]) -> Columns:
-    approaches = [(neo.id, approach) for neo in neos for approach in neo.close_approaches]
-    names = [name for name in NEOS.names if not name.startswith("closest_")]
-    return Columns(
-        {name: pa.array([getattr(neo, name) for neo in neos], NEOS.field(name).type) for name in names},
-        pa.RecordBatch.from_arrays(
-            [
-                pa.array([id_ for id_, _ in approaches], pa.string()),
-                *(
-                    pa.array([getattr(approach, name) for _, approach in approaches], type_)
-                    for name, type_ in _APPROACH_FIELDS
-                ),
-            ],
-            schema=CLOSE_APPROACHES,
-        ),
-        tuple(len(neo.close_approaches) for neo in neos),
-    )
-
-
-_APPROACH_FIELDS = list(zip(CloseApproach.model_fields, CLOSE_APPROACHES.types[1:], strict=True))
 
 
 def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of reading one end here

@@ -1,9 +1,12 @@
-"""Where pages are checked and decoded: one after the other in threads, or in processes of their own.
+"""Where pages are checked and decoded: one after the other in a thread, or in processes of their own.
 
 Reading JSON holds the GIL, so that however many threads there are, one page is read at a time and the event
-loop waits its turn. When pages come faster than that, helpers are started: processes that are handed a
-scrubbed body and hand back the columns. They are a matter of speed alone. A helper that dies, hangs or cannot
-be started is done without: its page is decoded here, by the same function.
+loop waits its turn. When pages come faster than that, helpers are started: processes that find a scrubbed body
+in memory which they share with us, and hand back the columns. They are a matter of speed alone. A helper that
+dies, hangs or cannot be started is done without: its page is decoded here, by the same function.
+
+A helper is asked from the event loop itself. A thread that asks and waits would take and leave the GIL ten
+times a page, and the loop would wait for it as often.
 
 Nothing outlives the ``async with``. A helper ends when its socket does, so also when we are killed.
 """
@@ -11,13 +14,17 @@ Nothing outlives the ``async with``. A helper ends when its socket does, so also
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import threading
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import anyio
@@ -28,28 +35,32 @@ from anyio import to_thread
 from neows_async.browse import PageInfo
 from neows_async.decode import check_and_decode
 from neows_async.errors import BadPageError
+from neows_async.intake import scrubbed, take_in
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import CLOSE_APPROACHES, NEOS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    Read = Callable[[RawPage, int | None], Page]
+    from neows_async.scrub import Scrubber
 
 _T = TypeVar("_T")
-# So many pages that had to wait for another one are worth a second of a processor's time.
-_WAITED_PAGES: Final = 24
+# So many pages that had to wait for another one are worth the third of a second that starting takes.
+_WAITED_PAGES: Final = 12
 # While a helper reads one page, the next two are on their way to it.
 _ASKED_AT_ONCE: Final = 3
+# Of the memory that is shared with a helper, for one body; a larger one is read here.
+_PLACE_BYTES: Final = 4 << 20
 _ANSWER_S: Final = 20
 _GRACE_S: Final = 0.4
 _UNCHECKED: Final = 0  # no page has no objects to a page
-_QUESTION: Final = struct.Struct("<QQQ")  # number, size, bytes of the body
+_QUESTION: Final = struct.Struct("<QQQQ")  # number, size, bytes of the body, place in the shared memory
 _ANSWER: Final = struct.Struct("<QQQ")  # bytes of each batch and of the rest
 _READY: Final = b"+"
 _ALIGNED: Final = 64
 _PROGRAM: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    # What multiplies matrices is imported with numpy, and would start a thread for each processor.
+    "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
     "from neows_async.allocators import keep_flat, spare_the_collector; keep_flat(); "
     "from neows_async.decoding import serve; spare_the_collector(); serve()"
 )
@@ -71,7 +82,7 @@ _rest = msgspec.msgpack.Decoder(_Rest)
 
 
 class Decoding:
-    """At most one page at a time in this process, or one in each helper.
+    """At most one page at a time in this process, or some in each helper.
 
     :param helpers: so many processes at most, started when pages have to wait
     :param orbiting_body: see :func:`neows_async.decode.decode`
@@ -80,7 +91,7 @@ class Decoding:
     def __init__(self, *, helpers: int, orbiting_body: str | None) -> None:
         self._to_start = helpers
         self._orbiting_body = orbiting_body
-        self._at_once = anyio.CapacityLimiter(1)
+        self._one_here = anyio.CapacityLimiter(1)
         self._waited = 0
         self._helpers: list[_Helper] = []
 
@@ -96,107 +107,126 @@ class Decoding:
             with anyio.move_on_after(_GRACE_S, shield=True):
                 await to_thread.run_sync(end, abandon_on_cancel=True)
 
-    async def run(self, job: Callable[[Read], _T]) -> _T:
-        """Run ``job`` in a thread. It is given the function that checks and decodes a page."""
-        if self._at_once.available_tokens < 1:
-            self._waited += 1
-        if self._to_start and self._waited >= _WAITED_PAGES:
-            await self._start()
-        async with self._at_once:
-            helper = self._least_busy()
-            if helper is not None:
-                helper.asked += 1
+    async def take_in(self, came: RawPage, size: int | None, scrubber: Scrubber, *, decoded: bool) -> RawPage:
+        """:func:`neows_async.intake.take_in`.
+
+        :param decoded: the page is wanted soon: decode it, too
+        :raises BadPageError: as that does
+        """
+        helper = await self._helper_for(came) if decoded else None
+        if helper is not None:
+            raw = scrubbed(came, scrubber)
             try:
-                return await to_thread.run_sync(
-                    lambda: job(self._read_by(helper)), abandon_on_cancel=True, limiter=_many()
-                )
-            finally:  # also after a body that is no page
-                if helper is not None:
-                    helper.asked -= 1
+                page = await self._ask(helper, raw, size)
+            except BadPageError as exc:
+                raise BadPageError(str(exc), body=raw.body) from exc
+            if page is not None:
+                return replace(raw, decoded=page)
+            came = raw
+        return await self._here(lambda: take_in(came, size, scrubber, self._read if decoded else None))
+
+    async def read(self, raw: RawPage) -> Page:
+        """:func:`neows_async.decode.check_and_decode` of a page of any size.
+
+        :raises BadPageError: as that does
+        """
+        helper = await self._helper_for(raw)
+        page = None if helper is None else await self._ask(helper, raw, None)
+        return page if page is not None else await self._here(lambda: self._read(raw, None))
+
+    def _read(self, raw: RawPage, size: int | None) -> Page:
+        return check_and_decode(raw, size, orbiting_body=self._orbiting_body)
+
+    async def _here(self, job: Callable[[], _T]) -> _T:
+        return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)
+
+    async def _helper_for(self, raw: RawPage) -> _Helper | None:
+        """The least busy one; None while there is none, and for a body that is too large for any."""
+        if self._to_start:
+            self._waited += self._one_here.available_tokens < 1
+            if self._waited >= _WAITED_PAGES:
+                await self._start()
+        ready = [helper for helper in self._helpers if helper.alive and helper.is_ready()]
+        return min(ready, key=lambda helper: helper.asked, default=None) if len(raw.body) <= _PLACE_BYTES else None
 
     async def _start(self) -> None:
         helpers, self._to_start = self._to_start, 0
         with suppress(OSError):  # then it goes on as it did
             for _ in range(helpers):
-                self._helpers.append(await to_thread.run_sync(_Helper, self._orbiting_body))
+                helper = _Helper(self._orbiting_body)
+                await to_thread.run_sync(helper.start)
+                self._helpers.append(helper)
 
-    def _least_busy(self) -> _Helper | None:
-        ready = [helper for helper in self._helpers if helper.alive and helper.is_ready()]
-        self._at_once.total_tokens = max(1, _ASKED_AT_ONCE * len(ready))
-        return min(ready, key=lambda helper: helper.asked, default=None)
-
-    def _read_by(self, helper: _Helper | None) -> Read:
-        def read(raw: RawPage, size: int | None) -> Page:
-            if helper is not None:
-                try:
-                    return helper.ask(raw, size)
-                except (OSError, EOFError, msgspec.MsgspecError, pa.ArrowException):
-                    helper.end()
-            return check_and_decode(raw, size, orbiting_body=self._orbiting_body)
-
-        return read
-
-
-def _many() -> anyio.CapacityLimiter:
-    return to_thread.current_default_thread_limiter()
+    async def _ask(self, helper: _Helper, raw: RawPage, size: int | None) -> Page | None:
+        """None if it gave no answer, and will give none."""
+        try:
+            return await helper.ask(raw, size)
+        except (OSError, EOFError, msgspec.MsgspecError, pa.ArrowException):
+            await to_thread.run_sync(helper.end)
+            return None
 
 
 class _Helper:
-    """A process that decodes one page at a time. Blocking; several threads may ask, and are answered in turn.
-
-    :raises OSError: it cannot be started
-    """
+    """A process that decodes one page at a time. Some may be asked at once, and are answered in turn."""
 
     def __init__(self, orbiting_body: str | None) -> None:
         self.ready = False
         self.alive = True
-        self.asked = 0  # jobs that it is to answer, for those who choose one
-        self._sending = threading.Lock()
-        self._answers = threading.Condition()
-        self._sent = self._answered = 0
+        self.asked = 0  # pages that it is to answer, for those who choose one
+        self._room = anyio.Semaphore(_ASKED_AT_ONCE, fast_acquire=True)
+        self._free = list(range(_ASKED_AT_ONCE))
+        self._answers = anyio.Lock(fast_acquire=True)
+        self._orbiting_body = orbiting_body
+
+    def start(self) -> None:
+        """Blocks for some milliseconds.
+
+        :raises OSError: it cannot be started
+        """
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _shared_memory(_ASKED_AT_ONCE * _PLACE_BYTES) as shared:
             try:
+                self._places = mmap.mmap(shared, _ASKED_AT_ONCE * _PLACE_BYTES)
                 self._process = subprocess.Popen(  # noqa: S603 - this very program
-                    [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), json.dumps(orbiting_body)],
+                    [sys.executable, "-c", _PROGRAM, *map(json.dumps, (sys.path, self._orbiting_body, shared))],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    pass_fds=[shared],
                 )
             except BaseException:
                 ours.close()
                 raise
+        ours.settimeout(0)
         self._socket = ours
-        limit = struct.pack("ll", _ANSWER_S, 0)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def is_ready(self) -> bool:
         """Whether it has started; never blocks."""
         with suppress(OSError):
-            self.ready = self.ready or self._socket.recv(1, socket.MSG_DONTWAIT) == _READY
+            self.ready = self.ready or self._socket.recv(1) == _READY
         return self.ready
 
-    def ask(self, raw: RawPage, size: int | None) -> Page:
-        """As :func:`neows_async.decode.check_and_decode`.
+    async def ask(self, raw: RawPage, size: int | None) -> Page:
+        """As :func:`neows_async.decode.check_and_decode`; for a body that has room in its place.
 
         :raises BadPageError: as that does
-        :raises OSError, EOFError: it gave no answer
+        :raises OSError, EOFError: it gave no answer; nobody will get one any more
         """
-        with self._sending:
-            self._socket.sendall(_QUESTION.pack(raw.number, size or _UNCHECKED, len(raw.body)))
-            self._socket.sendall(raw.body)
-            turn, self._sent = self._sent, self._sent + 1
-        with self._answers:
-            self._answers.wait_for(lambda: self._answered == turn)
+        self.asked += 1
         try:
-            sizes = _ANSWER.unpack(_receive(self._socket, _ANSWER.size))
-            answer = pa.py_buffer(_receive(self._socket, sum(sizes)))
-        finally:  # whoever is next is told the same, if there is no answer
-            with self._answers:
-                self._answered += 1
-                self._answers.notify_all()
-        rest = _rest.decode(answer[sizes[0] + sizes[1] :])
+            async with self._room:
+                place = self._free.pop()
+                try:
+                    self._send(raw, size, place)
+                    async with self._answers:  # fair: in the order in which it was asked
+                        rest, neos, close_approaches = await self._receive()
+                except BaseException:  # also if we are cancelled: the next answer would be taken for another's
+                    self.alive = False
+                    raise
+                finally:
+                    self._free.append(place)
+        finally:
+            self.asked -= 1
         if rest.bad is not None or rest.info is None:
             raise BadPageError(rest.bad or "no page")
         return Page(
@@ -204,21 +234,76 @@ class _Helper:
             body=raw.body,
             body_sha256=rest.body_sha256,
             indices=rest.indices,
-            neos=pa.ipc.read_record_batch(answer[: sizes[0]], NEOS),
-            close_approaches=pa.ipc.read_record_batch(answer[sizes[0] : sizes[0] + sizes[1]], CLOSE_APPROACHES),
+            neos=neos,
+            close_approaches=close_approaches,
             approach_counts=rest.approach_counts,
             rejected=rest.rejected,
             unknown_fields=rest.unknown_fields,
         )
 
+    def _send(self, raw: RawPage, size: int | None, place: int) -> None:
+        if not self.alive:
+            raise EOFError
+        start = place * _PLACE_BYTES
+        self._places[start : start + len(raw.body)] = raw.body
+        # A few bytes, and few of them are under way: the socket has room for them.
+        self._socket.send(_QUESTION.pack(raw.number, size or _UNCHECKED, len(raw.body), place))
+
+    async def _receive(self) -> tuple[_Rest, pa.RecordBatch, pa.RecordBatch]:
+        if not self.alive:
+            raise EOFError
+        with anyio.fail_after(_ANSWER_S):
+            head = await self._receive_exactly(_ANSWER.size)
+            sizes = _ANSWER.unpack(head)
+            answer = pa.py_buffer(await self._receive_exactly(sum(sizes)))
+        first, second = sizes[0], sizes[0] + sizes[1]
+        rest = _rest.decode(answer[second:])
+        if rest.bad is not None:
+            return rest, None, None
+        return (
+            rest,
+            pa.ipc.read_record_batch(answer[:first], NEOS),
+            pa.ipc.read_record_batch(answer[first:second], CLOSE_APPROACHES),
+        )
+
+    async def _receive_exactly(self, length: int) -> bytearray:
+        data = bytearray(length)
+        left = memoryview(data)
+        while left:
+            try:
+                received = self._socket.recv_into(left)
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+                continue
+            if not received:
+                raise EOFError
+            left = left[received:]
+        return data
+
     def end(self) -> None:
-        """Whoever waits for an answer is told at once."""
+        """Blocks until the process is gone. Nobody may be waiting for an answer, and nobody gets one any more."""
         self.alive = False
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.kill()
         self._process.wait()
         self._socket.close()
+        self._places.close()
+
+
+@contextmanager
+def _shared_memory(length: int) -> Iterator[int]:
+    """A descriptor of memory that another process can be handed; where there is none, of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("neows-pages")
+    else:
+        descriptor, path = tempfile.mkstemp()
+        Path(path).unlink()
+    try:
+        os.ftruncate(descriptor, length)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def serve() -> None:
@@ -226,11 +311,13 @@ def serve() -> None:
     # An interrupt is for the one who asks; we end when that one does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orbiting_body: str | None = json.loads(sys.argv[2])
+    places = mmap.mmap(int(sys.argv[3]), 0)
     with socket.socket(fileno=0) as asked, suppress(OSError, EOFError):
         asked.sendall(_READY)
         while True:
-            number, size, length = _QUESTION.unpack(_receive(asked, _QUESTION.size))
-            raw = RawPage(number, _receive(asked, length))
+            number, size, length, place = _QUESTION.unpack(_receive(asked, _QUESTION.size))
+            start = place * _PLACE_BYTES
+            raw = RawPage(number, places[start : start + length])
             asked.sendall(_answer(raw, None if size == _UNCHECKED else size, orbiting_body))
 
 

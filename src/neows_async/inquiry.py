@@ -26,6 +26,7 @@ from neows_async.errors import (
     UnavailableError,
 )
 from neows_async.forecast import BURST_RATE_PER_S
+from neows_async.intake import take_in
 from neows_async.journal import receipt_or_none
 from neows_async.pacing import HourCounts, Pacing, PacingSnapshot
 from neows_async.pipeline import identity
@@ -36,7 +37,6 @@ from neows_async.rate_limit import RateLimit
 from neows_async.raw import RawZone
 from neows_async.receipt import Receipt
 from neows_async.resume import Wanted, foresee
-from neows_async.retry import take_in
 from neows_async.scrub import Scrubber
 
 if TYPE_CHECKING:

@@ -14,13 +14,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from neows_async import browse
-from neows_async.browse import NUMBER_CHARS, LongNumber
+from neows_async.browse import EPOCH_MAX_MS, EPOCH_MIN_MS, INT64_MAX, NUMBER_CHARS, LongNumber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
 NUMBER: Final = r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-INT64_MAX: Final = 2**63 - 1
-FLOAT64_MAX: Final = sys.float_info.max
-# The years that both Python and Parquet's readers agree on: 0001 to 9999.
-EPOCH_MIN_MS: Final = -62_135_596_800_000
-EPOCH_MAX_MS: Final = 253_402_300_799_999
 
 _number = re.compile(NUMBER)
 _date = re.compile(DATE)

@@ -18,7 +18,7 @@ from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
 from neows_async.protocols import Generations, Resting
 from neows_async.reckoning import Reckoning
-from neows_async.retry import PageFetcher, take_in
+from neows_async.retry import PageFetcher
 from neows_async.scrub import Scrubber
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Reading:
 
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
         soon = came.number == 0 or self._landing.soon(came.number)
-        return await self._decoding.run(lambda read: take_in(came, size, self._scrubber, read if soon else None))
+        return await self._decoding.take_in(came, size, self._scrubber, decoded=soon)
 
     async def _keep_bad(self, number: int, body: bytes) -> None:
         if self._zone is not None:
@@ -233,7 +233,7 @@ class Reading:
         page = raw.decoded
         if page is None:
             with self.reckoning.timing("decode"):
-                page = await self._decoding.run(lambda read: read(raw, None))
+                page = await self._decoding.read(raw)
         if self.generation:
             page = dataclasses.replace(page, generation=self.generation)
         self.reckoning.page(page)

@@ -20,9 +20,17 @@ import pyarrow.compute as pc
 
 from neows_async import approach_lists
 from neows_async.approach_lists import ApproachTexts
-from neows_async.browse import NUMBER_CHARS, PageInfo, checked, is_utf8
+from neows_async.browse import (
+    EPOCH_MAX_MS,
+    EPOCH_MIN_MS,
+    FLOAT64_MAX,
+    INT64_MAX,
+    NUMBER_CHARS,
+    PageInfo,
+    checked,
+    is_utf8,
+)
 from neows_async.errors import BadPageError
-from neows_async.model import EPOCH_MAX_MS, EPOCH_MIN_MS, FLOAT64_MAX, INT64_MAX
 from neows_async.schema import CLOSE_APPROACHES
 
 if TYPE_CHECKING:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from neows_async import browse
 from neows_async.errors import (
     AttemptError,
-    BadPageError,
     RateLimitedError,
     UnavailableError,
     UnreachableError,
@@ -25,32 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from neows_async.gate import Gate
-    from neows_async.page import Page
     from neows_async.protocols import Source
-    from neows_async.scrub import Scrubber
 
 _LONGEST_WAIT_S: Final = 10.0
 # Full jitter: all waits up to the bound are equally likely, so that fetchers do not come back together.
 _backoff = wait_random_exponential(max=_LONGEST_WAIT_S)
-
-
-def take_in(
-    came: RawPage, size: int | None, scrubber: Scrubber, read: Callable[[RawPage, int | None], Page] | None = None
-) -> RawPage:
-    """What came, without keys, if it is the whole, right page. Pure; takes milliseconds.
-
-    :param read: checks and decodes in one go, for a page that is wanted soon; None only checks
-    :raises BadPageError: it is not
-    """
-    body = scrubber(came.body)
-    raw = RawPage(came.number, body, came.rate_limit)
-    try:
-        if read is not None:
-            return replace(raw, decoded=read(raw, size))
-        browse.check(body, came.number, size)
-    except BadPageError as exc:
-        raise BadPageError(str(exc), body=body) from exc
-    return raw
 
 
 def _told(number: int, attempt: int, failed: AttemptError | None, wait_s: float) -> AttemptFailed:
@@ -68,7 +44,7 @@ def _told(number: int, attempt: int, failed: AttemptError | None, wait_s: float)
 class PageFetcher:
     """Fetches pages of one source; shared by all fetchers.
 
-    :param judge: :func:`take_in`, wherever it may take its time
+    :param judge: :func:`neows_async.intake.take_in`, wherever it may take its time
     :param budget_s: how long one page is tried in a row; neither waiting for the gate nor an outage counts
     :param keep_bad: is given what came instead of a page, scrubbed
     """

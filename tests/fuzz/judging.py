@@ -14,12 +14,13 @@ import httpx
 
 from neows_async import browse, regular
 from neows_async.breaker import Breaker
-from neows_async.decode import _decode_by_contract, decode
+from neows_async.decode import decode, decode_by_contract
 from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
 from neows_async.gate import Gate, GateLimits
+from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.page import RawPage
-from neows_async.retry import PageFetcher, take_in
+from neows_async.retry import PageFetcher
 from neows_async.scrub import Scrubber
 from neows_async.sources.gateway import GatewaySource, open_client
 from tests import virtual_time
@@ -209,7 +210,7 @@ def decoded(raw: RawPage) -> Page:
     """
     page = decode(raw)
     if regular.read(raw.body) is not None:
-        slow = _decode_by_contract(raw, None)
+        slow = decode_by_contract(raw, None)
         same = (
             page.info == slow.info
             and page.indices == slow.indices

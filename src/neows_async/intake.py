@@ -1,0 +1,39 @@
+"""What came from a source, and whether it may go on: scrubbed, whole, and the page that was asked for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from neows_async import browse
+from neows_async.errors import BadPageError
+from neows_async.page import RawPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neows_async.page import Page
+    from neows_async.scrub import Scrubber
+
+
+def scrubbed(came: RawPage, scrubber: Scrubber) -> RawPage:
+    """What came, without keys. Takes half a millisecond."""
+    return RawPage(came.number, scrubber(came.body), came.rate_limit)
+
+
+def take_in(
+    came: RawPage, size: int | None, scrubber: Scrubber, read: Callable[[RawPage, int | None], Page] | None = None
+) -> RawPage:
+    """What came, without keys, if it is the whole, right page. Pure; takes milliseconds.
+
+    :param read: checks and decodes in one go, for a page that is wanted soon; None only checks
+    :raises BadPageError: it is not
+    """
+    raw = scrubbed(came, scrubber)
+    try:
+        if read is not None:
+            return replace(raw, decoded=read(raw, size))
+        browse.check(raw.body, raw.number, size)
+    except BadPageError as exc:
+        raise BadPageError(str(exc), body=raw.body) from exc
+    return raw
