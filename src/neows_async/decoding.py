@@ -35,7 +35,7 @@ from anyio import to_thread
 from neows_async.browse import PageInfo
 from neows_async.decode import check_and_decode
 from neows_async.errors import BadPageError
-from neows_async.intake import scrubbed, take_in
+from neows_async.intake import scrubbed, take_in, telling_the_body
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import CLOSE_APPROACHES, NEOS
 
@@ -116,10 +116,8 @@ class Decoding:
         helper = await self._helper_for(came) if decoded else None
         if helper is not None:
             raw = scrubbed(came, scrubber)
-            try:
+            with telling_the_body(raw):
                 page = await self._ask(helper, raw, size)
-            except BadPageError as exc:
-                raise BadPageError(str(exc), body=raw.body) from exc
             if page is not None:
                 return replace(raw, decoded=page)
             came = raw
@@ -312,10 +310,10 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orbiting_body: str | None = json.loads(sys.argv[2])
     places = mmap.mmap(int(sys.argv[3]), 0)
-    with socket.socket(fileno=0) as asked, suppress(OSError, EOFError):
+    with socket.socket(fileno=0) as asked, suppress(OSError):
         asked.sendall(_READY)
-        while True:
-            number, size, length, place = _QUESTION.unpack(_receive(asked, _QUESTION.size))
+        while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
+            number, size, length, place = _QUESTION.unpack(question)
             start = place * _PLACE_BYTES
             raw = RawPage(number, places[start : start + length])
             asked.sendall(_answer(raw, None if size == _UNCHECKED else size, orbiting_body))
@@ -340,18 +338,3 @@ def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> bytes:
     batches = [bytes(batch.serialize()) for batch in (page.neos, page.close_approaches)]
     padded = [batch + bytes(-len(batch) % _ALIGNED) for batch in batches]
     return b"".join((_ANSWER.pack(len(padded[0]), len(padded[1]), len(rest)), *padded, rest))
-
-
-def _receive(connection: socket.socket, length: int) -> bytes:
-    """Exactly so many bytes.
-
-    :raises EOFError: there are no more
-    """
-    parts: list[bytes] = []
-    while length > 0:
-        part = connection.recv(length, socket.MSG_WAITALL)
-        if not part:
-            raise EOFError
-        length -= len(part)
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from neows_async.errors import BadPageError
 from neows_async.page import RawPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from neows_async.page import Page
     from neows_async.scrub import Scrubber
@@ -30,10 +31,17 @@ def take_in(
     :raises BadPageError: it is not
     """
     raw = scrubbed(came, scrubber)
-    try:
+    with telling_the_body(raw):
         if read is not None:
             return replace(raw, decoded=read(raw, size))
         browse.check(raw.body, raw.number, size)
+    return raw
+
+
+@contextmanager
+def telling_the_body(raw: RawPage) -> Iterator[None]:
+    """A BadPageError of the block comes out with the scrubbed body, which is kept for inspection."""
+    try:
+        yield
     except BadPageError as exc:
         raise BadPageError(str(exc), body=raw.body) from exc
-    return raw

@@ -45,9 +45,9 @@ _Results: TypeAlias = dict[str, dict[str, Any]]
 _Done: TypeAlias = Literal["committed", "read", "stopped"]
 # How often the aggregators' figures are told, at most; where that takes long, so many times as long in between.
 _TELL_EVERY_S: Final = 1.0
+_TELL_REST: Final = 20.0
 # Where pages come fast, aggregators are given several at once: a change of thread costs more than a page.
 _GATHER_S: Final = 0.05
-_TELL_REST: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class Scrubber:
 
 
 class _Sieve:
-    """Tells in a twentieth of the time of a search, and without the GIL, which literals a body cannot hold.
+    """Tells in a fraction of the time of a search, and without the GIL, which literals a body cannot hold.
 
     Wherever a literal of n bytes lies in a body, it covers a word of eight bytes that begins at a multiple of
     n - 7 or of less. So only those words are looked at, and looked up among all words that a literal has.
@@ -85,9 +85,9 @@ class _Sieve:
         self._step = (min(map(len, literals)) + 1 - _WORD_BYTES) // _WORD_BYTES  # in words
         starts = range(self._step * _WORD_BYTES)
         self._held = [(literal, {literal[start : start + _WORD_BYTES] for start in starts}) for literal in literals]
-        self._words = np.frombuffer(b"".join(sorted({word for _, words in self._held for word in words})), np.uint64)
+        words = np.frombuffer(b"".join({word for _, held in self._held for word in held}), np.uint64)
         self._table = np.zeros(1 << _TABLE_BITS, np.bool_)
-        self._table[self._places(self._words)] = True
+        self._table[self._places(words)] = True
 
     @staticmethod
     def _places(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
