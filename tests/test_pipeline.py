@@ -20,6 +20,7 @@ from neows_async.errors import (
     EmptyCatalogueError,
     KeyRefusedError,
     NeowsError,
+    OutageError,
     PartError,
     PausedError,
     SettingsError,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from neows_async.page import Json, Page
+    from neows_async.page import Json, Page, RawPage
     from neows_async.protocols import Aggregator, Sink, Source
     from neows_async.receipt import Receipt
 
@@ -190,6 +191,53 @@ async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_
     assert again.asked == [1]
     assert (receipt.pages.kept, receipt.pages.planned, receipt.records.written) == (4, 5, 100)
     assert not (tmp_path / "_staging").exists()
+
+
+async def test_what_is_under_way_when_a_run_gives_up_comes_in_and_is_kept(tmp_path: Path) -> None:
+    class Slow(ListSource):
+        """The last page comes when page 1 was given up, and is under way before that."""
+
+        def __init__(self) -> None:
+            super().__init__(catalogue(400))
+            self.under_way, self.given_up = anyio.Event(), anyio.Event()
+
+        async def fetch(self, number: int, size: int) -> RawPage:
+            came = await super().fetch(number, size)
+            if number == 1:
+                if self.asked.count(1) == 2:
+                    await self.under_way.wait()
+                raise AttemptError("gone for good")
+            if number == 19:
+                self.under_way.set()
+                await self.given_up.wait()
+            return came
+
+    source = Slow()
+
+    def listener(event: events.Event) -> None:
+        if isinstance(event, events.AttemptFailed) and source.asked.count(1) == 2:
+            source.given_up.set()
+
+    with pytest.raises(UnavailableError, match=r"page 1 .*gone for good"):
+        await run(tmp_path, source, limit=None, listener=listener, retry_budget_s=0.001)
+    again = ListSource(catalogue(400))
+    await run(tmp_path, again, limit=None)
+    assert again.asked == [1]
+
+
+async def test_an_outage_that_is_given_up_leaves_no_holes(tmp_path: Path) -> None:
+    def fail(number: int, _: int) -> None:
+        if number > 1:
+            raise AttemptError("503 of the platform", status=503)
+
+    settings: dict[str, Any] = {"max_missing_pages": 100, "max_outage_s": 0, "probe_every_s": 60}
+    with pytest.raises(OutageError, match="longer than --max-outage"):
+        await run(tmp_path, ListSource(catalogue(400), fail=fail), limit=None, retry_budget_s=20, **settings)
+    assert not (tmp_path / "_runs").exists()
+    again = ListSource(catalogue(400))
+    receipt = await run(tmp_path, again, limit=None)
+    assert sorted(again.asked) == list(range(2, 20))
+    assert receipt.complete is True
 
 
 async def test_a_source_that_gave_pages_to_an_earlier_try_is_down_and_not_wrong(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ import pytest
 from neows_async import events
 from neows_async.agenda import Agenda
 from neows_async.breaker import Breaker
-from neows_async.errors import PausedError, UnavailableError
+from neows_async.errors import OutageError, PausedError, UnavailableError
 from neows_async.gate import Gate, GateLimits
 from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.reading import FAILURES_TO_OPEN
-from neows_async.retry import PageFetcher
+from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.scenario_file import parse_scenario
@@ -89,7 +89,12 @@ class Fetching:
         async with httpx.AsyncClient(transport=AsgiTransport(self.app), timeout=60) as client:
             source = GatewaySource(client, base_url="https://sandbox.invalid", api_key=KEY)
             fetcher = PageFetcher(
-                source, gate=self.gate, judge=self._judge, budget_s=30, keep_bad=self._drop, listener=self.heard.append
+                source,
+                gate=self.gate,
+                judge=self._judge,
+                limits=FetchLimits(),
+                keep_bad=self._drop,
+                listener=self.heard.append,
             )
             if not self.agenda.is_in(0):
                 await self._fetch(fetcher, 0)
@@ -114,9 +119,9 @@ class Fetching:
                 await self._fetch(fetcher, number)
             except PausedError as exc:
                 self.paused = exc
+            except OutageError:
+                raise
             except UnavailableError as exc:
-                if "--max-outage" in str(exc):
-                    raise
                 if not self.agenda.set_back(number):
                     self.given_up[number] = str(exc)
             self.news.set()
@@ -171,7 +176,7 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
     told_s = [down[0].next_probe_s, *(event.next_probe_s for event in still)]
     assert told_s == pytest.approx(probes_s[: len(told_s)], abs=1)
     waits_s = [event.wait_s for event in run.heard if isinstance(event, events.AttemptFailed)]
-    assert all(wait_s > 290 for wait_s in waits_s[-len(still) :])
+    assert all(wait_s is not None and wait_s > 290 for wait_s in waits_s[-len(still) :])
 
 
 @pytest.mark.virtual_time
@@ -191,9 +196,29 @@ async def test_an_outage_is_given_up_when_told_so() -> None:
     run = Fetching(50, outage, breaker=Breaker(max_outage_s=3_600))
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or the one in it
         await run.run()
-    assert caught.group_contains(UnavailableError, match="longer than --max-outage")
+    assert caught.group_contains(OutageError, match="longer than --max-outage")
     [down] = [event for event in run.heard if isinstance(event, events.SourceDown)]
     assert run.clock() - down.since_s == pytest.approx(3_600, abs=1)
+
+
+@pytest.mark.virtual_time
+async def test_an_answer_that_takes_longer_than_a_page_is_tried_is_waited_for() -> None:
+    run = Fetching(6, '[latency]\nmedian_s = 1\n[[faults]]\nkind = "slow"\ndelay_s = 45\npages = [0, 4]\n')
+    await run.run()
+    assert run.landed == Counter(range(6))
+    assert run.statuses() == {200: 6}, "not one was asked for twice"
+
+
+@pytest.mark.virtual_time
+async def test_no_attempt_begins_that_the_page_has_no_time_for() -> None:
+    run = Fetching(6, '[latency]\nmedian_s = 1\n[[faults]]\nkind = "hang"\npages = [4]\n')
+    await run.run()
+    assert list(run.given_up) == [4]
+    failed = [event for event in run.heard if isinstance(event, events.AttemptFailed)]
+    assert [(event.number, event.attempt, event.reason, event.wait_s) for event in failed] == [
+        (4, 1, "sandbox.invalid: no whole answer within 60 s", None),
+        (4, 1, "sandbox.invalid: no whole answer within 60 s", None),
+    ]
 
 
 @pytest.mark.virtual_time

@@ -10,6 +10,7 @@
     │   └── DifferenceError        a snapshot is not what its receipt says
     ├── SourceError                a page could not be had
     │   ├── UnavailableError       it was tried as long as was allowed; ``__cause__`` is the last reason
+    │   │   └── OutageError        the source as a whole is down, for longer than was allowed
     │   ├── RefusedError           asking again cannot help (400, 404, a redirect …)
     │   │   └── KeyRefusedError    the key is missing, unknown, disabled or not allowed
     │   └── AttemptError           one attempt failed; another may succeed
@@ -73,6 +74,10 @@ class SourceError(NeowsError):
 
 class UnavailableError(SourceError):
     """The source was tried for as long as was allowed; ``__cause__`` is the last real reason."""
+
+
+class OutageError(UnavailableError):
+    """The source as a whole has been down for longer than is to be waited for: no page can be had."""
 
 
 class RefusedError(SourceError):

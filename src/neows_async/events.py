@@ -90,9 +90,10 @@ class PageFetched:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt failed and is tried again after ``wait_s``, at the earliest.
+    """An attempt failed.
 
     :param attempt: from 1
+    :param wait_s: it is tried again so much later, at the earliest; None when the page's budget is spent
     :param error: the exception's name in :mod:`neows_async.errors`
     :param status: the HTTP status, where there was an answer
     :param rate_limit: what that answer said of the quota, if it said
@@ -101,7 +102,7 @@ class AttemptFailed:
     number: int
     attempt: int
     reason: str
-    wait_s: float
+    wait_s: float | None
     error: str = "AttemptError"
     status: int | None = None
     rate_limit: RateLimit | None = None

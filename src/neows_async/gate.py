@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from neows_async.concurrency import Concurrency
-from neows_async.errors import PausedError, RateLimitedError, UnavailableError
+from neows_async.errors import OutageError, PausedError, RateLimitedError
 from neows_async.events import SourceDown, SourceStillDown, SourceUp, WaitingForQuota
 from neows_async.forecast import Outlook, forecast
 from neows_async.quota import Quota
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from neows_async.breaker import Breaker
-    from neows_async.errors import AttemptError
+    from neows_async.errors import AttemptError, NeowsError
     from neows_async.events import Listener
     from neows_async.pacing import Pacing
     from neows_async.protocols import Ledger
@@ -84,6 +84,7 @@ class Gate:
         self._concurrency = Concurrency(limits.concurrency)
         self._allowed = 1
         self._under_way = 0
+        self._closed_with: NeowsError | None = None
         self._answers = self._next_look = 0
         self.rest: Callable[[], Awaitable[None]] | None = None
         """Called before a long wait in which nothing is under way."""
@@ -108,12 +109,18 @@ class Gate:
         now_s = self._clock()
         return max(self._breaker.next_attempt_s(now_s), self._quota.pacing.held_s(now_s))
 
+    def close(self, reason: NeowsError) -> None:
+        """Let nothing out any more: ``reason`` is raised to whoever waits or comes. What is under way may come in."""
+        self._closed_with = reason
+        self._announce()
+
     @asynccontextmanager
     async def turn(self, page: int) -> AsyncIterator[Turn]:
         """Wait for one's turn; inside, one request for ``page`` may go out.
 
         :raises PausedError: it is too far off, or the budget is spent
-        :raises UnavailableError: the source has been down for too long
+        :raises OutageError: the source has been down for too long
+        :raises NeowsError: what the gate was closed with
         """
         async with self._first_in_line:
             turn = Turn(self, page, await self._wait())
@@ -134,6 +141,7 @@ class Gate:
         if budget is not None and self.sent >= budget:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
+            self._check_open()
             news = self._news
             if self._under_way >= self._allowed:
                 await news.wait()
@@ -150,7 +158,7 @@ class Gate:
             if self._breaker.given_up(now_s):
                 outage = self._breaker.outage
                 since_s = outage.since_s if outage else now_s
-                raise UnavailableError(
+                raise OutageError(
                     f"the source has been down for {now_s - since_s:.0f} s, longer than --max-outage; run the same "
                     "command again to go on"
                 )
@@ -166,6 +174,10 @@ class Gate:
                 self.outage_wait_s += waited_s
             elif math.isfinite(quota_s):
                 self.quota_wait_s += waited_s
+
+    def _check_open(self) -> None:
+        if self._closed_with is not None:
+            raise self._closed_with
 
     def _consider(self, now_s: float, wait_s: float) -> None:
         """Whether to wait so long for the quota, and whether to say so."""

@@ -10,7 +10,14 @@ from neows_async import events
 from neows_async.admit import Admission
 from neows_async.breaker import Breaker
 from neows_async.decoding import Decoding
-from neows_async.errors import NeowsError, PausedError, StorageError, UnavailableError
+from neows_async.errors import (
+    NeowsError,
+    OutageError,
+    PausedError,
+    SourceError,
+    StorageError,
+    UnavailableError,
+)
 from neows_async.forecast import BURST_RATE_PER_S
 from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
@@ -18,7 +25,7 @@ from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
 from neows_async.protocols import Generations, Resting
 from neows_async.reckoning import Reckoning
-from neows_async.retry import PageFetcher
+from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.scrub import Scrubber
 
 if TYPE_CHECKING:
@@ -78,7 +85,7 @@ class Reading:
             origin.source,
             gate=self.gate,
             judge=self._judge,
-            budget_s=settings.retry_budget_s,
+            limits=FetchLimits(settings.retry_budget_s, settings.request_timeout_s),
             keep_bad=self._keep_bad,
             listener=listener,
         )
@@ -154,10 +161,12 @@ class Reading:
             try:
                 await self._fetch(landing, number)
             except NeowsError as exc:
-                if not (self._to_the_end or isinstance(exc, PausedError)):
+                if not (self._to_the_end or isinstance(exc, (PausedError, SourceError))):
                     raise
-                self._ends_with = exc
-                landing.announce()
+                if self._ends_with is None:
+                    self._ends_with = exc
+                    self.gate.close(exc)
+                    landing.announce()
         # What is under way in the others is paid for: it is let come in before the run ends.
         self._fetching -= 1
         if self._fetching == 0 and self._to_the_end:
@@ -169,6 +178,8 @@ class Reading:
         try:
             raw = await self.fetcher.fetch(number, landing.plan.page_size, exact_size=True)
         except UnavailableError as exc:
+            if isinstance(exc, OutageError) or self._ends_with is not None:
+                raise
             landing.failed(number, exc)
         else:
             with self.reckoning.timing("archive"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -25,27 +26,48 @@ if TYPE_CHECKING:
     from neows_async.protocols import Source
 
 _LONGEST_WAIT_S: Final = 10.0
+# A source that keeps the limit of a request itself says better what happened.
+_GRACE_S: Final = 1.0
 # Full jitter: all waits up to the bound are equally likely, so that fetchers do not come back together.
 _backoff = wait_random_exponential(max=_LONGEST_WAIT_S)
 
 
-def _told(number: int, attempt: int, failed: AttemptError | None, wait_s: float) -> AttemptFailed:
-    return AttemptFailed(
-        number,
-        attempt,
-        str(failed),
-        wait_s,
-        error=known_name(failed) if failed else AttemptError.__name__,
-        status=failed.status if failed else None,
-        rate_limit=failed.rate_limit if failed else None,
-    )
+@dataclass(slots=True)
+class _Trying:
+    """How it stands with one page."""
+
+    left_s: float
+    failed: AttemptError | None = None
+
+    def told(self, number: int, attempt: int, wait_s: float | None) -> AttemptFailed:
+        failed = self.failed or AttemptError("no answer")
+        return AttemptFailed(
+            number,
+            attempt,
+            str(failed),
+            wait_s,
+            error=known_name(failed),
+            status=failed.status,
+            rate_limit=failed.rate_limit,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """How long one page is tried.
+
+    :param budget_s: for so long new attempts begin, in a row; neither waiting for the gate nor an outage counts
+    :param request_timeout_s: for one attempt, the last one too: its request is spent, so its answer is waited for
+    """
+
+    budget_s: float = 30.0
+    request_timeout_s: float = 60.0
 
 
 class PageFetcher:
     """Fetches pages of one source; shared by all fetchers.
 
     :param judge: :func:`neows_async.intake.take_in`, wherever it may take its time
-    :param budget_s: how long one page is tried in a row; neither waiting for the gate nor an outage counts
     :param keep_bad: is given what came instead of a page, scrubbed
     """
 
@@ -55,14 +77,14 @@ class PageFetcher:
         *,
         gate: Gate,
         judge: Callable[[RawPage, int | None], Awaitable[RawPage]],
-        budget_s: float,
+        limits: FetchLimits,
         keep_bad: Callable[[int, bytes], Awaitable[None]],
         listener: Listener,
     ) -> None:
         self._source = source
         self._gate = gate
         self._judge = judge
-        self._budget_s = budget_s
+        self._limits = limits
         self._keep_bad = keep_bad
         self._listener = listener
         self.proven: bool = False
@@ -79,62 +101,54 @@ class PageFetcher:
         :raises RefusedError: no attempt can succeed
         :raises PausedError: the gate lets nothing out for longer than is to be waited for
         """
-        last: AttemptError | None = None
-
-        async def attempt() -> RawPage:
-            nonlocal last
-            try:
-                return await self._attempt(number, size, exact_size, scope)
-            except AttemptError as exc:
-                last = exc
-                self.failed += 1
-                raise
+        trying = _Trying(self._limits.budget_s)
 
         def before_sleep(state: RetryCallState) -> None:
-            wait_s = state.next_action.sleep if state.next_action else 0.0
-            self._listener(_told(number, state.attempt_number, last, max(wait_s, self._gate.closed_s)))
+            trying.left_s -= state.upcoming_sleep
+            wait_s = max(state.upcoming_sleep, self._gate.closed_s)
+            self._listener(trying.told(number, state.attempt_number, wait_s))
 
         retrying = AsyncRetrying(
             sleep=anyio.sleep,
             retry=retry_if_exception(self._may_pass),
+            stop=lambda state: state.upcoming_sleep >= trying.left_s,
             # After a 429 the gate knows better how long to wait.
-            wait=lambda state: 0.0 if isinstance(last, RateLimitedError) else _backoff(state),
+            wait=lambda state: 0.0 if isinstance(trying.failed, RateLimitedError) else _backoff(state),
             before_sleep=before_sleep,
             reraise=True,
         )
-        with anyio.move_on_after(self._budget_s) as scope:
-            try:
-                return await retrying(attempt)
-            except UnreachableError as exc:
+        try:
+            return await retrying(self._attempt, number, size, exact_size, trying)
+        except AttemptError as exc:
+            if not self._may_pass(exc):
                 # Nothing listens and nothing ever did: known at once, not after the whole budget.
                 raise UnavailableError(str(exc)) from exc
-        reason = last or AttemptError(f"no answer within {self._budget_s:g} s")
-        raise UnavailableError(
-            f"page {number} could not be had within {self._budget_s:g} s of trying; at last: {reason}. Run the same "
-            "command again to go on"
-        ) from reason
+            self._listener(trying.told(number, retrying.statistics["attempt_number"], None))
+            raise UnavailableError(
+                f"page {number} could not be had within {self._limits.budget_s:g} s of trying; at last: {exc}. "
+                "Run the same command again to go on"
+            ) from exc
 
     def _may_pass(self, exc: BaseException) -> bool:
         return isinstance(exc, AttemptError) and (self.proven or not isinstance(exc, UnreachableError))
 
-    async def _attempt(self, number: int, size: int, exact_size: bool, scope: anyio.CancelScope) -> RawPage:  # noqa: FBT001 - passed on
-        waiting_since_s = anyio.current_time()
+    async def _attempt(self, number: int, size: int, exact_size: bool, trying: _Trying) -> RawPage:  # noqa: FBT001 - passed on
         # The page's budget is for the page; what the gate takes is the quota's affair, or the outage's.
-        left_s, scope.deadline = scope.deadline - waiting_since_s, float("inf")
         async with self._gate.turn(number) as turn:
             started_s = anyio.current_time()
             try:
                 try:
-                    came = await self._ask(number, size, left_s)
+                    came = await self._ask(number, size)
                 finally:
                     fetch_s = anyio.current_time() - started_s
                     self.network_s += fetch_s
                 turn.answered(came.rate_limit)
                 raw = await self._judge(came, size if exact_size else None)
             except AttemptError as exc:
+                self.failed += 1
                 turn.failed(exc)
-                left_s = self._budget_s if self._gate.is_down else left_s - fetch_s
-                scope.deadline = anyio.current_time() + max(0.0, left_s)
+                trying.failed = exc
+                trying.left_s = self._limits.budget_s if self._gate.is_down else trying.left_s - fetch_s
                 await self._keep_bad(number, exc.body)
                 raise
             turn.good(fetch_s)
@@ -142,13 +156,12 @@ class PageFetcher:
         self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
         return raw
 
-    async def _ask(self, number: int, size: int, left_s: float) -> RawPage:
-        # Not by the scope around all attempts: nobody would be told that this one failed, and an outage in
-        # which nothing is answered would be none.
-        with anyio.move_on_after(left_s):
+    async def _ask(self, number: int, size: int) -> RawPage:
+        limit_s = self._limits.request_timeout_s
+        with anyio.move_on_after(limit_s + _GRACE_S):
             with naming(f"the source {self._source.origin}"):
                 came = await self._source.fetch(number, size)
                 if not isinstance(came, RawPage):
                     raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
             return came
-        raise AttemptError(f"no answer within {left_s:.3g} s")
+        raise AttemptError(f"no answer within {limit_s:.3g} s")

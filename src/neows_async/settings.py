@@ -117,7 +117,9 @@ class Settings(BaseModel):
     )
     request_timeout_s: _MoreSeconds = Field(default=60.0, description="For one request, all in.")
     connect_timeout_s: _MoreSeconds = Field(default=4.0, description="For one connection.")
-    retry_budget_s: _MoreSeconds = Field(default=30.0, description="How long one page is tried in a row.")
+    retry_budget_s: _MoreSeconds = Field(
+        default=30.0, description="For so long new attempts at a page begin, in a row."
+    )
     max_body_bytes: _Positive = Field(default=64 << 20, description="Larger bodies, decoded, are refused.")
     storage_timeout_s: _MoreSeconds = Field(default=120.0, description="For one call of the storage.")
     snapshot: str | None = Field(default=None, description="The snapshot's id; None is the UTC start.")

@@ -20,7 +20,7 @@ from neows_async.gate import Gate, GateLimits
 from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.page import RawPage
-from neows_async.retry import PageFetcher
+from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.scrub import Scrubber
 from neows_async.sources.gateway import GatewaySource, open_client
 from tests import virtual_time
@@ -168,7 +168,14 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
         source = GatewaySource(
             client, base_url="http://127.0.0.1:9", api_key=KEY, max_body_bytes=MAX_BODY_BYTES, timeout_s=60
         )
-        fetcher = PageFetcher(source, gate=gate, judge=judge, budget_s=_BUDGET_S, keep_bad=keep_bad, listener=listener)
+        fetcher = PageFetcher(
+            source,
+            gate=gate,
+            judge=judge,
+            limits=FetchLimits(budget_s=_BUDGET_S),
+            keep_bad=keep_bad,
+            listener=listener,
+        )
         try:
             raw = await fetcher.fetch(NUMBER, SIZE, exact_size=True)
         finally:

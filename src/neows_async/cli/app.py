@@ -73,7 +73,7 @@ Exit codes:
     metavar="TIME",
     default="30s",
     show_default=True,
-    help="How long one page is tried in a row.",
+    help="For so long new attempts at one page begin, in a row.",
 )
 @option(
     "--request-timeout",
@@ -81,7 +81,7 @@ Exit codes:
     metavar="TIME",
     default="60s",
     show_default=True,
-    help="How long one request may take, all in; what is left of --retry-budget may be less.",
+    help="How long one request may take, all in.",
 )
 @option(
     "--max-body-bytes",

@@ -61,6 +61,12 @@ def told(event: events.Event) -> str | None:
     return None if line is None else clean(line)
 
 
+def _again(wait_s: float | None) -> str:
+    if wait_s is None:
+        return ""
+    return f"; again in {f'{wait_s:.1f} s' if wait_s < _LONG_S else _clock(wait_s)}"
+
+
 def _told(event: events.Event) -> str | None:
     match event:
         case events.SnapshotOpened(snapshot, resumed=True, pages_kept=kept):
@@ -72,8 +78,7 @@ def _told(event: events.Event) -> str | None:
         case events.Planned():
             return _told_of_plan(event)
         case events.AttemptFailed(number, attempt, reason, wait_s):
-            again = f"{wait_s:.1f} s" if wait_s < _LONG_S else _clock(wait_s)
-            return f"page {number}, attempt {attempt}: {reason}; again in {again}"
+            return f"page {number}, attempt {attempt}: {reason}{_again(wait_s)}"
         case events.PageSetBack(number, reason):
             return f"page {number} is set back until the others are in: {reason}"
         case events.PageMissing(number, reason):
