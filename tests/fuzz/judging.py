@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import httpcore
-import httpx
+from anyio.abc import ByteStream
 
 from neows_async import browse, regular
 from neows_async.breaker import Breaker
@@ -22,12 +21,16 @@ from neows_async.pacing import Pacing, PacingRules
 from neows_async.page import RawPage
 from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.scrub import Scrubber
+from neows_async.sources.connections import Connections, Pool
 from neows_async.sources.gateway import GatewaySource, open_client
 from tests import virtual_time
 from tests.fuzz.answers import KEY, NUMBER, SIZE, good_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import httpcore
+    import httpx
 
     from neows_async.page import Page
 
@@ -63,7 +66,7 @@ def leaked(text: bytes | str) -> bool:
 # -- bytes in, page or error out ----------------------------------------------------------------
 
 
-class _Line(httpcore.AsyncNetworkStream):
+class _Line(ByteStream):
     """A connection whose other end sends ``chunks`` and closes."""
 
     def __init__(self, chunks: Sequence[bytes]) -> None:
@@ -71,38 +74,35 @@ class _Line(httpcore.AsyncNetworkStream):
         self._left = b""
         self._closed = False
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the signature of the base
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
         await anyio.lowlevel.checkpoint()
         if self._closed:
-            raise httpcore.ReadError("closed")
+            raise anyio.ClosedResourceError
         data = self._left or next(self._chunks, b"")
+        if not data:
+            raise anyio.EndOfStream
         self._left = data[max_bytes:]
         return data[:max_bytes]
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def send(self, item: bytes) -> None:
+        pass
+
+    async def send_eof(self) -> None:
         pass
 
     async def aclose(self) -> None:
         self._closed = True
 
-    def get_extra_info(self, info: str) -> Any:  # noqa: ARG002 - the signature of the base
-        return None
-
-
-class _Network(httpcore.AsyncNetworkBackend):
-    """Each connection gets the next answer; then all get a good page."""
-
-    def __init__(self, answers: Sequence[Sequence[bytes]]) -> None:
-        self._answers = iter(answers)
-
-    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:  # noqa: ARG002 - as above
-        return _Line(next(self._answers, [_GOOD]))
-
 
 def transport_of(answers: Sequence[Sequence[bytes]]) -> httpx.AsyncHTTPTransport:
-    """httpx's own transport, its parser and its pool, over answers in memory."""
-    transport = httpx.AsyncHTTPTransport(trust_env=False)
-    transport._pool = httpcore.AsyncConnectionPool(network_backend=_Network(answers), max_keepalive_connections=0)
+    """Our own transport over answers in memory: each connection gets the next one; then all get a good page."""
+    lines = iter(answers)
+
+    async def connect(_: httpcore.Request) -> ByteStream:
+        return _Line(next(lines, [_GOOD]))
+
+    transport = Connections(connections=1)
+    transport._pool = Pool(connect, kept=1)  # type: ignore[assignment]  # as Connections itself does
     return transport
 
 

@@ -1,94 +1,124 @@
-"""httpx's connections, read in larger pieces.
+"""The connections to a host: opened when there is none free, used again, closed when they are not needed.
 
-httpcore asks its network for 64 KB at a time, though more lies there already: a page of a megabyte then
-takes fifteen rounds through four layers, and what was received is cut up and copied again. With all that
-lies there at once a page costs a third less.
+httpx stays what is talked to: its requests, answers and errors, and through a proxy its own connections too.
+Beneath it httpcore would take eight layers to hand on a piece of 64 KB; see ``docs/decisions`` for what that costs.
 """
 
 from __future__ import annotations
 
-import select
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Self
 
+import anyio
 import httpcore
 import httpx
-from typing_extensions import override
+from anyio.streams.tls import TLSStream
+
+from neows_async.sources.connection import Connection
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable
 
-_READ_BYTES: Final = 256 << 10  # as much as asyncio takes from a socket at once
+    from anyio.abc import ByteStream
+
+# Later than this a server may have gone without a word.
+_KEPT_S: Final = 5.0
 
 
 class Connections(httpx.AsyncHTTPTransport):
-    """Takes nothing from the environment.
+    """HTTP/1.1 only. Takes nothing from the environment.
 
-    :param connections: at once, at most
+    There are as many connections as requests under way; ``connections`` of them are kept for the next ones.
+
+    :param proxy: through which all requests go
+    :param tls: what is trusted; None is what certifi lists
     """
 
-    def __init__(self, *, connections: int, proxy: str | None) -> None:
+    def __init__(self, *, connections: int, proxy: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        tls = tls or httpx.create_ssl_context(trust_env=False)
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        super().__init__(trust_env=False, proxy=proxy, limits=limits)
-        # httpx hands its own backend to httpcore, whose public seam this is, and lets nobody else.
-        self._pool._network_backend = _Backend(self._pool._network_backend)  # noqa: SLF001 - as above
+        super().__init__(verify=tls, trust_env=False, proxy=proxy, limits=limits)
+        if proxy is None:
+            # Its transport makes its pool itself, and has no other seam for one.
+            self._pool = Pool(_Dialer(tls).connect, kept=connections)  # type: ignore[assignment]  # as above
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Another backend, whose streams are read in larger pieces."""
+class Pool:
+    """What httpx's transport asks, in the words of httpcore's pool. HTTP has no more than it needs for pages.
 
-    def __init__(self, inner: httpcore.AsyncNetworkBackend) -> None:
-        self._inner = inner
+    :param connect: opens a stream to the host of a request, as long as its ``connect`` timeout allows
+    :param kept: so many connections wait for the next request, at most
+    """
 
-    @override
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+    def __init__(self, connect: Callable[[httpcore.Request], Awaitable[ByteStream]], *, kept: int) -> None:
+        self._connect = connect
+        self._kept = kept
+        # The one that was used last comes first: the others get the time to be closed.
+        self._free: list[tuple[httpcore.Origin, float, Connection]] = []
 
-    @override
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
+    async def __aenter__(self) -> Self:
+        return self
 
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
-class _Stream(httpcore.AsyncNetworkStream):
-    """Another stream. Whether it can be read from is asked of every idle connection before each request."""
-
-    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
-        self._inner = inner
-        self._socket = inner.get_extra_info("socket")
-
-    @override
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._inner.read(max(max_bytes, _READ_BYTES), timeout)
-
-    @override
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._inner.write(buffer, timeout)
-
-    @override
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        """Close those that are free. Requests may be sent again afterwards."""
+        free, self._free = self._free, []
+        for _, _, connection in free:
+            await connection.close()
 
-    @override
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send it, and wait for the head of the answer. Close the answer's stream, or its connection stays open.
 
-    @override
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            # As httpcore would say, without looking for the socket in layers of attributes each time.
-            descriptor = self._socket.fileno()
-            if descriptor < 0:  # it was closed
-                return True
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            return bool(poll.poll(0))
-        return self._inner.get_extra_info(info)
+        :raises httpcore.NetworkError: there is no connection, or it broke
+        :raises httpcore.ProtocolError: what came is no HTTP
+        :raises httpcore.ConnectTimeout: no connection in time. Of all else the caller limits the time
+        """
+        origin = request.url.origin
+        connection = await self._take(origin) or Connection(await self._connect(request))
+        try:
+            return await connection.ask(request, lambda ended: self._give_back(origin, ended))
+        except BaseException:
+            await connection.close()
+            raise
+
+    async def _take(self, origin: httpcore.Origin) -> Connection | None:
+        while self._free:
+            for_origin, until_s, connection = self._free.pop()
+            if for_origin == origin and anyio.current_time() < until_s and connection.is_quiet():
+                return connection
+            await connection.close()
+        return None
+
+    async def _give_back(self, origin: httpcore.Origin, connection: Connection) -> None:
+        if len(self._free) < self._kept:
+            self._free.append((origin, anyio.current_time() + _KEPT_S, connection))
+        else:
+            await connection.close()
+
+
+class _Dialer:
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls
+
+    async def connect(self, request: httpcore.Request) -> ByteStream:
+        """A stream to the host of ``request``, encrypted where its URL asks for it."""
+        origin = request.url.origin
+        host = origin.host.decode("ascii")
+        try:
+            with anyio.fail_after(request.extensions.get("timeout", {}).get("connect")):
+                plain = await anyio.connect_tcp(host, origin.port)
+                return plain if origin.scheme == b"http" else await self._encrypted(plain, host)
+        except TimeoutError as exc:
+            raise httpcore.ConnectTimeout(str(exc)) from exc
+        except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as exc:
+            raise httpcore.ConnectError(str(exc)) from exc
+
+    async def _encrypted(self, plain: ByteStream, host: str) -> ByteStream:
+        try:
+            return await TLSStream.wrap(plain, hostname=host, ssl_context=self._tls, standard_compatible=False)
+        except BaseException:
+            await anyio.aclose_forcefully(plain)
+            raise
