@@ -27,6 +27,7 @@ _PARAMETER: Final = re.compile(
     rb"""(api(?:_|%5[Ff]|\\u005[fF])key(?:=|%3[Dd]|\\u003[dD]))(?:[^&"'\\\s\#;<>%]|\\/|\\u(?!00(?:26|22|23|27|3[BbCcEe]|20))|%(?!26|22|23|3[BbCcEe]|20))+"""
 )
 _PLAIN: Final = b"api_key="
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9-]*")
 _WORD_BYTES: Final = 8
 _TABLE_BITS: Final = 16
 _MIXER: Final = 0x9E3779B97F4A7C15  # odd: a product's upper bits depend on all of the word's
@@ -41,20 +42,25 @@ class Scrubber:
     :param keys: the keys that are ours; never shown again
     """
 
-    __slots__ = ("_literals", "_sieve")
+    __slots__ = ("_are_plain", "_literals", "_sieve")
 
     def __init__(self, *keys: str) -> None:
         literals = {form for key in keys if len(key) >= LITERAL_MIN_CHARS for form in _forms(key)}
         # The longest first: a shorter one may be a part of it.
         self._literals = sorted(literals, key=lambda form: (-len(form), form))
         self._sieve: _Sieve | None = None
+        # No form of such a key ends a parameter, or holds the beginning of one.
+        self._are_plain = all(_PLAIN_KEY.fullmatch(key) for key in keys)
 
     def __call__(self, body: bytes) -> bytes:
         """Idempotent; a body without keys comes back as it is."""
-        # The literals first: one of them may hold a character at which a parameter would end.
+        # Where most keys are the values of parameters, they go in one pass with those.
+        if self._are_plain:
+            body = _without_parameters(body)
+        # Otherwise the literals first: one of them may hold a character at which a parameter would end.
         while held := next((literal for literal in self._suspected(body) if literal in body), None):
             body = body.replace(held, REDACTED)  # shorter; but it may make a new one with its neighbours
-        return _without_parameters(body)
+        return body if self._are_plain else _without_parameters(body)
 
     def _suspected(self, body: bytes) -> list[bytes]:
         """The literals that may be in ``body``, and some that are not."""
@@ -85,9 +91,9 @@ class _Sieve:
         self._step = (min(map(len, literals)) + 1 - _WORD_BYTES) // _WORD_BYTES  # in words
         starts = range(self._step * _WORD_BYTES)
         self._held = [(literal, {literal[start : start + _WORD_BYTES] for start in starts}) for literal in literals]
-        words = np.frombuffer(b"".join({word for _, held in self._held for word in held}), np.uint64)
+        self._words = np.unique(np.frombuffer(b"".join(word for _, held in self._held for word in held), np.uint64))
         self._table = np.zeros(1 << _TABLE_BITS, np.bool_)
-        self._table[self._places(words)] = True
+        self._table[self._places(self._words)] = True
 
     @staticmethod
     def _places(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -98,8 +104,12 @@ class _Sieve:
         import numpy as np  # noqa: PLC0415 - as above
 
         words = np.frombuffer(body, np.uint64, len(body) // _WORD_BYTES)[:: self._step]
-        suspects = {word.tobytes() for word in words[self._table.take(self._places(words))]}
-        return [literal for literal, held in self._held if not held.isdisjoint(suspects)] if suspects else []
+        suspects = words[self._table.take(self._places(words))]
+        suspects = suspects[self._words[np.searchsorted(self._words[:-1], suspects)] == suspects]
+        if not len(suspects):
+            return []
+        found = {word.tobytes() for word in suspects}
+        return [literal for literal, held in self._held if not held.isdisjoint(found)]
 
 
 def _without_parameters(body: bytes) -> bytes:
