@@ -203,3 +203,34 @@ async def test_helpers_are_started_when_pages_have_to_wait_and_end_with_the_run(
         helpers = decoding._helpers
         assert len(helpers) == 2
     assert [helper._process.returncode for helper in helpers] == [-signal.SIGKILL] * 2
+
+
+async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> None:
+    scrubber = Scrubber("a-key-that-is-long-enough-to-be-found")
+    others = RawPage(0, REGULAR)
+    keys = b"api_key=x&" * (_PLACE_BYTES // 12)  # as it comes it has room, and no more when it says REDACTED
+    grows = RawPage(0, REGULAR + keys + b" " * (_PLACE_BYTES - len(REGULAR) - len(keys)))
+    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+        helper = await started(decoding)
+        for place in range(len(helper._free)):
+            helper._free.append(helper._free.pop(0))
+            found: list[RawPage] = []
+
+            async def take(came: RawPage, into: list[RawPage] = found) -> None:
+                into.append(await decoding.take_in(came, 20, scrubber, decoded=True))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(take, others)
+                with pytest.raises(BadPageError):
+                    await decoding.take_in(grows, 20, scrubber, decoded=True)
+            assert found[0].decoded is not None, place
+            assert outcome(found[0].decoded) == outcome(here(RawPage(0, scrubber(others.body)), 20))
+        assert await decoding._helper_for(others) is helper
+
+
+@pytest.mark.parametrize("odd", [b"=", b"api_key=key&", b"a-key-that-is-long-enough-to-be-foun_", b"%20", b"\\n"])
+async def test_what_takes_long_to_scrub_is_not_scrubbed_on_the_loop(odd: bytes) -> None:
+    scrubber = Scrubber("a-key-that-is-long-enough-to-be-found")
+    body = odd * (_PLACE_BYTES // len(odd) // 2)
+    assert scrubber.at_once(body) is None
+    assert scrubber.at_once(REGULAR) == scrubber(REGULAR)

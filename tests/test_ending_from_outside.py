@@ -94,12 +94,12 @@ async def test_a_time_limit_of_asyncio_around_a_stream() -> None:
 @pytest.mark.uvloop
 async def test_a_task_within_that_is_cancelled_by_a_stranger_ends_the_run_and_not_its_pages(tmp_path: Path) -> None:
     others = asyncio.all_tasks()
-    for number in range(9):
+    for number in range(13):
         source, settings = Stuck(catalogue(100)), Settings(root=str(tmp_path / str(number)))
         task = asyncio.create_task(ingest(settings, source=source))
         await until_stuck(source, tmp_path / str(number))
         within = sorted(asyncio.all_tasks() - others - {task}, key=lambda one: one.get_name())
-        assert len(within) == 9, "the keeper of the lock, four fetchers, three that feed sinks, one the aggregators"
+        assert len(within) == 13, "the keeper of the lock, eight fetchers, three that feed sinks, one the aggregators"
         within[number].cancel()
         with pytest.raises(PartError, match="something cancelled a task within the run"):
             await task

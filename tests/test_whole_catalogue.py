@@ -19,7 +19,7 @@ from neows_async.errors import OutageError, PausedError, UnavailableError
 from neows_async.gate import Gate, GateLimits
 from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
-from neows_async.reading import FAILURES_TO_OPEN
+from neows_async.reading import FAILURES_TO_OPEN, SEEING_TO
 from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
@@ -48,12 +48,14 @@ class Fetching:
         concurrency: int = 4,
         used_before: int = 0,
         breaker: Breaker | None = None,
+        patience: FetchLimits | None = None,
         limits: GateLimits | None = None,
         kept: frozenset[int] = frozenset(),
         ledger: Ledger | None = None,
     ) -> None:
         self.pages = pages
         self.concurrency = concurrency
+        self.patience = patience or FetchLimits()
         self.ledger = ledger
         self.heard: list[events.Event] = []
         self.landed: Counter[int] = Counter()
@@ -92,7 +94,7 @@ class Fetching:
                 source,
                 gate=self.gate,
                 judge=self._judge,
-                limits=FetchLimits(),
+                limits=self.patience,
                 keep_bad=self._drop,
                 listener=self.heard.append,
             )
@@ -100,7 +102,7 @@ class Fetching:
                 await self._fetch(fetcher, 0)
             self.agenda = Agenda(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
             async with anyio.create_task_group() as tasks:
-                for _ in range(self.concurrency):
+                for _ in range(self.concurrency + SEEING_TO):
                     tasks.start_soon(self._fetcher, fetcher, tasks)
 
     def _kept(self) -> frozenset[int]:
@@ -177,6 +179,35 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
     assert told_s == pytest.approx(probes_s[: len(told_s)], abs=1)
     waits_s = [event.wait_s for event in run.heard if isinstance(event, events.AttemptFailed)]
     assert all(wait_s is not None and wait_s > 290 for wait_s in waits_s[-len(still) :])
+
+
+@pytest.mark.virtual_time
+async def test_an_outage_counts_against_no_page_however_short_it_is_tried() -> None:
+    outage = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "outage"\nfrom_s = 60\nuntil_s = 7260\n'
+    run = Fetching(200, outage, patience=FetchLimits(budget_s=8))
+    await run.run()
+    assert run.landed == Counter(range(200)), "every page once, none given up"
+    assert run.statuses()[503] <= 12 + 2 * 12
+
+
+@pytest.mark.virtual_time
+async def test_a_gate_that_is_closed_wakes_all_and_lets_nobody_through() -> None:
+    run = Fetching(4)
+    reason, ended_s = UnavailableError("page 3 is gone"), []
+
+    async def sleep() -> None:
+        await run.gate.sleep(600)
+        ended_s.append(run.clock())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleep)
+        await anyio.wait_all_tasks_blocked()
+        run.gate.close(reason)
+    assert ended_s == [pytest.approx(FULL_HOUR_S, abs=1)]
+    with pytest.raises(UnavailableError, match="page 3 is gone"):
+        async with run.gate.turn(1):
+            pass
+    assert (run.gate.sent, run.gate.is_closed) == (0, True)
 
 
 @pytest.mark.virtual_time

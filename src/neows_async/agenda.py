@@ -13,14 +13,25 @@ class Agenda:
 
     :param kept: pages that are in already
     :param window: fetch at most so many pages ahead of the reader; None is no limit
+    :param patient: further ahead as well while the reader waits for a page, or reads those that were in already: then
+        it is not the one who is slow
     """
 
-    def __init__(self, pages: int, *, kept: frozenset[int] = frozenset(), window: int | None = None) -> None:
+    def __init__(
+        self,
+        pages: int,
+        *,
+        kept: frozenset[int] = frozenset(),
+        window: int | None = None,
+        patient: bool = False,
+    ) -> None:
         self._todo = deque(number for number in range(pages) if number not in kept)
         self._late: deque[int] = deque()
         self._in = set(kept)
         self._tried: set[int] = set()
+        self._kept = kept
         self._window = window
+        self._patient = patient
         self._reading = 0
         self.left: int = pages - sum(number in kept for number in range(pages))
         """Pages neither in nor given up."""
@@ -29,10 +40,13 @@ class Agenda:
 
     def next_page(self) -> int | None:
         """The page to fetch now, from then on under way; None if there is none now."""
-        if self._todo and (self._window is None or self._todo[0] < self._reading + self._window):
+        if self._todo and (self._window is None or self._todo[0] < self._reading + self._window or self._may_go_far()):
             return self._todo.popleft()
         # Either all others are in or under way, or the window waits for a late one.
         return self._late.popleft() if self._late else None
+
+    def _may_go_far(self) -> bool:
+        return self._patient and (self._reading in self._kept or self._reading not in self._in)
 
     def is_in(self, number: int) -> bool:
         """Whether the page has come."""
@@ -46,7 +60,7 @@ class Agenda:
     def reading(self, number: int) -> None:
         """The reader has come to ``number``; what lies before it is done with."""
         self._reading = number
-        if self._window is not None:
+        if not self._patient and self._window is not None:
             self._in.discard(number - 1)
 
     def ahead(self, number: int) -> int:

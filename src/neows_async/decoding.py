@@ -92,6 +92,8 @@ class Decoding:
         self._to_start = helpers
         self._orbiting_body = orbiting_body
         self._one_here = anyio.CapacityLimiter(1)
+        # Not the program's own threads, which may all be busy with what is not ours.
+        self._starting = anyio.CapacityLimiter(1)
         self._waited = 0
         self._helpers: list[_Helper] = []
 
@@ -105,7 +107,7 @@ class Decoding:
 
         if self._helpers:
             with anyio.move_on_after(_GRACE_S, shield=True):
-                await to_thread.run_sync(end, abandon_on_cancel=True)
+                await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._starting)
 
     async def take_in(self, came: RawPage, size: int | None, scrubber: Scrubber, *, decoded: bool) -> RawPage:
         """:func:`neows_async.intake.take_in`.
@@ -115,7 +117,7 @@ class Decoding:
         """
         helper = await self._helper_for(came) if decoded else None
         if helper is not None:
-            raw = scrubbed(came, scrubber)
+            raw = await self._scrubbed(came, scrubber)
             with telling_the_body(raw):
                 page = await self._ask(helper, raw, size)
             if page is not None:
@@ -138,6 +140,10 @@ class Decoding:
     async def _here(self, job: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)
 
+    async def _scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
+        body = scrubber.at_once(came.body)
+        return await self._here(lambda: scrubbed(came, scrubber)) if body is None else replace(came, body=body)
+
     async def _helper_for(self, raw: RawPage) -> _Helper | None:
         """The least busy one; None while there is none, and for a body that is too large for any."""
         if self._to_start:
@@ -152,15 +158,17 @@ class Decoding:
         with suppress(OSError):  # then it goes on as it did
             for _ in range(helpers):
                 helper = _Helper(self._orbiting_body)
-                await to_thread.run_sync(helper.start)
+                await to_thread.run_sync(helper.start, limiter=self._starting)
                 self._helpers.append(helper)
 
     async def _ask(self, helper: _Helper, raw: RawPage, size: int | None) -> Page | None:
-        """None if it gave no answer, and will give none."""
+        """None if it gave no answer, and will give none, or if it has no room for the body."""
+        if len(raw.body) > _PLACE_BYTES:  # scrubbed it may be longer than it came
+            return None
         try:
             return await helper.ask(raw, size)
         except (OSError, EOFError, msgspec.MsgspecError, pa.ArrowException):
-            await to_thread.run_sync(helper.end)
+            await to_thread.run_sync(helper.end, limiter=self._starting)
             return None
 
 
@@ -181,12 +189,19 @@ class _Helper:
 
         :raises OSError: it cannot be started
         """
+        if not sys.executable:
+            raise FileNotFoundError("this program does not know its interpreter")
         ours, theirs = socket.socketpair()
         with theirs, _shared_memory(_ASKED_AT_ONCE * _PLACE_BYTES) as shared:
             try:
                 self._places = mmap.mmap(shared, _ASKED_AT_ONCE * _PLACE_BYTES)
                 self._process = subprocess.Popen(  # noqa: S603 - this very program
-                    [sys.executable, "-c", _PROGRAM, *map(json.dumps, (sys.path, self._orbiting_body, shared))],
+                    [
+                        sys.executable,
+                        "-c",
+                        _PROGRAM,
+                        *map(json.dumps, ([*map(str, sys.path)], self._orbiting_body, shared)),
+                    ],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -299,6 +314,10 @@ def _shared_memory(length: int) -> Iterator[int]:
         Path(path).unlink()
     try:
         os.ftruncate(descriptor, length)
+        if not hasattr(os, "memfd_create"):
+            # Its room is taken now: a disk that is full later would end us with a signal.
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(bytes(length))
         yield descriptor
     finally:
         os.close(descriptor)

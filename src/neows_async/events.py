@@ -90,7 +90,7 @@ class PageFetched:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt failed.
+    """An attempt failed, as another one need not.
 
     :param attempt: from 1
     :param wait_s: it is tried again so much later, at the earliest; None when the page's budget is spent
@@ -157,6 +157,14 @@ class SourceUp:
     """
 
     down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LettingIn:
+    """The run ends for ``reason``; before, what comes of ``requests`` that are under way is kept."""
+
+    reason: str
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +270,7 @@ Event: TypeAlias = (
     | SourceDown
     | SourceStillDown
     | SourceUp
+    | LettingIn
     | PageSetBack
     | PageMissing
     | PageDamaged

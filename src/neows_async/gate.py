@@ -85,6 +85,7 @@ class Gate:
         self._allowed = 1
         self._under_way = 0
         self._closed_with: NeowsError | None = None
+        self._closing = anyio.Event()
         self._answers = self._next_look = 0
         self.rest: Callable[[], Awaitable[None]] | None = None
         """Called before a long wait in which nothing is under way."""
@@ -104,6 +105,11 @@ class Gate:
         return self._breaker.is_open
 
     @property
+    def under_way(self) -> int:
+        """Requests that were not answered yet."""
+        return self._under_way
+
+    @property
     def closed_s(self) -> float:
         """Seconds in which nothing goes out, whoever asks: a ``Retry-After``, or an outage."""
         now_s = self._clock()
@@ -112,7 +118,18 @@ class Gate:
     def close(self, reason: NeowsError) -> None:
         """Let nothing out any more: ``reason`` is raised to whoever waits or comes. What is under way may come in."""
         self._closed_with = reason
+        self._closing.set()
         self._announce()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed_with is not None
+
+    async def sleep(self, seconds: float) -> None:
+        """Until then, or until it is closed."""
+        with anyio.move_on_after(seconds):
+            await self._closing.wait()
 
     @asynccontextmanager
     async def turn(self, page: int) -> AsyncIterator[Turn]:
@@ -131,8 +148,6 @@ class Gate:
             yield turn
         finally:
             turn.end()
-            self._under_way -= 1
-            self._announce()
             await self._quota.settle()
 
     async def _wait(self) -> int:
@@ -153,6 +168,7 @@ class Gate:
                 wanted = min(wanted, budget - self.sent)
             quota_s, ticket = await self._quota.take(wanted=wanted, only_look=outage_s > 0)
             if ticket is not None:
+                self._check_open(ticket)
                 return ticket
             wait_s = max(quota_s, outage_s)
             if self._breaker.given_up(now_s):
@@ -175,8 +191,10 @@ class Gate:
             elif math.isfinite(quota_s):
                 self.quota_wait_s += waited_s
 
-    def _check_open(self) -> None:
+    def _check_open(self, ticket: int | None = None) -> None:
         if self._closed_with is not None:
+            if ticket is not None:
+                self._quota.lost(ticket)
             raise self._closed_with
 
     def _consider(self, now_s: float, wait_s: float) -> None:
@@ -210,9 +228,15 @@ class Gate:
         self._quota.lost(ticket)
         self._announce()
 
-    def page_came(self, fetch_s: float) -> None:
-        """A whole, right page, ``fetch_s`` after it was asked for: whatever outage there was is over."""
-        self._concurrency.answered(self._under_way, fetch_s)
+    def came_in(self) -> int:
+        """A request is under way no more; what came may still be judged. How many were, with that one."""
+        self._under_way -= 1
+        self._announce()
+        return self._under_way + 1
+
+    def page_came(self, under_way: int, fetch_s: float) -> None:
+        """A whole, right page, ``fetch_s`` after it was asked for as one of ``under_way``: no outage any more."""
+        self._concurrency.answered(under_way, fetch_s)
         self._answers += 1
         # As long as it grows after each answer, later once in a round: it costs forecasts.
         if self._answers >= self._next_look:
@@ -274,15 +298,17 @@ class Turn:
         self._page = page
         self._ticket = ticket
         self._answered = False
+        self._under_way = 0  # until it came in
 
     def answered(self, rate_limit: RateLimit | None) -> None:
-        """An answer came that may be a page."""
+        """An answer came that may be a page. While it is judged the next request may go out."""
         self._answered = True
         self._gate.answered(self._ticket, rate_limit)
+        self._come_in()
 
     def good(self, fetch_s: float) -> None:
         """It was the whole, right page, and took so long."""
-        self._gate.page_came(fetch_s)
+        self._gate.page_came(self._under_way, fetch_s)
 
     def failed(self, exc: AttemptError) -> None:
         """It was none, or nothing came."""
@@ -298,3 +324,8 @@ class Turn:
         """Whatever was not answered is lost."""
         if not self._answered:
             self._gate.lost(self._ticket)
+        self._come_in()
+
+    def _come_in(self) -> None:
+        if not self._under_way:
+            self._under_way = self._gate.came_in()

@@ -45,7 +45,8 @@ class Landing:
     ) -> None:
         self.plan = plan
         self._zone = zone
-        self._agenda = Agenda(plan.pages, kept=kept, window=None if zone else window_pages)
+        # With a zone not the memory ends; but what lies too far ahead is read back, expanded and checked once more.
+        self._agenda = Agenda(plan.pages, kept=kept, window=window_pages, patient=zone is not None)
         self._window_pages = window_pages
         self._max_missing_pages = max_missing_pages
         self._listener = listener

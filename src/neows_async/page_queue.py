@@ -45,7 +45,7 @@ class PageQueue:
         return page
 
     async def get_all(self, *, gather_s: float) -> list[Page]:
-        """The pages that wait, one at least; empty after the last one.
+        """The pages that wait, one at least; empty after the last one. Cancelled, it may lose a page.
 
         :param gather_s: so long after the first one more may come; not once half the room is taken
         """

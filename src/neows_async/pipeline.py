@@ -181,7 +181,7 @@ class _Run:
                 consumers.start_soon(self._feed_sink, sink, queue)
             consumers.start_soon(self._feed_aggregators, queues[-1])
             async with anyio.create_task_group() as fetchers:
-                for _ in range(self._settings.concurrency):
+                for _ in range(self._reading.fetchers):
                     fetchers.start_soon(self._reading.fetch_pages)
                 await self._reading.read_pages(put)
                 self._ended += 1
@@ -333,7 +333,7 @@ class PageStream:
                 await self._reading.open(set())
                 ended = False
                 async with anyio.create_task_group() as fetchers:
-                    for _ in range(self._settings.concurrency):
+                    for _ in range(self._reading.fetchers):
                         fetchers.start_soon(self._reading.fetch_pages)
                     await self._reading.read_pages(self._queue.put)
                     ended = True

@@ -33,7 +33,7 @@ class Figures:
     :param pages_missing: given up, as the settings allow
     :param neos: near-Earth objects in ``pages_written``; also ``close_approaches``
     :param rejected: objects that could not be read
-    :param retries: requests that failed and were, or will be, sent again
+    :param retries: attempts that failed
     :param body_bytes: of JSON, fetched by this try
     :param rate_limit: what the last answer said of the quota: requests an hour, and those left
     :param waiting_until_s: the quota lets no request out before

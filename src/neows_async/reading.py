@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 UNPACED: Final = PacingRules(bursts=())
 # Of requests that fail one in twenty, so many in a row are no accident in any run.
 FAILURES_TO_OPEN: Final = 6
+SEEING_TO: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Reading:
     first: what helps it decoding ends with the block.
 
     :param zone: where raw pages are kept; None keeps a window of them in memory
-    :param to_the_end: when fetching fails, what was fetched is read first; without it, that ends all at once
+    :param to_the_end: when fetching fails, what was fetched is read first; without it, what is under way comes in,
+        if it can be kept, and then the reading ends
     """
 
     def __init__(
@@ -103,6 +105,11 @@ class Reading:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._decoding.__aexit__(*exc)
+
+    @property
+    def fetchers(self) -> int:
+        """How many :meth:`fetch_pages` to run: while some see to what came, others ask for the next pages."""
+        return self._settings.concurrency + SEEING_TO
 
     @property
     def page_size(self) -> int:
@@ -161,18 +168,24 @@ class Reading:
             try:
                 await self._fetch(landing, number)
             except NeowsError as exc:
-                if not (self._to_the_end or isinstance(exc, (PausedError, SourceError))):
+                lets_in = self._zone is not None and isinstance(exc, (PausedError, SourceError))
+                if not (self._to_the_end or lets_in):
                     raise
                 if self._ends_with is None:
-                    self._ends_with = exc
-                    self.gate.close(exc)
-                    landing.announce()
+                    self._end_with(exc)
         # What is under way in the others is paid for: it is let come in before the run ends.
         self._fetching -= 1
         if self._fetching == 0 and self._to_the_end:
             self._landing.ends_with(self._ends_with)
         elif self._fetching == 0:
             raise self._ends_with
+
+    def _end_with(self, exc: NeowsError) -> None:
+        self._ends_with = exc
+        self.gate.close(exc)
+        self._landing.announce()
+        if self.gate.under_way:
+            self._listener(events.LettingIn(str(exc), self.gate.under_way))
 
     async def _fetch(self, landing: Landing, number: int) -> None:
         try:

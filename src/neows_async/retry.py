@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -37,10 +37,10 @@ class _Trying:
     """How it stands with one page."""
 
     left_s: float
-    failed: AttemptError | None = None
+    failed: AttemptError = field(default_factory=lambda: AttemptError("not tried yet"))
 
     def told(self, number: int, attempt: int, wait_s: float | None) -> AttemptFailed:
-        failed = self.failed or AttemptError("no answer")
+        failed = self.failed
         return AttemptFailed(
             number,
             attempt,
@@ -109,9 +109,9 @@ class PageFetcher:
             self._listener(trying.told(number, state.attempt_number, wait_s))
 
         retrying = AsyncRetrying(
-            sleep=anyio.sleep,
+            sleep=self._gate.sleep,
             retry=retry_if_exception(self._may_pass),
-            stop=lambda state: state.upcoming_sleep >= trying.left_s,
+            stop=lambda state: self._ends(state.upcoming_sleep, trying),
             # After a 429 the gate knows better how long to wait.
             wait=lambda state: 0.0 if isinstance(trying.failed, RateLimitedError) else _backoff(state),
             before_sleep=before_sleep,
@@ -128,6 +128,10 @@ class PageFetcher:
                 f"page {number} could not be had within {self._limits.budget_s:g} s of trying; at last: {exc}. "
                 "Run the same command again to go on"
             ) from exc
+
+    def _ends(self, wait_s: float, trying: _Trying) -> bool:
+        """Whether there is no time for another attempt ``wait_s`` from now."""
+        return self._gate.is_closed or (wait_s >= trying.left_s and not self._gate.is_down)
 
     def _may_pass(self, exc: BaseException) -> bool:
         return isinstance(exc, AttemptError) and (self.proven or not isinstance(exc, UnreachableError))

@@ -111,6 +111,8 @@ def _told_of_waits(event: events.Event) -> str | None:
             return f"the source is still down, since {utc(since_s)}; asked again at {utc(next_probe_s)}"
         case events.SourceUp(down_s):
             return f"the source is back after {_clock(down_s)}"
+        case events.LettingIn(_, requests):
+            return f"ending; waiting for what comes of {counted(requests, 'request')}"
         case _:
             return None
 

@@ -185,7 +185,7 @@ def _of_the_source(meter: Meter) -> Listener:
         explicit_bucket_boundaries_advisory=_FETCH_BUCKETS_S,
     )
     came = meter.create_counter("neows.page.fetch.io", "By", "Bytes of JSON in the pages that came.")
-    failed = meter.create_counter("neows.page.fetch.failures", "{attempt}", "Attempts that failed and are repeated.")
+    failed = meter.create_counter("neows.page.fetch.failures", "{attempt}", "Attempts that failed.")
     waits = meter.create_counter("neows.quota.waits", "{wait}", "Waits for the quota that were worth telling.")
     outages = meter.create_counter("neows.source.outages", "{outage}", "Times that the source was taken to be down.")
     limit = meter.create_gauge("neows.quota.limit", "{request}", "Requests an hour, as the last answer said.")

@@ -127,7 +127,7 @@ def _source(registry: CollectorRegistry) -> Listener:
     came = Counter("neows_fetched_bytes", "Bytes of JSON in the pages that came.", registry=registry)
     failed = Counter(
         "neows_page_attempts_failed",
-        "Attempts that failed and were tried again.",
+        "Attempts that failed.",
         ["error", "status"],
         registry=registry,
     )
