@@ -35,7 +35,7 @@ from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
 from neows_async.sources.archive import ArchiveSource
 from neows_async.storage import LocalStorage
-from neows_async.testing import ListSink, ListSource
+from neows_async.testing import ListSink, ListSource, browse_page
 from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
@@ -333,11 +333,20 @@ async def test_a_page_damaged_in_the_raw_zone_is_set_aside_and_fetched_again(tmp
     assert receipt.records.written == 60
 
 
-async def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"rubbish", "damaged: "),
+        (zstandard.compress(browse_page(catalogue(40), 0, 20)), "asked for page 1, but page 0 came"),
+        (zstandard.compress(browse_page(catalogue(40), 1, 20)[:-1]), "not JSON"),
+        (zstandard.compress(browse_page(catalogue(40), 1, 10)), "size 10, but the run was planned with 20"),
+    ],
+)
+async def test_a_damaged_archive_is_named_at_once(tmp_path: Path, data: bytes, said: str) -> None:
     await run(tmp_path, ListSource(catalogue(40)), limit=None, snapshot="a")
-    (tmp_path / "raw/snapshot=a/gen=0/page=00001.json.zst").write_bytes(b"rubbish")
+    (tmp_path / "raw/snapshot=a/gen=0/page=00001.json.zst").write_bytes(data)
     zone = RawZone(Lake(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20)
-    with pytest.raises(DataError, match="raw page 1 of snapshot a is damaged"):
+    with pytest.raises(DataError, match=rf"raw page 1 of snapshot a is damaged \(.*{said}"):
         await ingest(
             Settings(limit=None), parts(tmp_path, ArchiveSource(zone, snapshot="a", synthetic=True), parent="a")
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from neows_async.errors import BadPageError, NeowsError
     from neows_async.page import DatasetFile, Json, ObjectInfo, Page, RawPage
 
 
@@ -51,6 +52,14 @@ class Generations(Protocol):
 
     async def next_generation(self) -> bool:
         """Go on to the pages of the next generation; False if there are none, and nothing changes."""
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """What a source may have besides: pages that stay as they are, so that a bad one is not asked for again."""
+
+    def damaged(self, number: int, exc: BadPageError) -> NeowsError:
+        """What is raised for page ``number``, which is not the whole, right page, as ``exc`` says."""
 
 
 class Ledger(Protocol):

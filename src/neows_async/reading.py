@@ -11,6 +11,7 @@ from neows_async.admit import Admission
 from neows_async.breaker import Breaker
 from neows_async.decoding import Decoding
 from neows_async.errors import (
+    BadPageError,
     NeowsError,
     OutageError,
     PausedError,
@@ -23,7 +24,7 @@ from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
-from neows_async.protocols import Generations, Resting
+from neows_async.protocols import Generations, Lasting, Resting
 from neows_async.reckoning import Reckoning
 from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.scrub import Scrubber
@@ -200,7 +201,12 @@ class Reading:
 
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
         soon = came.number == 0 or self._landing.soon(came.number)
-        return await self._decoding.take_in(came, size, self._scrubber, decoded=soon)
+        try:
+            return await self._decoding.take_in(came, size, self._scrubber, decoded=soon)
+        except BadPageError as exc:
+            if isinstance(self._source, Lasting):
+                raise self._source.damaged(came.number, exc) from exc
+            raise
 
     async def _keep_bad(self, number: int, body: bytes) -> None:
         if self._zone is not None:

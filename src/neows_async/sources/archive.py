@@ -39,10 +39,12 @@ class ArchiveSource:
         :raises DataError: it cannot be read any more
         """
         try:
-            return await self._zone.get(number)
+            return await self._zone.get_unjudged(number)
         except NotFoundError as exc:
             raise UnavailableError(f"the raw zone of snapshot {self._snapshot} has no page {number}") from exc
         except BadPageError as exc:
-            raise DataError(
-                f"raw page {number} of snapshot {self._snapshot} is damaged ({exc}); fetch the snapshot again"
-            ) from exc
+            raise self.damaged(number, exc) from exc
+
+    def damaged(self, number: int, exc: BadPageError) -> DataError:
+        """What it means that page ``number`` is none."""
+        return DataError(f"raw page {number} of snapshot {self._snapshot} is damaged ({exc}); fetch the snapshot again")
