@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,10 @@ _ESTABLISHED = "01"
 
 def connections(pid: int) -> list[str]:
     """The process's own TCP connections, as the system lists them; those that only listen are none."""
-    ours = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    ours = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            ours.add(str(fd.readlink()))
     tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
     return [row[2] for row in rows if f"socket:[{row[9]}]" in ours and row[3] == _ESTABLISHED]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 import zstandard
+from anyio import to_thread
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,3 +171,39 @@ async def test_what_else_lies_there_is_not_counted(tmp_path: Path) -> None:
     ):
         (lies(tmp_path).parent / name).write_bytes(b"")
     assert await raw.counted() == {7}
+
+
+class Waiting(LocalStorage):
+    """Puts when it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def put(self, key: str, data: bytes) -> None:
+        self.began.set()
+        self.go_on.wait(10)
+        super().put(key, data)
+
+
+async def test_a_page_whose_put_is_under_way_is_kept_also_if_that_is_cancelled(tmp_path: Path) -> None:
+    storage = Waiting(tmp_path)
+    zone = RawZone(Lake(storage), "a", max_body_bytes=MAX_BYTES)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(zone.put, RawPage(3, PAGE))
+        await to_thread.run_sync(storage.began.wait, 10)
+        tasks.cancel_scope.cancel()
+        storage.go_on.set()
+    assert await zone.counted() == {3}
+
+
+async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: Path) -> None:
+    storage = Waiting(tmp_path)
+    zone = RawZone(Lake(storage), "a", max_body_bytes=MAX_BYTES)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(zone.put, RawPage(3, PAGE))
+            await to_thread.run_sync(storage.began.wait, 10)
+            tasks.cancel_scope.cancel()
+    assert await zone.counted() == set()
+    storage.go_on.set()

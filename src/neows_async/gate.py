@@ -106,7 +106,7 @@ class Gate:
 
     @property
     def under_way(self) -> int:
-        """Requests that were not answered yet."""
+        """Requests that were not answered yet, or whose answers were not judged."""
         return self._under_way
 
     @property
@@ -229,7 +229,7 @@ class Gate:
         self._announce()
 
     def came_in(self) -> int:
-        """A request is under way no more; what came may still be judged. How many were, with that one."""
+        """A request is under way no more. How many were, with that one."""
         self._under_way -= 1
         self._announce()
         return self._under_way + 1
@@ -301,13 +301,13 @@ class Turn:
         self._under_way = 0  # until it came in
 
     def answered(self, rate_limit: RateLimit | None) -> None:
-        """An answer came that may be a page. While it is judged the next request may go out."""
+        """An answer came that may be a page."""
         self._answered = True
         self._gate.answered(self._ticket, rate_limit)
-        self._come_in()
 
     def good(self, fetch_s: float) -> None:
-        """It was the whole, right page, and took so long."""
+        """It was the whole, right page, and took so long. While it is kept the next request may go out."""
+        self._come_in()
         self._gate.page_came(self._under_way, fetch_s)
 
     def failed(self, exc: AttemptError) -> None:

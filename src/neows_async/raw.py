@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import zstandard
+from anyio import to_thread
 
 from neows_async import browse
 from neows_async import lake as layout
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
 _LEVEL: Final = 1  # half the time of the usual 3, and for these pages a tenth smaller
 _BAD_KEPT: Final = 5
+_MOMENT_S: Final = 0.3
 _MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
 
 
@@ -69,10 +73,27 @@ class RawZone:
     async def put(self, page: RawPage) -> None:
         """When this returns, the page is durable and is never asked for again.
 
-        It must have been checked and scrubbed.
+        It must have been checked and scrubbed. Cancelled while that is done, it still waits for a moment, since the
+        page's request is spent.
         """
         key = self.key(page.number)
-        await self._lake.call(key, lambda: self._lake.storage.put(key, compress(page.body)))
+        began, ended = threading.Event(), threading.Event()
+
+        def put() -> None:
+            began.set()
+            try:
+                self._lake.storage.put(key, compress(page.body))
+            finally:
+                ended.set()
+
+        try:
+            await self._lake.call(key, put)
+        except anyio.get_cancelled_exc_class():
+            # The thread goes on, but the program may end before it.
+            if began.is_set():
+                with anyio.move_on_after(_MOMENT_S, shield=True):
+                    await to_thread.run_sync(ended.wait, _MOMENT_S, abandon_on_cancel=True)
+            raise
 
     async def get(self, number: int) -> RawPage:
         """The page, whole and right.
