@@ -40,6 +40,8 @@ _BETWEEN: Final = (
 )
 _DATE, _EPOCH, _VELOCITY, _AU, _KM, _BODY = 0, 2, 3, 6, 8, 10
 _WANTED: Final = np.array([_DATE, _EPOCH, _VELOCITY, _AU, _KM, _BODY])
+# Where each column's piece stands among an approach's, in the order of ApproachTexts: between two lies another.
+_TAKEN: Final = 2 * np.array([1, 0, 5, 3, 4, 2], np.int32)
 _SIZES: Final = np.array([len(text) for text in _BETWEEN])
 # Of each text but the first and the last, where its comma stands: there is one.
 _COMMAS: Final = np.array([text.index(b",") for text in _BETWEEN[1:-1]])
@@ -83,25 +85,26 @@ def cut(body: bytes) -> Cut | None:
     """
     if b"\\" in body:  # without escapes each quote is one
         return None
-    rest: list[bytes] = []
-    lists: list[bytes] = []
+    rest: list[bytes | memoryview] = []
+    lists: list[memoryview] = []
+    parts = memoryview(body)
     done = 0
     while (start := body.find(_OPENING, done)) >= 0:
         start += len(_OPENING)
         end = body.find(b"]", start)
         if end < 0:
             return None
-        rest += (body[done:start], b"%d" % len(lists))
-        lists.append(body[start:end])
+        rest += (parts[done:start], b"%d" % len(lists))
+        lists.append(parts[start:end])
         done = end
-    rest.append(body[done:])
+    rest.append(parts[done:])
     approaches = _read(lists)
     return None if approaches is None else Cut(b"".join(rest), approaches)
 
 
-def _read(lists: list[bytes]) -> ApproachTexts | None:
+def _read(lists: list[memoryview]) -> ApproachTexts | None:
     # One approach after the other, with a comma behind each.
-    text = b"".join(part for entries in lists if entries for part in (entries, b","))
+    text = b"".join([part for entries in lists if entries for part in (entries, b",")])
     characters = np.frombuffer(text, np.uint8)
     starts = _starts(characters)
     if starts is None or not _is_regular(text, characters, starts):
@@ -141,16 +144,17 @@ def _is_regular(text: bytes, characters: NDArray[np.uint8], starts: NDArray[np.i
     return quotes == _QUOTES * approaches and int(characters.min()) >= _FIRST_TEXT_CHARACTER
 
 
-def _counts(lists: list[bytes], starts: NDArray[np.int64]) -> tuple[int, ...] | None:
+def _counts(lists: list[memoryview], starts: NDArray[np.int64]) -> tuple[int, ...] | None:
     """How many approaches each list has; None if one reaches from a list into the next."""
-    borders = np.fromiter(
-        itertools.accumulate((len(entries) + bool(entries) for entries in lists), initial=0), np.int64
-    )
-    firsts = np.append(starts[0], borders[-1])
-    rows = np.searchsorted(firsts, borders)
-    if (firsts[rows] != borders).any():
+    *borders, end = itertools.accumulate((len(entries) + bool(entries) for entries in lists), initial=0)
+    rows = [*starts[0].searchsorted(borders).tolist(), starts.shape[1]]
+    # Where a list begins, an approach does, or the text ends with empty lists.
+    if any(
+        border != (end if row == starts.shape[1] else starts[0, row])
+        for border, row in zip(borders, rows, strict=False)
+    ):
         return None
-    return tuple(np.diff(rows).tolist())
+    return tuple([after - before for before, after in itertools.pairwise(rows)])
 
 
 def _texts(
@@ -162,17 +166,19 @@ def _texts(
     borders[:, :, 0] = values.T
     borders[:, :, 1] = starts[_WANTED + 1].T
     pieces = pa.StringArray.from_buffers(max(0, borders.size - 1), pa.py_buffer(borders), pa.py_buffer(text))
-    firsts = np.arange(0, borders.size, 2 * len(_WANTED))
-    date, epoch, velocity, au, km, body = (pa.array(firsts + 2 * index) for index in range(len(_WANTED)))
-    epochs = pieces.take(epoch)
+    # Which pieces: a row a column, in the order in which they are taken.
+    count = starts.shape[1]
+    places = 2 * len(_WANTED) * np.arange(count, dtype=np.int32)
+    which = pa.array((places + _TAKEN[:, np.newaxis]).ravel())
+    epochs = pieces.take(which[:count])
     if not _are_integers(epochs, characters, values[1]):
         return None
     return ApproachTexts(
         counts=counts,
-        dates=pieces.take(date),
+        dates=pieces.take(which[count : 2 * count]),
         epochs_ms=epochs.cast(pa.int64()),
-        orbiting_bodies=pieces.take(body),
-        numbers=pieces.take(pa.concat_arrays([au, km, velocity])),
+        orbiting_bodies=pieces.take(which[2 * count : 3 * count]),
+        numbers=pieces.take(which[3 * count :]),
     )
 
 

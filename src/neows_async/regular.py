@@ -233,7 +233,7 @@ def _columns(neos: list[_Neo[Any]], entries: ApproachTexts) -> Columns:
     count = len(days)
     _require_range(entries.epochs_ms, EPOCH_MIN_MS, EPOCH_MAX_MS)
     approaches = [
-        pa.array(ids, pa.string()).take(pa.array(np.repeat(np.arange(len(neos)), entries.counts))),
+        _repeated(ids, entries.counts),
         days,
         entries.epochs_ms.cast(pa.timestamp("ms", tz="UTC")),
         entries.orbiting_bodies,
@@ -316,17 +316,41 @@ def _dates(*columns: pa.StringArray) -> Iterator[pa.Array]:
     return _cut(dates, columns)
 
 
+def _repeated(ids: list[str | None], counts: tuple[int, ...]) -> pa.StringArray:
+    """Each id so many times."""
+    encoded = [id_.encode() for id_ in ids if id_ is not None]
+    sizes = {len(id_) for id_ in encoded}
+    if len(sizes) != 1 or len(encoded) != len(ids):
+        return pa.array(ids, pa.string()).take(pa.array(np.repeat(np.arange(len(ids)), counts)))
+    size = sizes.pop()
+    data = np.repeat(np.array(encoded, f"V{size}"), counts)
+    offsets = np.arange(len(data) + 1, dtype=np.int32) * np.int32(size)
+    return pa.StringArray.from_buffers(len(data), pa.py_buffer(offsets), pa.py_buffer(data))
+
+
 def _cut(values: pa.Array, columns: tuple[pa.StringArray, ...]) -> Iterator[pa.Array]:
     borders = itertools.accumulate((len(column) for column in columns), initial=0)
     return (values[start:stop] for start, stop in itertools.pairwise(borders))
 
 
 def _require_lengths(texts: pa.StringArray, least: int, most: int) -> None:
-    _require_range(pc.binary_length(texts), least, most)
+    """Of those that are not null."""
+    if texts.null_count or not len(texts):
+        _require_range(pc.binary_length(texts), least, most)
+        return
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    lengths = offsets[1:] - offsets[:-1]
+    if lengths.min() < least or lengths.max() > most:
+        raise _IrregularError
 
 
 def _require_range(values: pa.Array, least: float, most: float) -> None:
     """Of those that are not null; a NaN is in no range."""
+    if values.null_count == 0 and len(values):
+        numbers = values.to_numpy()
+        if not (least <= numbers.min() and numbers.max() <= most):
+            raise _IrregularError
+        return
     smallest, largest = pc.min_max(values).values()
     if smallest.is_valid and not least <= smallest.as_py() <= largest.as_py() <= most:
         raise _IrregularError
