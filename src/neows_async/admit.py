@@ -49,7 +49,8 @@ class Admission:
         self._limit = limit
         self._max_rejects = max_rejects
         self._seen: set[str] = set()
-        self._in_generation: set[str] = set()
+        # The first generation's are all that were seen.
+        self._in_generation = self._seen
         self._rejected_now: set[bytes] = set()
         self._rejected_before: set[bytes] = set()
         self.tally: Tally = Tally()
@@ -61,7 +62,7 @@ class Admission:
 
     def begin_generation(self) -> None:
         """The same catalogue is read once more: what was rejected before is not rejected twice."""
-        self._in_generation.clear()
+        self._in_generation = set()
         self._rejected_before |= self._rejected_now
         self._rejected_now.clear()
 

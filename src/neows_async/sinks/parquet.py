@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from neows_async.page import DatasetFile, Page
     from neows_async.protocols import Stage, StagedFile
 
-ROW_GROUP_ROWS: Final = 65_536
-FILE_ROWS: Final = 16 * ROW_GROUP_ROWS
+# What fills a group is held in memory until it is full: a few megabytes of either.
+ROW_GROUP_ROWS: Final = {"neos": 8_192, "close_approaches": 65_536}
+FILE_ROWS: Final = 16 * 65_536
 MAX_PARTITIONS: Final = 64
 _LOOSE_BATCHES: Final = 32
 _REPEATING: Final = (
@@ -40,6 +41,7 @@ class ParquetSink:
     Rows stand in Browse order. Row groups are cut at ``row_group_rows`` and files at ``file_rows``,
     whatever the borders of the pages. At most one row group a partition is held in memory.
 
+    :param row_group_rows: None is 8,192 NEOs or 65,536 approaches
     :param partition_by: a string, bool or integer column to lay out by, Hive-style: it is then in
         the path (``orbiting_body=Earth/part-00000.parquet``) and not in the file
     :raises SettingsError: there is no such dataset or column, or its type cannot be laid out by
@@ -50,14 +52,14 @@ class ParquetSink:
         dataset: str,
         partition_by: str | None = None,
         *,
-        row_group_rows: int = ROW_GROUP_ROWS,
+        row_group_rows: int | None = None,
         file_rows: int = FILE_ROWS,
     ) -> None:
         check_partition(dataset, partition_by)
         self.name: str = f"parquet:{dataset}"
         self._dataset = dataset
         self._partition_by = partition_by
-        self._row_group_rows = row_group_rows
+        self._row_group_rows = row_group_rows or ROW_GROUP_ROWS[dataset]
         self._file_rows = file_rows
         schema = DATASETS[dataset]
         if partition_by is not None:
