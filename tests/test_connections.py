@@ -7,9 +7,10 @@ import ssl
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import httpx
 import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
@@ -21,13 +22,16 @@ from neows_async.sources.gateway import GatewaySource, open_client, open_transpo
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    import httpx
     from anyio.abc import ByteStream
 
 TLS: Final = Path(__file__).parent / "tls"
 KEY: Final = "a-key-of-more-than-sixteen-letters"
 BODY: Final = b'{"page": ' + b"7" * 300_000 + b"}"
 GZIPPED: Final = gzip.compress(BODY)
+
+
+class Raw(bytes):
+    """Goes past the encryption."""
 
 
 @dataclass
@@ -54,7 +58,7 @@ class Host:
         self.news.set()
         self.news = anyio.Event()
 
-    async def _answer(self, stream: ByteStream) -> None:
+    async def _answer(self, stream: Any) -> None:
         request = b""
         while not request.endswith(b"\r\n\r\n"):
             request += await stream.receive()
@@ -62,7 +66,7 @@ class Host:
         for piece in self.answers[min(len(self.requests), len(self.answers)) - 1]:
             if not piece:
                 await stream.aclose()
-            await stream.send(piece)
+            await (stream.transport_stream if isinstance(piece, Raw) else stream).send(piece)
 
     async def ends(self, lines: int) -> None:
         """Wait until so many connections have ended."""
@@ -199,6 +203,58 @@ async def test_no_more_connections_are_kept_than_were_asked_for() -> None:
         assert (await source.fetch(4, 20)).body == BODY
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_all_are_closed_also_by_who_is_cancelled(encrypted: bool) -> None:
+    tls, scheme, transport = None, "http", Connections(connections=3)
+    if encrypted:
+        tls, scheme = server_tls(), "https"
+        transport = Connections(connections=3, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
+    async with host_of([GOOD], tls=tls) as host, source_at(f"{scheme}://localhost:{host.port}", transport) as source:
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(source.fetch, number, 20)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await source.rest()
+        await host.ends(host.lines)
+
+
+async def test_a_connection_that_waited_too_long_is_closed_whichever_is_used() -> None:
+    transport = Connections(connections=3)
+    async with host_of([GOOD]) as host, source_at(f"http://127.0.0.1:{host.port}", transport) as source:
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(source.fetch, number, 20)
+        pool: Any = transport._pool
+        pool._free = [(origin, until_s if at else 0.0, one) for at, (origin, until_s, one) in enumerate(pool._free)]
+        before = host.lines
+        await source.fetch(3, 20)
+        assert host.lines == before
+        await host.ends(1)
+
+
+async def test_what_else_a_client_may_ask_is_answered_too() -> None:
+    async with (
+        host_of([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], [answer(b"12345")]) as host,
+        httpx.AsyncClient(transport=Connections(connections=1)) as client,
+    ):
+        with anyio.fail_after(5):
+            assert (await client.head(f"http://127.0.0.1:{host.port}/")).headers["content-length"] == "5"
+            said = await client.post(f"http://127.0.0.1:{host.port}/", content=b"much\r\n\r\n")
+    assert said.content == b"12345"
+    assert host.requests[1].endswith(b"\r\n\r\nmuch\r\n\r\n")
+    assert host.lines == 1
+
+
+async def test_a_body_that_is_closed_twice_closes_nothing_of_others() -> None:
+    async with host_of([GOOD]) as host, httpx.AsyncClient(transport=Connections(connections=1)) as client:
+        for _ in range(2):
+            said = await client.get(f"http://127.0.0.1:{host.port}/")
+            for _ in range(2):
+                await said.stream.aclose()  # type: ignore[union-attr]  # of an AsyncClient it is an AsyncByteStream
+    assert host.lines == 1
+
+
 async def test_nobody_listens() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database
@@ -237,6 +293,19 @@ async def test_an_encrypted_body_that_is_cut_short_is_not_whole() -> None:
         source_at(f"https://localhost:{host.port}", trusting()) as source,
     ):
         with pytest.raises(AttemptError, match="received 300009 bytes, expected 300010"):
+            await source.fetch(0, 20)
+        assert (await source.fetch(0, 20)).body == BODY
+
+
+@pytest.mark.parametrize(
+    "pieces", [[Raw(b"no record at all" * 9)], [GOOD[:-1], Raw(b"\x17\x03\x03\0\x20" + b"bad record" * 9)]]
+)
+async def test_what_is_damaged_beneath_the_encryption_ends_the_attempt(pieces: list[bytes]) -> None:
+    async with (
+        host_of(pieces, [GOOD], tls=server_tls()) as host,
+        source_at(f"https://localhost:{host.port}", trusting()) as source,
+    ):
+        with pytest.raises(AttemptError, match="the connection broke"):
             await source.fetch(0, 20)
         assert (await source.fetch(0, 20)).body == BODY
 

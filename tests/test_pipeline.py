@@ -225,6 +225,25 @@ async def test_what_is_under_way_when_a_run_gives_up_comes_in_and_is_kept(tmp_pa
     assert again.asked == [1]
 
 
+async def test_fetching_runs_on_while_what_takes_the_pages_stands_still(tmp_path: Path) -> None:
+    class Standing(ListSink):
+        async def write(self, page: Page) -> None:
+            if page.number == 3:
+                with anyio.fail_after(30):
+                    await all_kept.wait()
+            await super().write(page)
+
+    def listener(event: events.Event) -> None:
+        fetched.update([event.number] if isinstance(event, events.PageFetched) else [])
+        if len(fetched) == 100:
+            all_kept.set()
+
+    fetched: set[int] = set()
+    all_kept = anyio.Event()
+    receipt = await run(tmp_path, ListSource(catalogue(2_000)), Standing(), limit=None, listener=listener)
+    assert receipt.records.written == 2_000
+
+
 async def test_an_outage_that_is_given_up_leaves_no_holes(tmp_path: Path) -> None:
     def fail(number: int, _: int) -> None:
         if number > 1:

@@ -225,6 +225,13 @@ def test_a_key_is_found_wherever_it_lies_in_a_large_body(shift: int, key: str, d
     assert Scrubber(key)(innocent) == innocent
 
 
+def test_a_key_that_was_half_an_escape_leaves_no_more_behind() -> None:
+    key = "0123456789abcdefXYZ"
+    scrubber = Scrubber(key)
+    once = scrubber(f"api_key=someone%2{key}%2{key}&x".encode())
+    assert scrubber(once) == once == b"api_key=REDACTED&x"
+
+
 def literals_first(key: str, body: bytes) -> bytes:
     """The order that is right for every key."""
     forms = sorted(_forms(key), key=lambda form: (-len(form), form))
@@ -233,7 +240,8 @@ def literals_first(key: str, body: bytes) -> bytes:
     return _PARAMETER.sub(rb"\1REDACTED", body)
 
 
-@given(strings, st.sampled_from([KEY, KEY[:20], "apikey-is-my-apikey", "REDACTED-REDACTED"]))
+@given(strings, st.sampled_from([KEY, KEY[:20], "apikey-is-my-apikey", "REDACTED-REDACTED", "0123456789abcdefXYZ"]))
+@example("api_key=someone%20123456789abcdefXYZ&x", "0123456789abcdefXYZ")
 @example("apikey-is-my-apikey=abc", "apikey-is-my-apikey")
 @example(f"api_key={KEY}&{KEY}", KEY)
 def test_for_a_key_of_plain_letters_the_order_makes_no_difference(text: str, key: str) -> None:

@@ -13,8 +13,8 @@ class Agenda:
 
     :param kept: pages that are in already
     :param window: fetch at most so many pages ahead of the reader; None is no limit
-    :param patient: further ahead as well while the reader waits for a page, or reads those that were in already: then
-        it is not the one who is slow
+    :param patient: further ahead as well while the reader waits, for a page or for who takes it, or reads those that
+        were in already: only a reader who is at work must not be run away from
     """
 
     def __init__(
@@ -33,6 +33,10 @@ class Agenda:
         self._window = window
         self._patient = patient
         self._reading = 0
+        self.reader_waits: bool = False
+        """For those who take what it read."""
+        self.is_held: bool = False
+        """Whether the window kept the last one who asked from a page."""
         self.left: int = pages - sum(number in kept for number in range(pages))
         """Pages neither in nor given up."""
         self.missing: dict[int, str] = {}
@@ -42,11 +46,13 @@ class Agenda:
         """The page to fetch now, from then on under way; None if there is none now."""
         if self._todo and (self._window is None or self._todo[0] < self._reading + self._window or self._may_go_far()):
             return self._todo.popleft()
+        self.is_held = bool(self._todo)
         # Either all others are in or under way, or the window waits for a late one.
         return self._late.popleft() if self._late else None
 
     def _may_go_far(self) -> bool:
-        return self._patient and (self._reading in self._kept or self._reading not in self._in)
+        waits = self.reader_waits or self._reading in self._kept or self._reading not in self._in
+        return self._patient and waits
 
     def is_in(self, number: int) -> bool:
         """Whether the page has come."""

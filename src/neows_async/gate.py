@@ -168,8 +168,7 @@ class Gate:
                 wanted = min(wanted, budget - self.sent)
             quota_s, ticket = await self._quota.take(wanted=wanted, only_look=outage_s > 0)
             if ticket is not None:
-                self._check_open(ticket)
-                return ticket
+                return await self._taken(ticket)
             wait_s = max(quota_s, outage_s)
             if self._breaker.given_up(now_s):
                 outage = self._breaker.outage
@@ -191,11 +190,17 @@ class Gate:
             elif math.isfinite(quota_s):
                 self.quota_wait_s += waited_s
 
-    def _check_open(self, ticket: int | None = None) -> None:
+    def _check_open(self) -> None:
         if self._closed_with is not None:
-            if ticket is not None:
-                self._quota.lost(ticket)
             raise self._closed_with
+
+    async def _taken(self, ticket: int) -> int:
+        """``ticket``, unless the gate was closed while it was taken."""
+        if self._closed_with is not None:
+            self._quota.lost(ticket)
+            await self._quota.settle()
+            raise self._closed_with
+        return ticket
 
     def _consider(self, now_s: float, wait_s: float) -> None:
         """Whether to wait so long for the quota, and whether to say so."""

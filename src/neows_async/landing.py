@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -12,7 +13,7 @@ from neows_async.agenda import Agenda
 from neows_async.errors import BadPageError, NotFoundError, StorageError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from neows_async.errors import NeowsError
     from neows_async.page import RawPage
@@ -45,7 +46,8 @@ class Landing:
     ) -> None:
         self.plan = plan
         self._zone = zone
-        # With a zone not the memory ends; but what lies too far ahead is read back, expanded and checked once more.
+        # With a zone not the memory ends. But what lies too far ahead is read back, expanded and checked once more,
+        # for which there is no time if reading is the slow part.
         self._agenda = Agenda(plan.pages, kept=kept, window=window_pages, patient=zone is not None)
         self._window_pages = window_pages
         self._max_missing_pages = max_missing_pages
@@ -138,6 +140,17 @@ class Landing:
             f"raw page {number} was written {_DAMAGES} times and cannot be read; check the disk, then run the same "
             "command again"
         )
+
+    @contextmanager
+    def giving(self) -> Iterator[None]:
+        """While the reader waits for who takes a page: fetching may go on as far as there is room to keep."""
+        self._agenda.reader_waits = True
+        if self._agenda.is_held:
+            self.announce()
+        try:
+            yield
+        finally:
+            self._agenda.reader_waits = False
 
     def announce(self) -> None:
         """Wake whoever waits for news."""

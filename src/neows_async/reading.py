@@ -220,7 +220,9 @@ class Reading:
             for number in range(self._landing.plan.pages):
                 raw = await self._landing.take(number)
                 if raw is not None:
-                    await put(await self._read(raw))
+                    page = await self._read(raw)
+                    with self._landing.giving():
+                        await put(page)
             self.reckoning.generation_ends(self._landing.missing)
             if self._zone is not None:
                 self._read_from.append((self._zone, set(range(self._landing.plan.pages)) - set(self._landing.missing)))

@@ -104,7 +104,8 @@ class PageFetcher:
         trying = _Trying(self._limits.budget_s)
 
         def before_sleep(state: RetryCallState) -> None:
-            trying.left_s -= state.upcoming_sleep
+            if not self._gate.is_down:
+                trying.left_s -= state.upcoming_sleep
             wait_s = max(state.upcoming_sleep, self._gate.closed_s)
             self._listener(trying.told(number, state.attempt_number, wait_s))
 

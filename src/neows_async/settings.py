@@ -110,7 +110,8 @@ class Settings(BaseModel):
     queue_neos: _Positive = Field(default=200, description="NEOs between decoding and each consumer, at most.")
     window_pages: _Positive = Field(
         default=16,
-        description="Pages that wait in memory for the writing, at most; without the archive fetching waits too.",
+        description="Pages that wait in memory for the writing, at most; without the archive fetching waits too, "
+        "with it only while reading them is what takes the time.",
     )
     decode_processes: Annotated[int, Field(ge=0, le=16)] = Field(
         default=0, description="Processes that help decoding when pages have to wait for it, at most; 0 starts none."

@@ -8,6 +8,9 @@ buffer, where each piece is copied three times, a page of a megabyte would take 
 from __future__ import annotations
 
 import select
+import ssl
+from collections.abc import AsyncIterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 _READ_BYTES: Final = 256 << 10  # as much as asyncio takes from a socket at once
 _HEAD_BYTES: Final = 100 << 10
 _OK: Final = 200
+# What anyio raises of a stream that is of no use any more; of an encrypted one OpenSSL's own errors come as they are.
+_BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError)
 
 
 class Connection:
@@ -46,7 +51,8 @@ class Connection:
 
     async def close(self) -> None:
         """At once, also if we are cancelled; whoever reads from it is told."""
-        await anyio.aclose_forcefully(self._stream)
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(self._stream)
 
     async def ask(self, request: httpcore.Request, ended: Callable[[Connection], Awaitable[None]]) -> httpcore.Response:
         """Send ``request`` and wait for the head of its answer, whose body is read from what comes back.
@@ -58,20 +64,23 @@ class Connection:
         protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
         await self._send(protocol, request)
         head = await self._head(protocol)
-        body = _Body(self, protocol, _told_bytes(head), ended)
+        body = _Body(self, protocol, _told_bytes(request, head), ended)
         said = {"http_version": b"HTTP/" + head.http_version, "reason_phrase": bytes(head.reason)}
         return httpcore.Response(head.status_code, headers=head.headers.raw_items(), content=body, extensions=said)
 
     async def _send(self, protocol: h11.Connection, request: httpcore.Request) -> None:
+        message: list[h11.Event] = [
+            h11.Request(method=request.method, target=request.url.target, headers=request.headers)
+        ]
+        if isinstance(request.stream, AsyncIterable):
+            message += [h11.Data(data=chunk) async for chunk in request.stream]
         try:
-            head = protocol.send(h11.Request(method=request.method, target=request.url.target, headers=request.headers))
-            end = protocol.send(h11.EndOfMessage())
+            sent = b"".join([protocol.send(event) or b"" for event in (*message, h11.EndOfMessage())])
         except h11.LocalProtocolError as exc:
             raise httpcore.LocalProtocolError(str(exc)) from exc
-        try:
-            await self._stream.send((head or b"") + (end or b""))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # a server that refuses may close before it has read all; what it said is still to be read
+        with suppress(anyio.EndOfStream, *_BROKEN):
+            # A server that refuses may close before it has read all; what it said is still to be read.
+            await self._stream.send(sent)
 
     async def _head(self, protocol: h11.Connection) -> h11.Response:
         while True:
@@ -104,14 +113,16 @@ class Connection:
             return await self._stream.receive(_READ_BYTES)
         except anyio.EndOfStream:
             return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
+        except _BROKEN as exc:
             raise httpcore.ReadError(str(exc)) from exc
 
 
-def _told_bytes(head: h11.Response) -> int | None:
+def _told_bytes(request: httpcore.Request, head: h11.Response) -> int | None:
     """The length of the body, if the head alone tells it. h11 has seen to it that there is one, or several alike."""
+    if request.method != b"GET" or head.status_code != _OK:
+        return None
     names = dict(head.headers)
-    if head.status_code != _OK or b"transfer-encoding" in names or b"content-length" not in names:
+    if b"transfer-encoding" in names or b"content-length" not in names:
         return None
     return int(names[b"content-length"])
 
@@ -130,7 +141,7 @@ class _Body:
         self._protocol = protocol
         self._told_bytes = told_bytes
         self._ended = ended
-        self._is_read = False
+        self._is_read = self._is_closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._by_h11() if self._told_bytes is None else self._as_told(self._told_bytes)
@@ -163,8 +174,10 @@ class _Body:
 
     async def aclose(self) -> None:
         """What was not read whole is not waited for."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._is_read:
-            self._is_read = False
             await self._ended(self._connection)
         else:
             await self._connection.close()

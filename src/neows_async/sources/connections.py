@@ -26,7 +26,7 @@ _KEPT_S: Final = 5.0
 
 
 class Connections(httpx.AsyncHTTPTransport):
-    """HTTP/1.1 only. Takes nothing from the environment.
+    """HTTP/1.1 only. Takes nothing from the environment. Of a request's time limits only ``connect`` is looked at.
 
     There are as many connections as requests under way; ``connections`` of them are kept for the next ones.
 
@@ -65,8 +65,9 @@ class Pool:
     async def aclose(self) -> None:
         """Close those that are free. Requests may be sent again afterwards."""
         free, self._free = self._free, []
-        for _, _, connection in free:
-            await connection.close()
+        with anyio.CancelScope(shield=True):
+            for _, _, connection in free:
+                await connection.close()
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send it, and wait for the head of the answer. Close the answer's stream, or its connection stays open.
@@ -84,12 +85,20 @@ class Pool:
             raise
 
     async def _take(self, origin: httpcore.Origin) -> Connection | None:
-        while self._free:
-            for_origin, until_s, connection = self._free.pop()
-            if for_origin == origin and anyio.current_time() < until_s and connection.is_quiet():
-                return connection
-            await connection.close()
-        return None
+        now_s = anyio.current_time()
+        free, self._free = self._free, []
+        taken: Connection | None = None
+        with anyio.CancelScope(shield=True):
+            for for_origin, until_s, connection in reversed(free):
+                if now_s >= until_s:
+                    await connection.close()
+                elif taken is not None or for_origin != origin:
+                    self._free.insert(0, (for_origin, until_s, connection))
+                elif connection.is_quiet():
+                    taken = connection
+                else:
+                    await connection.close()
+        return taken
 
     async def _give_back(self, origin: httpcore.Origin, connection: Connection) -> None:
         if len(self._free) < self._kept:
