@@ -255,6 +255,20 @@ async def test_a_body_that_is_closed_twice_closes_nothing_of_others() -> None:
     assert host.lines == 1
 
 
+async def test_a_key_that_no_header_can_hold_is_told_without_it() -> None:
+    key = "a-key-that-is-long\nenough-to-be-found"
+    async with (
+        host_of([GOOD]) as host,
+        open_client(open_transport(connections=1), connect_timeout_s=5, timeout_s=5) as own,
+    ):
+        source = GatewaySource(own, base_url=f"http://127.0.0.1:{host.port}", api_key=key)
+        with pytest.raises(AttemptError) as caught:
+            await source.fetch(0, 20)
+        await host.ends(1)
+    assert "enough-to-be-found" not in repr(caught.value) + str(caught.value)
+    assert not host.requests
+
+
 async def test_nobody_listens() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database

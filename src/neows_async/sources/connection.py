@@ -69,13 +69,12 @@ class Connection:
         return httpcore.Response(head.status_code, headers=head.headers.raw_items(), content=body, extensions=said)
 
     async def _send(self, protocol: h11.Connection, request: httpcore.Request) -> None:
-        message: list[h11.Event] = [
-            h11.Request(method=request.method, target=request.url.target, headers=request.headers)
-        ]
+        content: list[h11.Event] = []
         if isinstance(request.stream, AsyncIterable):
-            message += [h11.Data(data=chunk) async for chunk in request.stream]
+            content = [h11.Data(data=chunk) async for chunk in request.stream]
         try:
-            sent = b"".join([protocol.send(event) or b"" for event in (*message, h11.EndOfMessage())])
+            head = h11.Request(method=request.method, target=request.url.target, headers=request.headers)
+            sent = b"".join([protocol.send(event) or b"" for event in (head, *content, h11.EndOfMessage())])
         except h11.LocalProtocolError as exc:
             raise httpcore.LocalProtocolError(str(exc)) from exc
         with suppress(anyio.EndOfStream, *_BROKEN):
