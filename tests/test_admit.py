@@ -174,3 +174,29 @@ def test_seen_is_written_and_duplicates_and_rejected(
         assert page.close_approaches["neo_id"].to_pylist() == owners
         assert set(page.unknown_fields) <= set(page.indices)
     assert tally.unknown_fields["new"] == sum(entries[at][2] == "new" for at in positions)
+
+
+def test_ids_that_look_alike_are_not_the_same() -> None:
+    texts = [
+        "1",
+        "01",
+        "001",
+        "+1",
+        " 1",
+        "1 ",
+        "1_0",
+        "10",
+        "\u0661",
+        "\u00b2",
+        "0",
+        "00",
+        "-0",
+        "-1",
+        "1" * 18,
+        "1" * 19,
+        "1" * 40,
+    ]
+    objects = [neo(number, id=text) for number, text in enumerate(texts)]
+    door = admission()
+    assert [id_ for page in pages([*objects, *objects], 5) for id_ in ids(door.admit(page))] == texts
+    assert door.tally.duplicates == len(texts)

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -15,6 +15,8 @@ from neows_async.receipt import RecordCounts
 
 if TYPE_CHECKING:
     from neows_async.page import Page, Rejected
+
+_DIGITS: Final = 19
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class Tally:
 class Admission:
     """Cuts at the limit, drops ids already seen (the first wins), counts.
 
-    Memory: the distinct ids, some 100 bytes each.
+    Memory: the distinct ids, some 70 bytes each.
 
     :param limit: admit the Browse positions below this; None is all
     :param max_rejects: None is no limit
@@ -48,7 +50,7 @@ class Admission:
     def __init__(self, *, limit: int | None, max_rejects: int | None) -> None:
         self._limit = limit
         self._max_rejects = max_rejects
-        self._seen: set[str] = set()
+        self._seen: set[str | int] = set()
         # The first generation's are all that were seen.
         self._in_generation = self._seen
         self._rejected_now: set[bytes] = set()
@@ -93,9 +95,10 @@ class Admission:
         return digest not in self._rejected_before
 
     def _is_new(self, id_: str) -> bool:
-        new = id_ not in self._seen
-        self._seen.add(id_)
-        self._in_generation.add(id_)
+        known = _short(id_)
+        new = known not in self._seen
+        self._seen.add(known)
+        self._in_generation.add(known)
         return new
 
     def _count(self, page: Page, seen: int) -> None:
@@ -114,6 +117,12 @@ class Admission:
             tally.unknown_fields.update(found)
         if self._max_rejects is not None and tally.rejected > self._max_rejects:
             raise TooManyRejectsError(too_many(page.rejected[-1], tally.rejected, self._max_rejects))
+
+
+def _short(id_: str) -> str | int:
+    """What stands for an id, and for no other one: an integer takes half the memory of its digits."""
+    plain = len(id_) < _DIGITS and id_.isascii() and id_.isdigit() and not id_.startswith("0")
+    return int(id_) if plain else id_
 
 
 def too_many(last: Rejected, rejected: int, max_rejects: int) -> str:
