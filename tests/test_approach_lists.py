@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async import browse, regular
+from neows_async import approach_lists, browse, regular
 from neows_async.testing import browse_page
 from tests.neos import approach, neo
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    not approach_lists.IS_COMPILED, reason="there was no C compiler: all pages are read as JSON"
+)
 
 TELLING = b'",:{}]0-+ \\\x1f\xff'
 LIST = b'"close_approach_data":['
@@ -83,7 +87,7 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
     return entry
 
 
-plain = st.builds(approach, au=st.sampled_from(["0.1", ".5", "12.25"]), orbiting_body=st.sampled_from(["Mars", "Ä"]))
+plain = st.builds(approach, au=st.sampled_from(["0.1", ".5", "12.25"]), orbiting_body=st.sampled_from(["Mars", ""]))
 lists = st.lists(plain, max_size=4) | st.lists(plain | entries(), max_size=4)
 
 
@@ -135,8 +139,7 @@ def test_the_recorded_pages_are_read_by_layout(recorded_pages: Path) -> None:
         pytest.param(SMALL.replace(b'"Earth"}', b'"Earth"} '), id="a blank between two"),
         pytest.param(SMALL.replace(b'"lunar":"38.9",', b"", 1), id="a field is missing"),
         pytest.param(SMALL.replace(b'"lunar":"38.9",', b'"lunar":null,', 1), id="a null"),
-        pytest.param(page(neo(1, [approach(orbiting_body="]")])), id="a bracket within a value"),
-        pytest.param(page(neo(1, [approach(orbiting_body="a,b")])), id="a comma within a value"),
+        pytest.param(page(neo(1, [approach(orbiting_body="Ä")])), id="a value that is not ASCII"),
         pytest.param(page(neo(1, [approach(orbiting_body='a"b')])), id="an escape"),
         pytest.param(SMALL.replace(b"],", b",],"), id="a comma behind the last one"),
         pytest.param(SMALL.replace(LIST, LIST + b","), id="a comma before the first one"),

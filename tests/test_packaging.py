@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from neows_async.approach_lists import IS_COMPILED
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -73,6 +75,35 @@ def test_the_same_sources_give_the_same_wheel(wheel: Path, tmp_path: Path) -> No
     output_of(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
 
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
+
+
+def test_a_wheel_with_what_is_compiled_is_for_this_system_and_every_python_from_the_oldest_on(wheel: Path) -> None:
+    if IS_COMPILED:
+        assert re.fullmatch(r"neows_async-[^-]+-cp311-abi3-(linux|macosx)_\w+\.whl", wheel.name)
+        assert "neows_async/_approach_lists.abi3.so" in zipfile.ZipFile(wheel).namelist()
+    else:
+        assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_without_a_compiler_the_wheel_is_for_every_system(tmp_path: Path) -> None:
+    environment = {**os.environ, "CC": str(tmp_path / "no-compiler")}
+    build = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+
+    (wheel,) = tmp_path.glob("*-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+    assert "Pages will be read by Python alone, which is slower" in done.stdout + done.stderr
+
+
+def test_the_wheel_reads_pages_as_fast_as_the_sources_do(installed: Path, tmp_path: Path) -> None:
+    told = output_of(
+        installed / "python",
+        "-c",
+        "from neows_async import approach_lists; print(approach_lists.IS_COMPILED)",
+        cwd=tmp_path,
+    )
+
+    assert told.strip() == str(IS_COMPILED)
 
 
 def test_the_wheel_is_imported_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:

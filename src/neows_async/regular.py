@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neows_async import approach_lists
-from neows_async.approach_lists import ApproachTexts
+from neows_async.approach_lists import Approaches
 from neows_async.browse import (
     EPOCH_MAX_MS,
     EPOCH_MIN_MS,
@@ -32,9 +32,6 @@ from neows_async.browse import (
 )
 from neows_async.errors import BadPageError
 from neows_async.schema import CLOSE_APPROACHES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _Ignored = msgspec.Raw
 _Entry = TypeVar("_Entry")
@@ -169,8 +166,6 @@ class _IrregularError(Exception):
 def read(body: bytes) -> tuple[PageInfo, Columns] | None:
     """The page's envelope and columns, or None if it is not entirely regular."""
     try:
-        if not is_utf8(body):  # also what is passed over here, as everything behind us would ask for
-            return None
         info, neos, approaches = _from_layout(body) or _from_json(body)
         return checked(info), _columns(neos, approaches)
     except (
@@ -180,7 +175,7 @@ def read(body: bytes) -> tuple[PageInfo, Columns] | None:
         return None
 
 
-_Found = tuple[PageInfo, list[_Neo[Any]], ApproachTexts]
+_Found = tuple[PageInfo, list[_Neo[Any]], Approaches]
 
 
 def _from_layout(body: bytes) -> _Found | None:
@@ -200,7 +195,9 @@ def _from_layout(body: bytes) -> _Found | None:
 
 
 def _from_json(body: bytes) -> _Found:
-    """Any other page, as JSON. It takes twice as long."""
+    """Any other page, as JSON. It takes four times as long."""
+    if not is_utf8(body):  # also what is passed over here, as everything behind us would ask for
+        raise _IrregularError
     objects = _whole.decode(body)
     neos = objects.near_earth_objects
     entries = [entry for neo in neos for entry in neo.close_approach_data]
@@ -209,37 +206,40 @@ def _from_json(body: bytes) -> _Found:
         [entry.miss_distance.kilometers for entry in entries],
         [entry.relative_velocity.kilometers_per_second for entry in entries],
     )
-    approaches = ApproachTexts(
+    values = _numbers(pa.array(numbers, pa.string()))
+    epochs_ms = pa.array([entry.epoch_date_close_approach for entry in entries], pa.int64())
+    _require_range(epochs_ms, EPOCH_MIN_MS, EPOCH_MAX_MS)
+    count = len(entries)
+    approaches = Approaches(
         counts=tuple([len(neo.close_approach_data) for neo in neos]),
-        dates=pa.array([entry.close_approach_date for entry in entries], pa.string()),
-        epochs_ms=pa.array([entry.epoch_date_close_approach for entry in entries], pa.int64()),
+        dates=_dates(pa.array([entry.close_approach_date for entry in entries], pa.string())),
+        epochs_ms=epochs_ms,
         orbiting_bodies=pa.array([entry.orbiting_body for entry in entries], pa.string()),
-        numbers=pa.array(numbers, pa.string()),
+        miss_distances_au=values[:count],
+        miss_distances_km=values[count : 2 * count],
+        velocities_km_s=values[2 * count :],
     )
     return objects.page, neos, approaches
 
 
-def _columns(neos: list[_Neo[Any]], entries: ApproachTexts) -> Columns:
+def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
     orbits = [neo.orbital_data for neo in neos]
     meters = [neo.estimated_diameter.meters for neo in neos]
     ids = [neo.id if neo.id is not None else neo.neo_reference_id for neo in neos]
-    # All that is of one kind is judged in one go: a call into Arrow costs more than twenty values.
-    first_days, last_days, days = _dates(
-        pa.array([orbit.first_observation_date for orbit in orbits], pa.string()),
-        pa.array([orbit.last_observation_date for orbit in orbits], pa.string()),
-        entries.dates,
+    days = _dates(
+        pa.array(
+            [orbit.first_observation_date for orbit in orbits] + [orbit.last_observation_date for orbit in orbits],
+            pa.string(),
+        )
     )
-    periods_d, numbers = _numbers(pa.array([orbit.orbital_period for orbit in orbits], pa.string()), entries.numbers)
-    count = len(days)
-    _require_range(entries.epochs_ms, EPOCH_MIN_MS, EPOCH_MAX_MS)
     approaches = [
         _repeated(ids, entries.counts),
-        days,
+        entries.dates,
         entries.epochs_ms.cast(pa.timestamp("ms", tz="UTC")),
         entries.orbiting_bodies,
-        numbers[:count],
-        numbers[count : 2 * count],
-        numbers[2 * count :],
+        entries.miss_distances_au,
+        entries.miss_distances_km,
+        entries.velocities_km_s,
     ]
     columns = {
         "id": pa.array(_essential(ids), pa.string()),
@@ -254,10 +254,10 @@ def _columns(neos: list[_Neo[Any]], entries: ApproachTexts) -> Columns:
         ),
         "estimated_diameter_min_m": _floats([span.estimated_diameter_min for span in meters], 0),
         "estimated_diameter_max_m": _floats([span.estimated_diameter_max for span in meters], 0),
-        "first_observation_date": first_days,
-        "last_observation_date": last_days,
+        "first_observation_date": days[: len(neos)],
+        "last_observation_date": days[len(neos) :],
         "observations_used": pa.array(_within([orbit.observations_used for orbit in orbits], 0, INT64_MAX), pa.int64()),
-        "orbital_period_d": periods_d,
+        "orbital_period_d": _numbers(pa.array([orbit.orbital_period for orbit in orbits], pa.string())),
     }
     return Columns(columns, pa.RecordBatch.from_arrays(approaches, schema=CLOSE_APPROACHES), entries.counts)
 
@@ -292,28 +292,26 @@ def _floats(values: list[msgspec.Raw], least: float) -> pa.Array:
     return pa.array(_within(numbers, least, FLOAT64_MAX), pa.float64())
 
 
-def _numbers(*columns: pa.StringArray) -> Iterator[pa.Array]:
-    """Text by the one grammar of numbers, not below zero, as float64.
+def _numbers(texts: pa.StringArray) -> pa.DoubleArray:
+    """Text by the one grammar of numbers, not below zero.
 
     Of texts made of these characters alone, Arrow reads exactly those of the grammar. (A plus sign,
     which it reads in front too, and the source never sends, is left to the contract.)
     """
-    texts = pa.concat_arrays(columns)
     _require_lengths(texts, 0, NUMBER_CHARS)
     _require_characters(texts, b"0123456789.-eE")
     numbers = texts.cast(pa.float64())
     _require_range(numbers, 0, FLOAT64_MAX)
-    return _cut(numbers, columns)
+    return numbers
 
 
-def _dates(*columns: pa.StringArray) -> Iterator[pa.Array]:
-    """Text ``YYYY-MM-DD`` as dates: ten such characters, of which Arrow asks for the rest."""
-    texts = pa.concat_arrays(columns)
+def _dates(texts: pa.StringArray) -> pa.Date32Array:
+    """Text ``YYYY-MM-DD``: ten such characters, of which Arrow asks for the rest."""
     _require_lengths(texts, 10, 10)
     _require_characters(texts, b"0123456789-")
     dates = texts.cast(pa.date32())
     _require_range(dates.cast(pa.int32()), _FIRST_DAY, math.inf)  # Arrow has a year 0, the calendar has not
-    return _cut(dates, columns)
+    return dates
 
 
 def _repeated(ids: list[str | None], counts: tuple[int, ...]) -> pa.StringArray:
@@ -326,11 +324,6 @@ def _repeated(ids: list[str | None], counts: tuple[int, ...]) -> pa.StringArray:
     data = np.repeat(np.array(encoded, f"V{size}"), counts)
     offsets = np.arange(len(data) + 1, dtype=np.int32) * np.int32(size)
     return pa.StringArray.from_buffers(len(data), pa.py_buffer(offsets), pa.py_buffer(data))
-
-
-def _cut(values: pa.Array, columns: tuple[pa.StringArray, ...]) -> Iterator[pa.Array]:
-    borders = itertools.accumulate((len(column) for column in columns), initial=0)
-    return (values[start:stop] for start, stop in itertools.pairwise(borders))
 
 
 def _require_lengths(texts: pa.StringArray, least: int, most: int) -> None:
