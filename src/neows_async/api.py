@@ -17,6 +17,7 @@ from neows_async.errors import SettingsError
 from neows_async.lake import Lake
 from neows_async.prune import Rules, prune
 from neows_async.reading import UNPACED, Origin
+from neows_async.sources import gateway as _gateway  # noqa: F401 - now, or the first call would hold its event loop up
 from neows_async.storage import open_storage
 from neows_async.streams import BatchStream, NeoStream
 

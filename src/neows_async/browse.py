@@ -29,6 +29,7 @@ EPOCH_MAX_MS: Final = 253_402_300_799_999
 # There are not so many asteroids. A source whose counter ran over must not make us plan for them all.
 _MOST: Final = 100_000_000
 _EXCERPT_CHARS: Final = 60
+_SMALL_BYTES: Final = 64 << 10
 
 
 class PageInfo(msgspec.Struct, frozen=True):
@@ -95,8 +96,14 @@ def _open(body: bytes) -> _Envelope | None:
 
 
 def is_utf8(body: bytes) -> bool:
-    """As ``str(body, "utf-8")`` would find, but in a sixth of the time, without a copy and without the GIL."""
+    """As ``str(body, "utf-8")`` would find, but of a large one in a sixth of the time, without a copy and the GIL."""
     if body.isascii():
+        return True
+    if len(body) < _SMALL_BYTES:
+        try:
+            str(body, "utf-8")
+        except UnicodeDecodeError:
+            return False
         return True
     import pyarrow as pa  # noqa: PLC0415 - whoever only serves or plans does without
 

@@ -15,6 +15,8 @@ from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import NEOS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from neows_async.regular import Columns
 
 
@@ -98,11 +100,23 @@ def _closest(columns: Columns, orbiting_body: str | None) -> pa.Array:
         least_km[with_approaches] = np.fmin.reduceat(distances_km, firsts[with_approaches])
     # Of an object's approaches at its least distance, which is one but for a rare tie.
     rows = np.flatnonzero(distances_km == np.repeat(least_km, counts))
-    epochs_ms = approaches["close_approach_at"].cast(pa.int64()).take(pa.array(rows)).to_pylist()
+    objects = np.repeat(np.arange(len(counts)), counts)[rows]
+    if len(rows) > 1 and (objects[1:] == objects[:-1]).any():
+        rows, objects = _earliest(approaches, rows, objects)
+    chosen = np.zeros(len(counts), np.int64)
+    chosen[objects] = rows
+    none = np.ones(len(counts), np.bool_)
+    none[objects] = False
+    return pa.array(chosen, pa.int64(), mask=none)
+
+
+def _earliest(
+    approaches: pa.RecordBatch, rows: NDArray[np.int64], objects: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of ``rows``, one for each object: that of the earliest epoch, or the first."""
+    epochs_ms = approaches["close_approach_at"].take(pa.array(rows)).view(pa.int64()).to_pylist()
     chosen: dict[int, tuple[float, int]] = {}
-    for row, object_, epoch_ms in zip(
-        rows.tolist(), np.repeat(np.arange(len(counts)), counts)[rows].tolist(), epochs_ms, strict=True
-    ):
+    for row, object_, epoch_ms in zip(rows.tolist(), objects.tolist(), epochs_ms, strict=True):
         at = (math.inf if epoch_ms is None else epoch_ms, row)
         chosen[object_] = min(chosen.get(object_, at), at)
-    return pa.array([chosen[index][1] if index in chosen else None for index in range(len(counts))], pa.int64())
+    return np.array([row for _, row in chosen.values()], np.int64), np.array([*chosen], np.int64)

@@ -2,7 +2,7 @@
 
 Reading JSON holds the GIL, so that however many threads there are, one page is read at a time and the event
 loop waits its turn. When pages come faster than that, helpers are started: processes that find a scrubbed body
-in memory which they share with us, and hand back the columns. They are a matter of speed alone. A helper that
+in memory which they share with us, and put the columns in its place. They are a matter of speed alone. A helper that
 dies, hangs or cannot be started is done without: its page is decoded here, by the same function.
 
 A helper is asked from the event loop itself. A thread that asks and waits would take and leave the GIL ten
@@ -55,9 +55,9 @@ _ANSWER_S: Final = 20
 _GRACE_S: Final = 0.4
 _UNCHECKED: Final = 0  # no page has no objects to a page
 _QUESTION: Final = struct.Struct("<QQQQ")  # number, size, bytes of the body, place in the shared memory
-_ANSWER: Final = struct.Struct("<QQQ")  # bytes of each batch and of the rest
+_ANSWER: Final = struct.Struct("<QQQ")  # bytes of each batch and of the rest, one after the other in that place
+_NO_ROOM: Final = _ANSWER.pack(0, 0, 0)
 _READY: Final = b"+"
-_ALIGNED: Final = 64
 _PROGRAM: Final = (
     # What multiplies matrices is imported with numpy, and would start a thread for each processor.
     "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
@@ -167,9 +167,16 @@ class Decoding:
             return None
         try:
             return await helper.ask(raw, size)
+        except _NoRoomError:
+            return None
         except (OSError, EOFError, msgspec.MsgspecError, pa.ArrowException):
+            helper.alive = False  # before its memory goes, so that nobody else looks there
             await to_thread.run_sync(helper.end, limiter=self._starting)
             return None
+
+
+class _NoRoomError(Exception):
+    """The columns of a page take more than a place in the shared memory."""
 
 
 class _Helper:
@@ -223,6 +230,7 @@ class _Helper:
         """As :func:`neows_async.decode.check_and_decode`; for a body that has room in its place.
 
         :raises BadPageError: as that does
+        :raises _NoRoomError: the answer is too long to be given
         :raises OSError, EOFError: it gave no answer; nobody will get one any more
         """
         self.asked += 1
@@ -232,7 +240,8 @@ class _Helper:
                 try:
                     self._send(raw, size, place)
                     async with self._answers:  # fair: in the order in which it was asked
-                        rest, neos, close_approaches = await self._receive()
+                        sizes = await self._receive()
+                    answer = self._taken(place, sum(sizes))
                 except BaseException:  # also if we are cancelled: the next answer would be taken for another's
                     self.alive = False
                     raise
@@ -240,6 +249,11 @@ class _Helper:
                     self._free.append(place)
         finally:
             self.asked -= 1
+        if not answer:
+            raise _NoRoomError
+        first, second = sizes[0], sizes[0] + sizes[1]
+        columns = pa.py_buffer(answer)
+        rest = _rest.decode(columns[second:])
         if rest.bad is not None or rest.info is None:
             raise BadPageError(rest.bad or "no page")
         return Page(
@@ -247,8 +261,8 @@ class _Helper:
             body=raw.body,
             body_sha256=rest.body_sha256,
             indices=rest.indices,
-            neos=neos,
-            close_approaches=close_approaches,
+            neos=pa.ipc.read_record_batch(columns[:first], NEOS),
+            close_approaches=pa.ipc.read_record_batch(columns[first:second], CLOSE_APPROACHES),
             approach_counts=rest.approach_counts,
             rejected=rest.rejected,
             unknown_fields=rest.unknown_fields,
@@ -262,36 +276,28 @@ class _Helper:
         # A few bytes, and few of them are under way: the socket has room for them.
         self._socket.send(_QUESTION.pack(raw.number, size or _UNCHECKED, len(raw.body), place))
 
-    async def _receive(self) -> tuple[_Rest, pa.RecordBatch, pa.RecordBatch]:
+    def _taken(self, place: int, length: int) -> bytes:
+        if not self.alive:
+            raise EOFError
+        start = place * _PLACE_BYTES
+        return self._places[start : start + length]
+
+    async def _receive(self) -> tuple[int, int, int]:
         if not self.alive:
             raise EOFError
         with anyio.fail_after(_ANSWER_S):
-            head = await self._receive_exactly(_ANSWER.size)
-            sizes = _ANSWER.unpack(head)
-            answer = pa.py_buffer(await self._receive_exactly(sum(sizes)))
-        first, second = sizes[0], sizes[0] + sizes[1]
-        rest = _rest.decode(answer[second:])
-        if rest.bad is not None:
-            return rest, None, None
-        return (
-            rest,
-            pa.ipc.read_record_batch(answer[:first], NEOS),
-            pa.ipc.read_record_batch(answer[first:second], CLOSE_APPROACHES),
-        )
-
-    async def _receive_exactly(self, length: int) -> bytearray:
-        data = bytearray(length)
-        left = memoryview(data)
-        while left:
-            try:
-                received = self._socket.recv_into(left)
-            except BlockingIOError:
-                await anyio.wait_readable(self._socket)
-                continue
-            if not received:
-                raise EOFError
-            left = left[received:]
-        return data
+            sizes = b""
+            while len(sizes) < _ANSWER.size:
+                try:
+                    received = self._socket.recv(_ANSWER.size - len(sizes))
+                except BlockingIOError:
+                    await anyio.wait_readable(self._socket)
+                    continue
+                if not received:
+                    raise EOFError
+                sizes += received
+        first, second, rest = _ANSWER.unpack(sizes)
+        return first, second, rest
 
     def end(self) -> None:
         """Blocks until the process is gone. Nobody may be waiting for an answer, and nobody gets one any more."""
@@ -335,15 +341,22 @@ def serve() -> None:
             number, size, length, place = _QUESTION.unpack(question)
             start = place * _PLACE_BYTES
             raw = RawPage(number, places[start : start + length])
-            asked.sendall(_answer(raw, None if size == _UNCHECKED else size, orbiting_body))
+            parts = _answer(raw, None if size == _UNCHECKED else size, orbiting_body)
+            sizes = [len(part) for part in parts]
+            if sum(sizes) > _PLACE_BYTES:
+                asked.sendall(_NO_ROOM)
+                continue
+            for part in parts:
+                places[start : start + len(part)] = part
+                start += len(part)
+            asked.sendall(_ANSWER.pack(*sizes))
 
 
-def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> bytes:
+def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> tuple[bytes, bytes, bytes]:
     try:
         page = check_and_decode(raw, size, orbiting_body=orbiting_body)
     except BadPageError as exc:
-        rest = msgspec.msgpack.encode(_Rest(bad=str(exc)))
-        return _ANSWER.pack(0, 0, len(rest)) + rest
+        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(exc)))
     rest = msgspec.msgpack.encode(
         _Rest(
             info=page.info,
@@ -354,6 +367,5 @@ def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> bytes:
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
         )
     )
-    batches = [bytes(batch.serialize()) for batch in (page.neos, page.close_approaches)]
-    padded = [batch + bytes(-len(batch) % _ALIGNED) for batch in batches]
-    return b"".join((_ANSWER.pack(len(padded[0]), len(padded[1]), len(rest)), *padded, rest))
+    # An IPC message is padded to 8 bytes; Arrow wants to find the next one so, too.
+    return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest

@@ -122,6 +122,9 @@ class _Passed:
 def _hour(outlook: Outlook, counts: HourCounts, from_s: float, left: int) -> _Passed:
     end_s, rate = (counts.hour + 1) * _HOUR_S, outlook.rate_per_s
     every_s = _HOUR_S / counts.previous if counts.previous else math.inf
+    last_s = from_s + (left - 1) / rate
+    if counts.previous + counts.current + left <= outlook.limit and last_s < end_s:  # whatever is counted, all pass
+        return _Passed(left, from_s, last_s, None, every_s)
 
     def allowed_s(number: int) -> float:
         """From when the estimate leaves room for the ``number``-th request (from 1) from here."""

@@ -15,7 +15,6 @@ from neows_async.pacing import API_DATA_GOV_BURSTS, PacingRules
 from neows_async.schema import DATASETS
 from neows_async.settings import NASA_URL
 from neows_async.sinks.parquet import ParquetSink, check_partition
-from neows_async.sources import gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from neows_async.protocols import Aggregator, Sink
     from neows_async.settings import Settings
+    from neows_async.sources import gateway
 
 DEMO_KEY: Final = "DEMO_KEY"
 _DEMO_DAILY: Final = 50
@@ -42,6 +42,8 @@ async def open_gateway(
     :param proxy: for our own; never used for this machine itself
     :raises SettingsError: there is no key, or the URL is none that a key may be sent to
     """
+    from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx; api.py imports it beforehand
+
     url = gateway.check_base_url(settings.base_url)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     if not key:
@@ -68,6 +70,8 @@ async def open_gateway(
 def _source(
     settings: Settings, client: httpx.AsyncClient, key: str, transport: httpx.AsyncBaseTransport | None = None
 ) -> gateway.GatewaySource:
+    from neows_async.sources import gateway  # noqa: PLC0415 - as above
+
     return gateway.GatewaySource(
         client,
         base_url=settings.base_url,
@@ -94,6 +98,7 @@ async def open_sandbox(
     from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
     from neows_async.sandbox.gateway import Gateway  # noqa: PLC0415 - as above
     from neows_async.sandbox.transport import AsgiTransport  # noqa: PLC0415 - as above
+    from neows_async.sources import gateway  # noqa: PLC0415 - as above
 
     app = SandboxApp(SyntheticCatalogue(neos, seed), gateway=Gateway(hourly_limit=_SANDBOX_LIMIT))
     transport = AsgiTransport(app)

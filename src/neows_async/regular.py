@@ -213,7 +213,7 @@ def _from_json(body: bytes) -> _Found:
     approaches = Approaches(
         counts=tuple([len(neo.close_approach_data) for neo in neos]),
         dates=_dates(pa.array([entry.close_approach_date for entry in entries], pa.string())),
-        epochs_ms=epochs_ms,
+        instants=epochs_ms.cast(CLOSE_APPROACHES.field("close_approach_at").type),
         orbiting_bodies=pa.array([entry.orbiting_body for entry in entries], pa.string()),
         miss_distances_au=values[:count],
         miss_distances_km=values[count : 2 * count],
@@ -235,7 +235,7 @@ def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
     approaches = [
         _repeated(ids, entries.counts),
         entries.dates,
-        entries.epochs_ms.cast(pa.timestamp("ms", tz="UTC")),
+        entries.instants,
         entries.orbiting_bodies,
         entries.miss_distances_au,
         entries.miss_distances_km,
@@ -310,7 +310,7 @@ def _dates(texts: pa.StringArray) -> pa.Date32Array:
     _require_lengths(texts, 10, 10)
     _require_characters(texts, b"0123456789-")
     dates = texts.cast(pa.date32())
-    _require_range(dates.cast(pa.int32()), _FIRST_DAY, math.inf)  # Arrow has a year 0, the calendar has not
+    _require_range(dates.view(pa.int32()), _FIRST_DAY, math.inf)  # Arrow has a year 0, the calendar has not
     return dates
 
 
