@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neows_async.page import Page, Rejected
 
 _DIGITS: Final = 19
+_BLOCK_BITS: Final = 10
 
 
 @dataclass(slots=True)
@@ -38,10 +39,39 @@ class Tally:
         return RecordCounts(seen=self.seen, written=self.written, duplicates=self.duplicates, rejected=self.rejected)
 
 
+class _Ids:
+    """A set of ids, most of which are integers not far from each other: a bit for each, in blocks.
+
+    Where one in fifty numbers is an id, as in NASA's catalogue, that takes a tenth of the memory of a set.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, int] = {}
+        self._others: set[str] = set()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, id_: str) -> bool:
+        """Whether it is new."""
+        # No other text stands for this number.
+        if id_.isascii() and id_.isdigit() and not id_.startswith("0") and len(id_) < _DIGITS:
+            block, at = divmod(int(id_), 1 << _BLOCK_BITS)
+            held = self._blocks.get(block, 0)
+            new = not held >> at & 1
+            self._blocks[block] = held | 1 << at
+        else:
+            new = id_ not in self._others
+            self._others.add(id_)
+        self._count += new
+        return new
+
+
 class Admission:
     """Cuts at the limit, drops ids already seen (the first wins), counts.
 
-    Memory: the distinct ids, some 70 bytes each.
+    Memory: the distinct ids, some 15 bytes each, but up to 160 where they are far from each other.
 
     :param limit: admit the Browse positions below this; None is all
     :param max_rejects: None is no limit
@@ -50,7 +80,7 @@ class Admission:
     def __init__(self, *, limit: int | None, max_rejects: int | None) -> None:
         self._limit = limit
         self._max_rejects = max_rejects
-        self._seen: set[str | int] = set()
+        self._seen = _Ids()
         # The first generation's are all that were seen.
         self._in_generation = self._seen
         self._rejected_now: set[bytes] = set()
@@ -64,7 +94,7 @@ class Admission:
 
     def begin_generation(self) -> None:
         """The same catalogue is read once more: what was rejected before is not rejected twice."""
-        self._in_generation = set()
+        self._in_generation = _Ids()
         self._rejected_before |= self._rejected_now
         self._rejected_now.clear()
 
@@ -95,10 +125,9 @@ class Admission:
         return digest not in self._rejected_before
 
     def _is_new(self, id_: str) -> bool:
-        known = _short(id_)
-        new = known not in self._seen
-        self._seen.add(known)
-        self._in_generation.add(known)
+        new = self._seen.add(id_)
+        if self._in_generation is not self._seen:
+            self._in_generation.add(id_)
         return new
 
     def _count(self, page: Page, seen: int) -> None:
@@ -117,12 +146,6 @@ class Admission:
             tally.unknown_fields.update(found)
         if self._max_rejects is not None and tally.rejected > self._max_rejects:
             raise TooManyRejectsError(too_many(page.rejected[-1], tally.rejected, self._max_rejects))
-
-
-def _short(id_: str) -> str | int:
-    """What stands for an id, and for no other one: an integer takes half the memory of its digits."""
-    plain = len(id_) < _DIGITS and id_.isascii() and id_.isdigit() and not id_.startswith("0")
-    return int(id_) if plain else id_
 
 
 def too_many(last: Rejected, rejected: int, max_rejects: int) -> str:
