@@ -266,6 +266,18 @@ def test_a_damaged_raw_page_is_fetched_again_or_named(tmp_path: Path) -> None:
     assert "raw page 1 of snapshot a is damaged" in ended.last_line
 
 
+@pytest.mark.parametrize(("given", "concurrency"), [((), 8), (("--concurrency", "3"), 3)])
+def test_an_archive_is_read_by_more_at_once_unless_told_otherwise(
+    tmp_path: Path, given: tuple[str, ...], concurrency: int
+) -> None:
+    with loopback.serving(loopback.browse(catalogue(40))) as server:
+        assert run(tmp_path, server.url, "--snapshot", "a").code == 0
+    from_archive = ("run", "--from-snapshot", "a", "--snapshot", "b", "--root", "lake", *given)
+    assert program.run(tmp_path, *from_archive).code == 0
+    receipt = json.loads((tmp_path / "lake/_runs/b.json").read_bytes())
+    assert receipt["operation"]["concurrency"] == concurrency
+
+
 def test_settings_come_from_four_places_in_order(tmp_path: Path) -> None:
     (tmp_path / "neows.toml").write_text('limit = 2\nwithin_au = 0.05\nroot = "lake"\nmax_rejects = 3\n')
     (tmp_path / ".env").write_text(f"NASA_API_KEY={KEY}\nNEOWS_LIMIT=3\nNEOWS_MAX_REJECTS=4\n")

@@ -92,8 +92,8 @@ class Decoding:
         self._to_start = helpers
         self._orbiting_body = orbiting_body
         self._one_here = anyio.CapacityLimiter(1)
-        # Not the program's own threads, which may all be busy with what is not ours.
-        self._starting = anyio.CapacityLimiter(1)
+        # To start and to end them. Not the program's own threads, which may all be busy with what is not ours.
+        self._seeing_to_helpers = anyio.CapacityLimiter(1)
         self._waited = 0
         self._helpers: list[_Helper] = []
 
@@ -107,7 +107,7 @@ class Decoding:
 
         if self._helpers:
             with anyio.move_on_after(_GRACE_S, shield=True):
-                await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._starting)
+                await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._seeing_to_helpers)
 
     async def take_in(self, came: RawPage, size: int | None, scrubber: Scrubber, *, decoded: bool) -> RawPage:
         """:func:`neows_async.intake.take_in`.
@@ -158,7 +158,7 @@ class Decoding:
         with suppress(OSError):  # then it goes on as it did
             for _ in range(helpers):
                 helper = _Helper(self._orbiting_body)
-                await to_thread.run_sync(helper.start, limiter=self._starting)
+                await to_thread.run_sync(helper.start, limiter=self._seeing_to_helpers)
                 self._helpers.append(helper)
 
     async def _ask(self, helper: _Helper, raw: RawPage, size: int | None) -> Page | None:
@@ -171,7 +171,7 @@ class Decoding:
             return None
         except (OSError, EOFError, msgspec.MsgspecError, pa.ArrowException):
             helper.alive = False  # before its memory goes, so that nobody else looks there
-            await to_thread.run_sync(helper.end, limiter=self._starting)
+            await to_thread.run_sync(helper.end, limiter=self._seeing_to_helpers)
             return None
 
 

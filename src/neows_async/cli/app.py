@@ -64,7 +64,11 @@ Exit codes:
 @option("--base-url", metavar="URL", default="https://api.nasa.gov", show_default=True, help="Where NeoWs is.")
 @option("--page-size", type=int, metavar="N", default=20, show_default=True, help="Objects a page to ask for.")
 @option(
-    "--concurrency", type=int, metavar="N", default=4, show_default=True, help="Requests under way at once, at most."
+    "--concurrency",
+    type=int,
+    metavar="N",
+    default=4,
+    help="Requests under way at once, at most.  [default: 4; archive: 8]",
 )
 @option("--max-rate", type=float, metavar="R", help="Requests a second, at most.  [default: what the gateway allows]")
 @option(

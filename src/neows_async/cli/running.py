@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _GRACE_S: Final = 1.5
 _MOST_HELPERS: Final = 2  # more than that the one process that does the rest cannot keep busy
+_ARCHIVE_CONCURRENCY: Final = 8  # nobody is asked too much: fewer leave processors idle, or wait for S3
 _SAYING_S: Final = 0.2
 _SANDBOX_ROOT: Final = "data/sandbox/"
 _NOT_BARE: Final = ("root", "base_url", "snapshot")
@@ -157,6 +158,8 @@ def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings
     update: dict[str, Any] = {}
     if not {"limit", "all_"} & given:
         update["limit"] = raw.limit
+    if "concurrency" not in given:
+        update["concurrency"] = _ARCHIVE_CONCURRENCY
     if "max_missing_pages" not in given:
         update["max_missing_pages"] = None
     return settings.model_copy(update=update)
