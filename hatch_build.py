@@ -47,20 +47,23 @@ class CustomBuildHook(BuildHookInterface[Any]):
 def _compiled(source: Path, binary: Path) -> bool:
     linker, position = (sysconfig.get_config_var(name) for name in ("LDSHARED", "CCSHARED"))
     compiler, *flags = shlex.split(linker or "cc -shared")
+    # Written aside: a program that runs may have the old one mapped.
+    aside = binary.with_name(f"{binary.name}.{os.getpid()}")
     command = [
-        *(os.environ.get("CC", compiler), *flags),
+        *(*shlex.split(os.environ.get("CC", compiler)), *flags),
         *shlex.split(position or "-fPIC"),
         *("-O2", "-g0", "-std=c99", f"-I{sysconfig.get_path('include')}"),
-        *(str(source), "-o", str(binary)),
+        *(str(source), "-o", str(aside)),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the compiler
-    except OSError as exc:
-        said_why = str(exc)
-    else:
-        said_why = done.stderr
-        if done.returncode == 0:
-            return True
-    sys.stderr.write(f"Pages will be read by Python alone, which is slower: {shlex.join(command)}\n{said_why}\n")
-    binary.unlink(missing_ok=True)
-    return False
+        if sys.implementation.name != "cpython":
+            raise OSError(f"{sys.implementation.name} does not load what is made for CPython")
+        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - the compiler
+        aside.replace(binary)
+    except (OSError, subprocess.CalledProcessError) as exc:
+        why = exc.stderr if isinstance(exc, subprocess.CalledProcessError) else exc
+        sys.stderr.write(f"Pages will be read by Python alone, which is slower: {shlex.join(command)}\n{why}\n")
+        for left in (aside, binary):
+            left.unlink(missing_ok=True)
+        return False
+    return True

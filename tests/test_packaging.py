@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -93,6 +94,20 @@ def test_without_a_compiler_the_wheel_is_for_every_system(tmp_path: Path) -> Non
     (wheel,) = tmp_path.glob("*-py3-none-any.whl")
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
     assert "Pages will be read by Python alone, which is slower" in done.stdout + done.stderr
+
+
+def test_the_source_archive_holds_no_binary_and_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    output_of(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        assert not [name for name in sources.getnames() if name.endswith(".so")]
+        sources.extractall(tmp_path, filter="data")
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    output_of(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=folder)
+
+    (again,) = tmp_path.glob("*.whl")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_the_wheel_reads_pages_as_fast_as_the_sources_do(installed: Path, tmp_path: Path) -> None:
