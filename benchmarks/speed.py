@@ -47,7 +47,7 @@ class Size:
 
 
 QUICK: Final = Size(rounds=3, pages=300, small_pages=100, large_pages=600, latency_pages={0.05: 400})
-FULL: Final = Size(rounds=5, pages=1000, small_pages=100, large_pages=10_000, latency_pages={0.05: 2000, 1.0: 160})
+FULL: Final = Size(rounds=5, pages=1000, small_pages=100, large_pages=10_000, latency_pages={0.05: 2000, 1.0: 1000})
 
 
 def main() -> None:
