@@ -50,7 +50,7 @@ def _compiled(source: Path, binary: Path) -> bool:
     # Written aside: a program that runs may have the old one mapped.
     aside = binary.with_name(f"{binary.name}.{os.getpid()}")
     command = [
-        *(*shlex.split(os.environ.get("CC", compiler)), *flags),
+        *(*shlex.split(os.environ.get("CC") or compiler), *flags),
         *shlex.split(position or "-fPIC"),
         *("-O2", "-g0", "-std=c99", f"-I{sysconfig.get_path('include')}"),
         *(str(source), "-o", str(aside)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 TELLING = b'",:{}]0-+ \\\x1f\xff'
+TOKENS = (b'"close_approach_data":[]', b'"close_approach_data": [0]', b'"close_approach_data" :[1]', b'"page":{"a":1}')
 LIST = b'"close_approach_data":['
 
 
@@ -94,14 +96,22 @@ lists = st.lists(plain, max_size=4) | st.lists(plain | entries(), max_size=4)
 @given(
     st.lists(lists, min_size=1, max_size=4),
     st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(["replace", "put", "take"]), st.sampled_from(TELLING))),
+    st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(TOKENS)), max_size=2),
     st.booleans(),
 )
 def test_whatever_is_read_by_layout_is_what_json_says(
-    approaches: list[list[dict[str, Any]]], edits: list[tuple[int, str, int]], escaped: bool
+    approaches: list[list[dict[str, Any]]],
+    edits: list[tuple[int, str, int]],
+    members: list[tuple[int, bytes]],
+    escaped: bool,
 ) -> None:
     body = page(*(neo(number, listed) for number, listed in enumerate(approaches)))
     if escaped:
         body = json.dumps(json.loads(body), separators=(",", ":")).encode()
+    for at, member in members:
+        places = [found.end() for found in re.finditer(rb"[{,](?=\")", body)]
+        place = places[at % len(places)]
+        body = body[:place] + member + b"," + body[place:]
     for at, how, byte in edits[:2]:
         body = edited(body, at % len(body), how, bytes([byte]))
     if browse.is_utf8(body):
@@ -135,6 +145,16 @@ def test_the_recorded_pages_are_read_by_layout(recorded_pages: Path) -> None:
                 LIST + b'],"is', b'"close_approach_data": [],"is'
             ),
             id="as many lists as objects, but one further down",
+        ),
+        pytest.param(
+            SMALL.replace(b"],", b'],"close_approach_data": [0],', 1),
+            id="a second list that looks like the first's place",
+        ),
+        pytest.param(
+            page(neo(1, [], sentry_data={"close_approach_data": [approach()]})).replace(
+                LIST + b"]", b'"close_approach_data" :[0]'
+            ),
+            id="a list further down in the place of the object's own",
         ),
         pytest.param(SMALL.replace(b'"Earth"}', b'"Earth"} '), id="a blank between two"),
         pytest.param(SMALL.replace(b'"lunar":"38.9",', b"", 1), id="a field is missing"),

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import json
+import mmap
 import signal
+import socket
+import subprocess
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import anyio
@@ -9,7 +14,7 @@ import pytest
 from anyio import to_thread
 
 from neows_async.decode import check_and_decode
-from neows_async.decoding import _ASKED_AT_ONCE, _PLACE_BYTES, Decoding, _Helper
+from neows_async.decoding import _ANSWER, _ASKED_AT_ONCE, _PLACE_BYTES, _QUESTION, Decoding, _answer, _Helper
 from neows_async.errors import BadPageError
 from neows_async.intake import take_in
 from neows_async.page import Page, RawPage
@@ -235,3 +240,49 @@ async def test_what_takes_long_to_scrub_is_not_scrubbed_on_the_loop(odd: bytes) 
     assert scrubber.at_once(body) is None
     assert scrubber.at_once(b'{"self":"?api_key=' + body.replace(b"&", b"-")) is None
     assert scrubber.at_once(REGULAR) == scrubber(REGULAR)
+
+
+def answered_with(parts: tuple[bytes, bytes, bytes], sizes: tuple[int, int, int] | None) -> _Helper:
+    """A helper that says the same to every question, whatever that was."""
+    helper = _Helper("Venus")
+    helper._socket, theirs = socket.socketpair()
+    helper._socket.settimeout(0)
+    helper._places = mmap.mmap(-1, _ASKED_AT_ONCE * _PLACE_BYTES)
+    helper._process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    helper.ready = True
+
+    def answer() -> None:
+        with theirs:
+            question = theirs.recv(_QUESTION.size, socket.MSG_WAITALL)
+            start = _QUESTION.unpack(question)[3] * _PLACE_BYTES
+            said = b"".join(parts)
+            helper._places[start : start + len(said)] = said
+            theirs.sendall(_ANSWER.pack(*(sizes or map(len, parts))))
+            theirs.recv(1)  # until its socket ends
+
+    threading.Thread(target=answer, daemon=True).start()
+    return helper
+
+
+RIGHT = _answer(RawPage(0, REGULAR), 20, "Venus")
+OTHERS = _answer(RawPage(0, browse_page(catalogue(3), 0, 3)), 3, "Venus")
+GARBAGE: dict[str, tuple[tuple[bytes, bytes, bytes], tuple[int, int, int] | None]] = {
+    "no room": ((b"", b"", b""), None),
+    "nothing but sizes": ((b"", b"", b""), (64, 64, 64)),
+    "sizes of more than there is": (RIGHT, (1 << 63, 1 << 62, 5)),
+    "text that is not UTF-8": ((b"", b"", b"\x91\xa1\xff"), None),
+    "no message": ((RIGHT[0], RIGHT[1], b"\xc1"), None),
+    "columns of another page": ((OTHERS[0], RIGHT[1], RIGHT[2]), None),
+    "approaches of another page": ((RIGHT[0], OTHERS[1], RIGHT[2]), None),
+    "the columns changed over": ((RIGHT[1], RIGHT[0], RIGHT[2]), None),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+async def test_an_answer_that_is_none_costs_the_helper_and_not_the_page(name: str) -> None:
+    raw = RawPage(0, REGULAR)
+    async with Decoding(helpers=0, orbiting_body="Venus") as decoding:
+        helper = answered_with(*GARBAGE[name])
+        decoding._helpers.append(helper)
+        assert outcome(await decoding.read(raw)) == outcome(here(raw, None))
+        assert helper.alive is (name == "no room"), "what has no room is read here, and the next is asked again"

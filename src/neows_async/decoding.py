@@ -169,7 +169,7 @@ class Decoding:
             return await helper.ask(raw, size)
         except _NoRoomError:
             return None
-        except (OSError, EOFError, msgspec.MsgspecError, pa.ArrowException):
+        except (OSError, EOFError, ValueError, msgspec.MsgspecError, pa.ArrowException):
             helper.alive = False  # before its memory goes, so that nobody else looks there
             await to_thread.run_sync(helper.end, limiter=self._seeing_to_helpers)
             return None
@@ -180,7 +180,10 @@ class _NoRoomError(Exception):
 
 
 class _Helper:
-    """A process that decodes one page at a time. Some may be asked at once, and are answered in turn."""
+    """A process that decodes one page at a time. Some may be asked at once, and are answered in turn.
+
+    It is this very program, and believed: of its answers the form is looked at, and not each value.
+    """
 
     def __init__(self, orbiting_body: str | None) -> None:
         self.ready = False
@@ -256,7 +259,7 @@ class _Helper:
         rest = _rest.decode(columns[second:])
         if rest.bad is not None or rest.info is None:
             raise BadPageError(rest.bad or "no page")
-        return Page(
+        page = Page(
             info=rest.info,
             body=raw.body,
             body_sha256=rest.body_sha256,
@@ -267,6 +270,10 @@ class _Helper:
             rejected=rest.rejected,
             unknown_fields=rest.unknown_fields,
         )
+        rows = {len(page.indices), len(page.approach_counts), page.neos.num_rows}
+        if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
+            raise EOFError("no answer to this question")
+        return page
 
     def _send(self, raw: RawPage, size: int | None, place: int) -> None:
         if not self.alive:

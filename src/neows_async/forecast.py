@@ -123,7 +123,10 @@ def _hour(outlook: Outlook, counts: HourCounts, from_s: float, left: int) -> _Pa
     end_s, rate = (counts.hour + 1) * _HOUR_S, outlook.rate_per_s
     every_s = _HOUR_S / counts.previous if counts.previous else math.inf
     last_s = from_s + (left - 1) / rate
-    if counts.previous + counts.current + left <= outlook.limit and last_s < end_s:  # whatever is counted, all pass
+    counted = counts.previous + counts.current
+    if (
+        counted + left <= outlook.limit and end_s - _HOUR_S <= from_s <= last_s < end_s
+    ):  # all pass, however it is shared
         return _Passed(left, from_s, last_s, None, every_s)
 
     def allowed_s(number: int) -> float:

@@ -181,14 +181,15 @@ _Found = tuple[PageInfo, list[_Neo[Any]], Approaches]
 def _from_layout(body: bytes) -> _Found | None:
     """A page whose lists of approaches lie as they always do, one in each object."""
     cut = approach_lists.cut(body)
-    if cut is None:
+    # Each mention of the name is a list that was taken out: none was left because it is written in another way.
+    if cut is None or cut.rest.count(b'"close_approach_data"') != len(cut.approaches.counts):
         return None
     try:
         objects = _rest.decode(cut.rest)
     except msgspec.MsgspecError:  # such as a list with a blank in front, which is still there
         return None
     neos = objects.near_earth_objects
-    # In the place of each list stands its number: so none stands elsewhere, none is missing, and none is there twice.
+    # In the place of each list stands its number: so each is an object's own, none is missing, and none there twice.
     if [neo.close_approach_data for neo in neos] != [[number] for number in range(len(cut.approaches.counts))]:
         return None
     return objects.page, neos, cut.approaches
