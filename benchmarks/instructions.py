@@ -113,10 +113,13 @@ def _count() -> None:
 
 def made_for() -> dict[str, str]:
     """What the figures belong to."""
+    from neows_async.approach_lists import IS_COMPILED  # noqa: PLC0415 - only here
+
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return {
         "python": platform.python_version(),
+        "lists": "compiled" if IS_COMPILED else "read as JSON",
         "machine": " ".join([platform.machine(), *(flag for flag in _FLAGS if flag in flags)]),
         **{name: version(name) for name in ("msgspec", "numpy", "pyarrow")},
     }
