@@ -30,7 +30,10 @@ _MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
 
 def compress(body: bytes) -> bytes:
     """One zstd frame with its size and a checksum, so that damage shows."""
-    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(body)
+    frame = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(body)
+    # A copy: the frame's own memory was made for the longest that there could have been, and nothing as large as a body
+    # fits behind it while it lives.
+    return bytes(memoryview(frame))
 
 
 def expand(data: bytes, max_bytes: int) -> bytes:
