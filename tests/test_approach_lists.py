@@ -130,6 +130,13 @@ def test_the_recorded_pages_are_read_by_layout(recorded_pages: Path) -> None:
         assert by_layout(gzip.decompress(file.read_bytes())) is not None
 
 
+@pytest.mark.parametrize("value", ["]", "a,b", "},{"])
+def test_what_stands_within_a_value_ends_nothing(value: str) -> None:
+    found = by_layout(page(neo(1, [approach(orbiting_body=value)])))
+    assert found is not None
+    assert found[2].orbiting_bodies.to_pylist() == [value]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -40,12 +40,16 @@ def output_of(*command: str | Path, cwd: Path = ROOT) -> str:
 # The wheel
 
 
+def built(target: str, folder: Path, sources: Path = ROOT) -> Path:
+    """The wheel or the source archive of ``sources``, in ``folder``."""
+    output_of(sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", folder, cwd=sources)
+    (found,) = folder.glob({"wheel": "*.whl", "sdist": "*.tar.gz"}[target])
+    return found
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    output_of(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
-    (found,) = folder.glob("*.whl")
-    return found
+    return built("wheel", tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_licence(wheel: Path) -> N
 
 
 def test_the_same_sources_give_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    output_of(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
+    built("wheel", tmp_path)
 
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
@@ -97,15 +101,12 @@ def test_without_a_compiler_the_wheel_is_for_every_system(tmp_path: Path) -> Non
 
 
 def test_the_source_archive_holds_no_binary_and_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    output_of(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path)
-    (archive,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as sources:
+    with tarfile.open(built("sdist", tmp_path)) as sources:
         assert not [name for name in sources.getnames() if name.endswith(".so")]
         sources.extractall(tmp_path, filter="data")
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    output_of(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=folder)
+    again = built("wheel", tmp_path, folder)
 
-    (again,) = tmp_path.glob("*.whl")
     assert again.name == wheel.name
     assert again.read_bytes() == wheel.read_bytes()
 

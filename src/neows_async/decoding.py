@@ -252,28 +252,7 @@ class _Helper:
                     self._free.append(place)
         finally:
             self.asked -= 1
-        if not answer:
-            raise _NoRoomError
-        first, second = sizes[0], sizes[0] + sizes[1]
-        columns = pa.py_buffer(answer)
-        rest = _rest.decode(columns[second:])
-        if rest.bad is not None or rest.info is None:
-            raise BadPageError(rest.bad or "no page")
-        page = Page(
-            info=rest.info,
-            body=raw.body,
-            body_sha256=rest.body_sha256,
-            indices=rest.indices,
-            neos=pa.ipc.read_record_batch(columns[:first], NEOS),
-            close_approaches=pa.ipc.read_record_batch(columns[first:second], CLOSE_APPROACHES),
-            approach_counts=rest.approach_counts,
-            rejected=rest.rejected,
-            unknown_fields=rest.unknown_fields,
-        )
-        rows = {len(page.indices), len(page.approach_counts), page.neos.num_rows}
-        if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
-            raise EOFError("no answer to this question")
-        return page
+        return _page_of(raw, sizes, answer)
 
     def _send(self, raw: RawPage, size: int | None, place: int) -> None:
         if not self.alive:
@@ -315,6 +294,32 @@ class _Helper:
         self._process.wait()
         self._socket.close()
         self._places.close()
+
+
+def _page_of(raw: RawPage, sizes: tuple[int, int, int], answer: bytes) -> Page:
+    """What ``answer`` says of ``raw``, whose three parts are of these sizes; raises as :meth:`_Helper.ask` does."""
+    if not answer:
+        raise _NoRoomError
+    first, second = sizes[0], sizes[0] + sizes[1]
+    columns = pa.py_buffer(answer)
+    rest = _rest.decode(columns[second:])
+    if rest.bad is not None or rest.info is None:
+        raise BadPageError(rest.bad or "no page")
+    page = Page(
+        info=rest.info,
+        body=raw.body,
+        body_sha256=rest.body_sha256,
+        indices=rest.indices,
+        neos=pa.ipc.read_record_batch(columns[:first], NEOS),
+        close_approaches=pa.ipc.read_record_batch(columns[first:second], CLOSE_APPROACHES),
+        approach_counts=rest.approach_counts,
+        rejected=rest.rejected,
+        unknown_fields=rest.unknown_fields,
+    )
+    rows = {len(page.indices), len(page.approach_counts), page.neos.num_rows}
+    if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
+        raise EOFError("no answer to this question")
+    return page
 
 
 @contextmanager

@@ -123,10 +123,9 @@ def _hour(outlook: Outlook, counts: HourCounts, from_s: float, left: int) -> _Pa
     end_s, rate = (counts.hour + 1) * _HOUR_S, outlook.rate_per_s
     every_s = _HOUR_S / counts.previous if counts.previous else math.inf
     last_s = from_s + (left - 1) / rate
-    counted = counts.previous + counts.current
-    if (
-        counted + left <= outlook.limit and end_s - _HOUR_S <= from_s <= last_s < end_s
-    ):  # all pass, however it is shared
+    # Whatever share of the previous hour is counted, there is room for all of them, and time.
+    there_is_room = counts.previous + counts.current + left <= outlook.limit
+    if there_is_room and end_s - _HOUR_S <= from_s <= last_s < end_s:
         return _Passed(left, from_s, last_s, None, every_s)
 
     def allowed_s(number: int) -> float:

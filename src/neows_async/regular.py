@@ -207,18 +207,12 @@ def _from_json(body: bytes) -> _Found:
         [entry.miss_distance.kilometers for entry in entries],
         [entry.relative_velocity.kilometers_per_second for entry in entries],
     )
-    values = _numbers(pa.array(numbers, pa.string()))
-    epochs_ms = pa.array([entry.epoch_date_close_approach for entry in entries], pa.int64())
-    _require_range(epochs_ms, EPOCH_MIN_MS, EPOCH_MAX_MS)
-    count = len(entries)
     approaches = Approaches(
         counts=tuple([len(neo.close_approach_data) for neo in neos]),
         dates=_dates(pa.array([entry.close_approach_date for entry in entries], pa.string())),
-        instants=epochs_ms.cast(CLOSE_APPROACHES.field("close_approach_at").type),
+        epochs_ms=pa.array([entry.epoch_date_close_approach for entry in entries], pa.int64()),
         orbiting_bodies=pa.array([entry.orbiting_body for entry in entries], pa.string()),
-        miss_distances_au=values[:count],
-        miss_distances_km=values[count : 2 * count],
-        velocities_km_s=values[2 * count :],
+        numbers=_numbers(pa.array(numbers, pa.string())),
     )
     return objects.page, neos, approaches
 
@@ -233,14 +227,19 @@ def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
             pa.string(),
         )
     )
+    periods_d = _numbers(pa.array([orbit.orbital_period for orbit in orbits], pa.string()))
+    count = len(entries.dates)
+    _require_range(periods_d, 0, FLOAT64_MAX)
+    _require_range(entries.numbers, 0, FLOAT64_MAX)
+    _require_range(entries.epochs_ms, EPOCH_MIN_MS, EPOCH_MAX_MS)
     approaches = [
         _repeated(ids, entries.counts),
         entries.dates,
-        entries.instants,
+        entries.epochs_ms.view(CLOSE_APPROACHES.field("close_approach_at").type),
         entries.orbiting_bodies,
-        entries.miss_distances_au,
-        entries.miss_distances_km,
-        entries.velocities_km_s,
+        entries.numbers[:count],
+        entries.numbers[count : 2 * count],
+        entries.numbers[2 * count :],
     ]
     columns = {
         "id": pa.array(_essential(ids), pa.string()),
@@ -258,7 +257,7 @@ def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
         "first_observation_date": days[: len(neos)],
         "last_observation_date": days[len(neos) :],
         "observations_used": pa.array(_within([orbit.observations_used for orbit in orbits], 0, INT64_MAX), pa.int64()),
-        "orbital_period_d": _numbers(pa.array([orbit.orbital_period for orbit in orbits], pa.string())),
+        "orbital_period_d": periods_d,
     }
     return Columns(columns, pa.RecordBatch.from_arrays(approaches, schema=CLOSE_APPROACHES), entries.counts)
 
@@ -294,16 +293,14 @@ def _floats(values: list[msgspec.Raw], least: float) -> pa.Array:
 
 
 def _numbers(texts: pa.StringArray) -> pa.DoubleArray:
-    """Text by the one grammar of numbers, not below zero.
+    """Text by the one grammar of numbers.
 
     Of texts made of these characters alone, Arrow reads exactly those of the grammar. (A plus sign,
     which it reads in front too, and the source never sends, is left to the contract.)
     """
     _require_lengths(texts, 0, NUMBER_CHARS)
     _require_characters(texts, b"0123456789.-eE")
-    numbers = texts.cast(pa.float64())
-    _require_range(numbers, 0, FLOAT64_MAX)
-    return numbers
+    return texts.cast(pa.float64())
 
 
 def _dates(texts: pa.StringArray) -> pa.Date32Array:
