@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import BadPageError, NotFoundError, StorageError
+from neows_async.frame import compress, expand
 from neows_async.lake import Lake
 from neows_async.page import RawPage
-from neows_async.raw import RawZone, compress, expand
+from neows_async.raw import RawZone
 from neows_async.storage import LocalStorage
 from neows_async.testing import browse_page
 from tests.neos import catalogue

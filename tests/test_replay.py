@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from neows_async.cli.quarantining import indented
 from neows_async.errors import DataError, NotFoundError, SettingsError
+from neows_async.frame import compress
 from neows_async.journal import read_receipt
 from neows_async.lake import Lake
 from neows_async.quarantine import plan_replay, read_rejected, settings_of
-from neows_async.raw import compress
 from neows_async.storage import LocalStorage
 from neows_async.verify import verify
 from tests import lakes, loopback, program

@@ -13,8 +13,8 @@ import pytest
 
 from neows_async import events, pipeline
 from neows_async.errors import AttemptError, DataError, NotFoundError
+from neows_async.frame import compress
 from neows_async.lake import Lake
-from neows_async.raw import compress
 from neows_async.settings import Settings
 from neows_async.storage import CountingStorage, LocalStorage
 from neows_async.testing import ListSink, ListSource

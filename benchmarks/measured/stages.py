@@ -28,9 +28,9 @@ from neows_async.admit import Admission
 from neows_async.aggregates.by_year import CloseApproachesByYear
 from neows_async.aggregates.within import CloseApproachesWithin
 from neows_async.decode import decode
+from neows_async.frame import compress, expand
 from neows_async.lake import Lake, LakeStage
 from neows_async.page import Page, RawPage
-from neows_async.raw import compress, expand
 from neows_async.scrub import Scrubber
 from neows_async.sinks.parquet import ParquetSink
 from neows_async.storage import LocalStorage

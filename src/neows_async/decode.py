@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,9 @@ def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
     :param orbiting_body: choose the closest approach among those to this body; None is any
     :raises BadPageError: it is not a Browse page after all
     """
-    read = regular.read(raw.body)
-    return decode_by_contract(raw, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
+    body = raw.body
+    read = regular.read(body)
+    return _by_contract(raw, body, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
 
 
 def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
@@ -35,10 +35,11 @@ def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | Non
 
     :raises BadPageError: as the check does
     """
-    read = regular.read(raw.body)
+    body = raw.body
+    read = regular.read(body)
     if read is None:
-        browse.check(raw.body, raw.number, size)
-        return decode_by_contract(raw, orbiting_body)
+        browse.check(body, raw.number, size)
+        return _by_contract(raw, body, orbiting_body)
     info, columns = read
     browse.judged(info, len(columns.approach_counts), raw.number, size)
     return _regular(raw, read, orbiting_body)
@@ -46,9 +47,13 @@ def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | Non
 
 def decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
     """As :func:`decode`, but the contract judges each object, also of a regular page."""
+    return _by_contract(raw, raw.body, orbiting_body)
+
+
+def _by_contract(raw: RawPage, body: bytes, orbiting_body: str | None) -> Page:
     from neows_async import contract  # noqa: PLC0415 - pydantic loads only for a page that is out of the ordinary
 
-    read = contract.read(raw.body)
+    read = contract.read(body)
     return _page(raw, read.info, read.indices, read.columns, orbiting_body, read.rejected, read.unknown_fields)
 
 
@@ -74,8 +79,8 @@ def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of re
     }
     return Page(
         info=info,
-        body=raw.body,
-        body_sha256=hashlib.sha256(raw.body).digest(),
+        raw=raw,
+        body_sha256=raw.sha256(),
         indices=indices,
         neos=pa.RecordBatch.from_arrays([neos[name] for name in NEOS.names], schema=NEOS),
         close_approaches=columns.close_approaches,

@@ -35,6 +35,7 @@ from anyio import to_thread
 from neows_async.browse import PageInfo
 from neows_async.decode import check_and_decode
 from neows_async.errors import BadPageError
+from neows_async.frame import KeptPage, kept_page
 from neows_async.intake import scrubbed, take_in, telling_the_body
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import CLOSE_APPROACHES, NEOS
@@ -49,12 +50,12 @@ _T = TypeVar("_T")
 _WAITED_PAGES: Final = 12
 # While a helper reads one page, the next two are on their way to it.
 _ASKED_AT_ONCE: Final = 3
-# Of the memory that is shared with a helper, for one body; a larger one is read here.
+# Of the memory that is shared with a helper, for one body, or for what is kept of it; a larger one is read here.
 _PLACE_BYTES: Final = 4 << 20
 _ANSWER_S: Final = 20
 _GRACE_S: Final = 0.4
 _UNCHECKED: Final = 0  # no page has no objects to a page
-_QUESTION: Final = struct.Struct("<QQQQ")  # number, size, bytes of the body, place in the shared memory
+_QUESTION: Final = struct.Struct("<QQQQ?")  # number, size, bytes that lie in which place, whether they are as kept
 _ANSWER: Final = struct.Struct("<QQQ")  # bytes of each batch and of the rest, one after the other in that place
 _NO_ROOM: Final = _ANSWER.pack(0, 0, 0)
 _READY: Final = b"+"
@@ -121,7 +122,7 @@ class Decoding:
             with telling_the_body(raw):
                 page = await self._ask(helper, raw, size)
             if page is not None:
-                return replace(raw, decoded=page)
+                return raw.with_decoded(page)
             came = raw
         return await self._here(lambda: take_in(came, size, scrubber, self._read if decoded else None))
 
@@ -141,6 +142,8 @@ class Decoding:
         return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)
 
     async def _scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
+        if isinstance(came, KeptPage):
+            return came
         body = scrubber.at_once(came.body)
         return await self._here(lambda: scrubbed(came, scrubber)) if body is None else replace(came, body=body)
 
@@ -150,8 +153,10 @@ class Decoding:
             self._waited += self._one_here.available_tokens < 1
             if self._waited >= _WAITED_PAGES:
                 await self._start()
+        if len(_handed_over(raw)) > _PLACE_BYTES:
+            return None
         ready = [helper for helper in self._helpers if helper.alive and helper.is_ready()]
-        return min(ready, key=lambda helper: helper.asked, default=None) if len(raw.body) <= _PLACE_BYTES else None
+        return min(ready, key=lambda helper: helper.asked, default=None)
 
     async def _start(self) -> None:
         helpers, self._to_start = self._to_start, 0
@@ -163,7 +168,7 @@ class Decoding:
 
     async def _ask(self, helper: _Helper, raw: RawPage, size: int | None) -> Page | None:
         """None if it gave no answer, and will give none, or if it has no room for the body."""
-        if len(raw.body) > _PLACE_BYTES:  # scrubbed it may be longer than it came
+        if len(_handed_over(raw)) > _PLACE_BYTES:  # scrubbed it may be longer than it came
             return None
         try:
             return await helper.ask(raw, size)
@@ -258,9 +263,11 @@ class _Helper:
         if not self.alive:
             raise EOFError
         start = place * _PLACE_BYTES
-        self._places[start : start + len(raw.body)] = raw.body
+        data = _handed_over(raw)
+        self._places[start : start + len(data)] = data
         # A few bytes, and few of them are under way: the socket has room for them.
-        self._socket.send(_QUESTION.pack(raw.number, size or _UNCHECKED, len(raw.body), place))
+        question = _QUESTION.pack(raw.number, size or _UNCHECKED, len(data), place, isinstance(raw, KeptPage))
+        self._socket.send(question)
 
     def _taken(self, place: int, length: int) -> bytes:
         if not self.alive:
@@ -296,6 +303,11 @@ class _Helper:
         self._places.close()
 
 
+def _handed_over(raw: RawPage) -> bytes:
+    """What a helper reads; it expands what is still as it was kept."""
+    return raw.data if isinstance(raw, KeptPage) else raw.body
+
+
 def _page_of(raw: RawPage, sizes: tuple[int, int, int], answer: bytes) -> Page:
     """What ``answer`` says of ``raw``, whose three parts are of these sizes; raises as :meth:`_Helper.ask` does."""
     if not answer:
@@ -307,7 +319,7 @@ def _page_of(raw: RawPage, sizes: tuple[int, int, int], answer: bytes) -> Page:
         raise BadPageError(rest.bad or "no page")
     page = Page(
         info=rest.info,
-        body=raw.body,
+        raw=raw,
         body_sha256=rest.body_sha256,
         indices=rest.indices,
         neos=pa.ipc.read_record_batch(columns[:first], NEOS),
@@ -350,9 +362,10 @@ def serve() -> None:
     with socket.socket(fileno=0) as asked, suppress(OSError):
         asked.sendall(_READY)
         while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
-            number, size, length, place = _QUESTION.unpack(question)
+            number, size, length, place, as_kept = _QUESTION.unpack(question)
             start = place * _PLACE_BYTES
-            raw = RawPage(number, places[start : start + length])
+            data = places[start : start + length]
+            raw = kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data)
             parts = _answer(raw, None if size == _UNCHECKED else size, orbiting_body)
             sizes = [len(part) for part in parts]
             if sum(sizes) > _PLACE_BYTES:

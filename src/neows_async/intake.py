@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neows_async import browse
 from neows_async.errors import BadPageError
+from neows_async.frame import KeptPage
 from neows_async.page import RawPage
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def scrubbed(came: RawPage, scrubber: Scrubber) -> RawPage:
-    """What came, without keys. Takes half a millisecond."""
-    return RawPage(came.number, scrubber(came.body), came.rate_limit)
+    """What came, without keys. Takes half a millisecond; a page that was kept was scrubbed before."""
+    return came if isinstance(came, KeptPage) else RawPage(came.number, scrubber(came.body), came.rate_limit)
 
 
 def take_in(
@@ -33,15 +33,15 @@ def take_in(
     raw = scrubbed(came, scrubber)
     with telling_the_body(raw):
         if read is not None:
-            return replace(raw, decoded=read(raw, size))
+            return raw.with_decoded(read(raw, size))
         browse.check(raw.body, raw.number, size)
     return raw
 
 
 @contextmanager
 def telling_the_body(raw: RawPage) -> Iterator[None]:
-    """A BadPageError of the block comes out with the scrubbed body, which is kept for inspection."""
+    """A BadPageError of the block comes out with the scrubbed body, kept for inspection unless it is kept already."""
     try:
         yield
     except BadPageError as exc:
-        raise BadPageError(str(exc), body=raw.body) from exc
+        raise BadPageError(str(exc), body=b"" if isinstance(raw, KeptPage) else raw.body) from exc

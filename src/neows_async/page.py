@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neows_async import browse
@@ -33,9 +34,22 @@ class RawPage:
     rate_limit: RateLimit | None = None
     decoded: Page | None = field(default=None, compare=False)
 
+    @property
+    def size(self) -> int:
+        """Bytes of ``body``."""
+        return len(self.body)
+
+    def sha256(self) -> bytes:
+        """The digest of ``body``; takes two thirds of a millisecond, where it is not known already."""
+        return hashlib.sha256(self.body).digest()
+
+    def with_decoded(self, page: Page) -> RawPage:
+        """The same, of which ``page`` was read."""
+        return replace(self, decoded=page)
+
     def __repr__(self) -> str:
         # The body may still hold a key, and a traceback shows reprs.
-        return f"RawPage(number={self.number}, <{len(self.body)} bytes>)"
+        return f"{type(self).__name__}(number={self.number}, <{self.size} bytes>)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +88,8 @@ class Page:
     """One page, validated. Rows are in Browse order; approaches in the order of their object's list.
 
     :param info: what the envelope said
-    :param body: the raw page it was decoded from
-    :param body_sha256: the digest of ``body``
+    :param raw: the raw page it was decoded from
+    :param body_sha256: the digest of its body
     :param indices: for each row of ``neos``, its object's index in the page; ascending
     :param neos: schema :data:`neows_async.schema.NEOS`
     :param close_approaches: schema :data:`neows_async.schema.CLOSE_APPROACHES`; those of the first
@@ -87,7 +101,7 @@ class Page:
     """
 
     info: browse.PageInfo
-    body: bytes
+    raw: RawPage
     body_sha256: bytes
     indices: tuple[int, ...]
     neos: pa.RecordBatch
@@ -101,6 +115,11 @@ class Page:
     def number(self) -> int:
         """The page's number, from 0."""
         return self.info.number
+
+    @property
+    def body(self) -> bytes:
+        """The raw page's JSON; of a page out of an archive it is expanded anew at each call."""
+        return self.raw.body
 
     def raw_objects(self) -> Iterator[dict[str, Any]]:
         """The source's own JSON of each row of ``neos``, in order: every field there is, unvalidated.

@@ -9,47 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import zstandard
 from anyio import to_thread
 
 from neows_async import browse
 from neows_async import lake as layout
 from neows_async.errors import BadPageError, DataError, NotFoundError
+from neows_async.frame import compress, kept_page, seal
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
-from neows_async.page import RawPage
 
 if TYPE_CHECKING:
     from neows_async.lake import Lake
+    from neows_async.page import RawPage
 
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
-_LEVEL: Final = 1  # half the time of the usual 3, and for these pages a tenth smaller
 _BAD_KEPT: Final = 5
 _MOMENT_S: Final = 0.3
 _MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
-
-
-def compress(body: bytes) -> bytes:
-    """One zstd frame with its size and a checksum, so that damage shows."""
-    frame = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(body)
-    # A copy: the frame's own memory was made for the longest that there could have been, and nothing as large as a body
-    # fits behind it while it lives.
-    return bytes(memoryview(frame))
-
-
-def expand(data: bytes, max_bytes: int) -> bytes:
-    """The inverse, but that nothing is never a page.
-
-    :raises BadPageError: it is damaged, or larger than ``max_bytes``
-    """
-    try:
-        size = zstandard.frame_content_size(data)
-        if size > max_bytes:
-            raise BadPageError(f"larger than {max_bytes} bytes when expanded")
-        if size == 0:  # then nothing else of the frame would be looked at
-            raise BadPageError("damaged: it says that it is empty")
-        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
-    except zstandard.ZstdError as exc:
-        raise BadPageError(f"damaged: {exc}") from exc
 
 
 class RawZone:
@@ -85,7 +60,8 @@ class RawZone:
         def put() -> None:
             began.set()
             try:
-                self._lake.storage.put(key, compress(page.body))
+                body_sha256 = page.sha256() if page.decoded is None else page.decoded.body_sha256
+                self._lake.storage.put(key, seal(compress(page.body), body_sha256))
             finally:
                 ended.set()
 
@@ -113,16 +89,16 @@ class RawZone:
         return await self._lake.call(self.key(number), judged)
 
     async def get_unjudged(self, number: int) -> RawPage:
-        """The bytes that lie there, for who judges them anyway.
+        """What lies there, for who judges it anyway; not expanded yet if it is sealed.
 
         :raises NotFoundError: nothing lies there
-        :raises BadPageError: it cannot be expanded
+        :raises BadPageError: it is damaged, as far as that shows
         """
         return await self._lake.call(self.key(number), lambda: self._read(number))
 
     def _read(self, number: int) -> RawPage:
         data = self._lake.storage.get(self.key(number), max_bytes=self.max_body_bytes)
-        return RawPage(number, expand(data, self.max_body_bytes))
+        return kept_page(number, data, self.max_body_bytes)
 
     async def set_aside(self, number: int) -> None:
         """Take a page that cannot be read out of the ledger; it is kept until the snapshot is committed."""

@@ -102,7 +102,7 @@ class Reckoning:
         """A page was decoded; in page order."""
         self._raw_sha256.update(page.body_sha256)
         self._raw_pages += 1
-        self._raw_bytes += len(page.body)
+        self._raw_bytes += page.raw.size
         self._total_changed |= page.info.total_elements != self._total
         self._total = page.info.total_elements
 

@@ -158,7 +158,7 @@ class PageFetcher:
                 raise
             turn.good(fetch_s)
         self.proven = True
-        self._listener(PageFetched(number, len(raw.body), fetch_s, came.rate_limit))
+        self._listener(PageFetched(number, raw.size, fetch_s, came.rate_limit))
         return raw
 
     async def _ask(self, number: int, size: int) -> RawPage:

@@ -11,8 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from neows_async.frame import compress, expand
 from neows_async.lake import LATEST
-from neows_async.raw import compress, expand
 from tests import program
 from tests.torture.driver import KEY, End
 from tests.torture.harness import LIMIT_S, content

@@ -16,7 +16,7 @@ from neows_async.aggregates.by_year import CloseApproachesByYear
 from neows_async.aggregates.within import CloseApproachesWithin
 from neows_async.browse import PageInfo
 from neows_async.lake import dataset_folder
-from neows_async.page import Page
+from neows_async.page import Page, RawPage
 from neows_async.sinks.parquet import FILE_ROWS, NULL_PARTITION
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _page(neos: pa.RecordBatch, close_approaches: pa.RecordBatch) -> Page:
     """Rows in the dress that aggregators know."""
     return Page(
         info=PageInfo(size=1, total_elements=0, number=0),
-        body=b"",
+        raw=RawPage(0, b""),
         body_sha256=b"",
         indices=(),
         neos=neos,

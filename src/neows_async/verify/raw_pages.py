@@ -13,8 +13,9 @@ import anyio
 from neows_async import browse
 from neows_async import lake as layout
 from neows_async.errors import BadPageError, NotFoundError
+from neows_async.frame import expand, sealed_sha256
 from neows_async.plan import plan
-from neows_async.raw import RawZone, expand
+from neows_async.raw import RawZone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,11 +148,15 @@ async def _read_page(checking: _Checking, place: _Place, size: int, findings: Fi
     key = zone.key(number)
 
     def read() -> _Read:
-        body = expand(checking.lake.storage.get(key, max_bytes=zone.max_body_bytes), zone.max_body_bytes)
+        data = checking.lake.storage.get(key, max_bytes=zone.max_body_bytes)
+        body = expand(data, zone.max_body_bytes)
         # It holds the interpreter: one at a time leaves it to others in between.
         with checking.one:
             info = browse.check(body, number, size)
-        return _Read(info, hashlib.sha256(body).digest(), len(body))
+        sha256 = hashlib.sha256(body).digest()
+        if sealed_sha256(data) not in {None, sha256}:
+            raise BadPageError("its seal tells another SHA-256")
+        return _Read(info, sha256, len(body))
 
     try:
         return await checking.lake.call(key, read)
