@@ -14,7 +14,10 @@ _GRACE_S = 0.2
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        from neows_async.cli.app import run_command_line  # noqa: PLC0415 - importing this file must do nothing
+        from neows_async.allocators import collect_seldom  # noqa: PLC0415 - importing this file must do nothing
+
+        collect_seldom()
+        from neows_async.cli.app import run_command_line  # noqa: PLC0415 - as above
 
         code = run_command_line(sys.argv[1:])
     except KeyboardInterrupt:  # while our own modules were loading

@@ -8,7 +8,6 @@ line's to decide, not the library's.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 from typing import Final
@@ -22,17 +21,23 @@ _TRIM_BYTES: Final = 16 << 20
 _MAPPED_BYTES: Final = 4 << 20
 
 
+def collect_seldom() -> None:
+    """Call it first of all: the garbage collector's passes take a tenth of the time of importing."""
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+
+
 def spare_the_collector() -> None:
-    """Call it when everything is imported: the garbage collector need not look at that again, nor so often.
+    """Call it when everything is imported: the collector need not look at that again.
 
     Its passes over what never changes took a twentieth of a fast run.
     """
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 def keep_flat() -> None:
     """Call it before threads start and before Arrow is imported. Elsewhere than on glibc it does less."""
+    import ctypes  # noqa: PLC0415 - for those who need it
+
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -13,6 +13,7 @@ from neows_async.concurrency import Concurrency
 from neows_async.errors import OutageError, PausedError, RateLimitedError
 from neows_async.events import SourceDown, SourceStillDown, SourceUp, WaitingForQuota
 from neows_async.forecast import Outlook, forecast
+from neows_async.news import News
 from neows_async.quota import Quota
 from neows_async.rate_limit import RateLimit
 
@@ -76,8 +77,8 @@ class Gate:
         self._limits = limits
         self._clock = clock
         self._listener = listener
-        self._first_in_line = anyio.Lock()
-        self._news = anyio.Event()
+        self._first_in_line = anyio.Lock(fast_acquire=True)
+        self._news = News()
         self._metered = False
         self._told_until_s = -math.inf
         self._told_probe_s: float | None = None
@@ -119,7 +120,7 @@ class Gate:
         """Let nothing out any more: ``reason`` is raised to whoever waits or comes. What is under way may come in."""
         self._closed_with = reason
         self._closing.set()
-        self._announce()
+        self._news.announce()
 
     @property
     def is_closed(self) -> bool:
@@ -157,7 +158,7 @@ class Gate:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
             self._check_open()
-            news = self._news
+            news = self._news.next()
             if self._under_way >= self._allowed:
                 await news.wait()
                 continue
@@ -221,22 +222,22 @@ class Gate:
         self._metered = self._metered or rate_limit is not None
         self.rate_limit = rate_limit or self.rate_limit
         self._quota.answered(ticket, rate_limit or (None if self._metered else _UNLIMITED))
-        self._announce()
+        self._news.announce()
 
     def limited(self, ticket: int, retry_after_s: float | None) -> None:
         """It was refused with 429."""
         self._quota.limited(ticket, retry_after_s)
-        self._announce()
+        self._news.announce()
 
     def lost(self, ticket: int) -> None:
         """It ended without an answer."""
         self._quota.lost(ticket)
-        self._announce()
+        self._news.announce()
 
     def came_in(self) -> int:
         """A request is under way no more. How many were, with that one."""
         self._under_way -= 1
-        self._announce()
+        self._news.announce()
         return self._under_way + 1
 
     def page_came(self, under_way: int, fetch_s: float) -> None:
@@ -252,7 +253,7 @@ class Gate:
         if outage is not None:
             self._told_probe_s = None
             self._listener(SourceUp(down_s=self._clock() - outage.since_s))
-        self._announce()
+        self._news.announce()
 
     def page_failed(self, page: int, reason: str) -> None:
         """The source failed at ``page``."""
@@ -289,10 +290,6 @@ class Gate:
         most = self._limits.concurrency
         self._concurrency.gain_s = min(_GAIN_S, _GAIN_SHARE * run_s(most, self._concurrency.latency_s(most) or 0.0))
         return self._concurrency.wanted(run_s)
-
-    def _announce(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
 
 
 class Turn:

@@ -6,11 +6,10 @@ import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
 from neows_async import browse, events
 from neows_async.agenda import Agenda
 from neows_async.errors import BadPageError, NotFoundError, StorageError, UnavailableError
+from neows_async.news import News
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -53,7 +52,7 @@ class Landing:
         self._max_missing_pages = max_missing_pages
         self._listener = listener
         self._waiting: dict[int, RawPage] = {}
-        self._news = anyio.Event()
+        self._news = News()
         self._end: NeowsError | None = None
 
     @property
@@ -154,8 +153,7 @@ class Landing:
 
     def announce(self) -> None:
         """Wake whoever waits for news."""
-        self._news.set()
-        self._news = anyio.Event()
+        self._news.announce()
 
 
 async def read_kept(zone: RawZone, number: int, listener: events.Listener) -> RawPage | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from neows_async.news import News
+
 if TYPE_CHECKING:
     from neows_async.page import Page
 
@@ -22,7 +24,7 @@ class PageQueue:
         self._max_neos = max_neos
         self._pages: deque[Page] = deque()
         self._closed = False
-        self._changed = anyio.Event()
+        self._changed = News()
         self.waiting_neos: int = 0
 
     async def put(self, page: Page) -> None:
@@ -31,7 +33,7 @@ class PageQueue:
             await self._changed.wait()
         self._pages.append(page)
         self.waiting_neos += _weight(page)
-        self._announce()
+        self._changed.announce()
 
     async def get(self) -> Page | None:
         """The next page; waits for it. None after the last one."""
@@ -41,7 +43,7 @@ class PageQueue:
             await self._changed.wait()
         page = self._pages.popleft()
         self.waiting_neos -= _weight(page)
-        self._announce()
+        self._changed.announce()
         return page
 
     async def get_all(self, *, gather_s: float) -> list[Page]:
@@ -57,17 +59,13 @@ class PageQueue:
         pages = [first, *self._pages]
         self._pages.clear()
         self.waiting_neos = 0
-        self._announce()
+        self._changed.announce()
         return pages
 
     def close(self) -> None:
         """Nothing more is put."""
         self._closed = True
-        self._announce()
-
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.announce()
 
 
 def _weight(page: Page) -> int:

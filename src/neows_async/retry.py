@@ -102,6 +102,29 @@ class PageFetcher:
         :raises PausedError: the gate lets nothing out for longer than is to be waited for
         """
         trying = _Trying(self._limits.budget_s)
+        try:
+            return await self._attempt(number, size, exact_size, trying)
+        except AttemptError as exc:
+            failed = exc
+        return await self._try_again(failed, number, size, exact_size, trying)
+
+    async def _try_again(
+        self,
+        failed: AttemptError,
+        number: int,
+        size: int,
+        exact_size: bool,  # noqa: FBT001 - passed on
+        trying: _Trying,
+    ) -> RawPage:
+        """What follows a first attempt that failed, which counts as one."""
+        first: AttemptError | None = failed
+
+        async def attempt() -> RawPage:
+            nonlocal first
+            if first is not None:
+                exc, first = first, None
+                raise exc
+            return await self._attempt(number, size, exact_size, trying)
 
         def before_sleep(state: RetryCallState) -> None:
             if not self._gate.is_down:
@@ -119,7 +142,7 @@ class PageFetcher:
             reraise=True,
         )
         try:
-            return await retrying(self._attempt, number, size, exact_size, trying)
+            return await retrying(attempt)
         except AttemptError as exc:
             if not self._may_pass(exc):
                 # Nothing listens and nothing ever did: known at once, not after the whole budget.
