@@ -14,8 +14,9 @@ import pytest
 from anyio import to_thread
 
 from neows_async.decode import check_and_decode
-from neows_async.decoding import _ANSWER, _ASKED_AT_ONCE, _PLACE_BYTES, _QUESTION, Decoding, _answer, _Helper
+from neows_async.decoding import _ANSWER, _ASKED_AT_ONCE, _PLACE_BYTES, _QUESTION, _TOLD, Decoding, _answer, _Helper
 from neows_async.errors import BadPageError
+from neows_async.frame import KeptPage, compress, kept_page, seal
 from neows_async.intake import take_in
 from neows_async.page import Page, RawPage
 from neows_async.scrub import Scrubber
@@ -74,9 +75,10 @@ def here(raw: RawPage, size: int | None) -> Page | str:
 
 async def there(helper: _Helper, raw: RawPage, size: int | None) -> Page | str:
     try:
-        return await helper.ask(raw, size)
+        (page,) = await helper.ask([raw], size)
     except BadPageError as exc:
         return str(exc)
+    return page
 
 
 async def test_a_helper_says_what_would_be_said_here(helper: _Helper) -> None:
@@ -84,6 +86,53 @@ async def test_a_helper_says_what_would_be_said_here(helper: _Helper) -> None:
         for size in (None, 20, 3):
             raw = RawPage(0, body)
             assert outcome(await there(helper, raw, size)) == outcome(here(raw, size)), name
+
+
+def kept(raw: RawPage) -> KeptPage:
+    page = kept_page(raw.number, seal(compress(raw.body), raw.sha256()), 1 << 30)
+    assert isinstance(page, KeptPage)
+    return page
+
+
+@pytest.mark.parametrize("helpers", [0, 1])
+async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> None:
+    good = [RawPage(number, browse_page(catalogue(200), number, 20)) for number in range(7)]
+    bad = {
+        name: RawPage(0, body) for name, body in BODIES.items() if isinstance(here(RawPage(0, body), 20), str) and body
+    }
+    assert len(bad) == 5
+    async with Decoding(helpers=helpers, orbiting_body="Venus") as decoding:
+        if helpers:
+            await started(decoding)
+        for count in range(1, len(good) + 1):
+            raws = await decoding.take_in_kept([kept(raw) for raw in good[:count]], 20)
+            assert [raw.number for raw in raws] == [*range(count)]
+            pages = [raw.decoded for raw in raws]
+            assert [page and outcome(page) for page in pages] == [outcome(here(raw, 20)) for raw in good[:count]]
+        for name, raw in bad.items():
+            for place in range(3):
+                raws = [*good[:place], raw, *good[place:2]]
+                with pytest.raises(BadPageError) as caught:
+                    await decoding.take_in_kept([kept(raw) for raw in raws], 20)
+                assert str(caught.value) == here(raw, 20), name
+        assert [helper.alive for helper in decoding._helpers] == [True] * helpers
+
+
+async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: _Helper) -> None:
+    pages = [kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(6)]
+    async with Decoding(helpers=0, orbiting_body="Venus") as decoding:
+        decoding._helpers.append(helper)
+        helper._process.send_signal(signal.SIGSTOP)
+        async with anyio.create_task_group() as tasks:
+            for page in pages[:2]:
+                tasks.start_soon(decoding.take_in_kept, [page], 20)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(10):
+                (raw,) = await decoding.take_in_kept([pages[2]], 20)
+            assert raw.decoded is not None
+            assert helper.asked == 2
+            helper._process.send_signal(signal.SIGCONT)
+        decoding._helpers.clear()
 
 
 async def test_several_who_ask_at_once_each_get_their_own_answer(helper: _Helper) -> None:
@@ -106,7 +155,7 @@ async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helpe
 
     async def ask() -> None:
         try:
-            await helper.ask(RawPage(0, REGULAR), 20)
+            await helper.ask([RawPage(0, REGULAR)], 20)
         except (OSError, EOFError) as exc:
             told.append(exc)
 
@@ -124,12 +173,12 @@ async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helpe
 async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: _Helper) -> None:
     helper._process.send_signal(signal.SIGSTOP)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(helper.ask, RawPage(0, REGULAR), 20)
+        tasks.start_soon(helper.ask, [RawPage(0, REGULAR)], 20)
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     helper._process.send_signal(signal.SIGCONT)
     with pytest.raises(EOFError):
-        await helper.ask(RawPage(0, TROUBLE), 2)
+        await helper.ask([RawPage(0, TROUBLE)], 2)
 
 
 async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: _Helper) -> None:
@@ -146,18 +195,18 @@ async def test_who_loses_its_helper_goes_on_alone() -> None:
         expected = outcome(here(raw, 20))
         for _ in range(2):
             assert outcome(await decoding.read(raw)) == expected
-        assert await decoding._helper_for(raw) is helper
+        assert await decoding._helper_for([raw]) is helper
         helper._process.kill()
         for _ in range(2):
             assert outcome(await decoding.read(raw)) == expected
-        assert await decoding._helper_for(raw) is None
+        assert await decoding._helper_for([raw]) is None
 
 
 async def test_what_is_too_large_for_a_helpers_memory_is_read_here() -> None:
     large = RawPage(0, REGULAR + b" " * _PLACE_BYTES)
     async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
         await started(decoding)
-        assert await decoding._helper_for(large) is None
+        assert await decoding._helper_for([large]) is None
         assert outcome(await decoding.read(large)) == outcome(here(large, None))
 
 
@@ -230,7 +279,7 @@ async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> No
                     await decoding.take_in(grows, 20, scrubber, decoded=True)
             assert found[0].decoded is not None, place
             assert outcome(found[0].decoded) == outcome(here(RawPage(0, scrubber(others.body)), 20))
-        assert await decoding._helper_for(others) is helper
+        assert await decoding._helper_for([others]) is helper
 
 
 @pytest.mark.parametrize("odd", [b"=", b"api_key=key&", b"a-key-that-is-long-enough-to-be-foun_", b"%20", b"\\n"])
@@ -242,8 +291,11 @@ async def test_what_takes_long_to_scrub_is_not_scrubbed_on_the_loop(odd: bytes) 
     assert scrubber.at_once(REGULAR) == scrubber(REGULAR)
 
 
-def answered_with(parts: tuple[bytes, bytes, bytes], sizes: tuple[int, int, int] | None) -> _Helper:
-    """A helper that says the same to every question, whatever that was."""
+def answered_with(said: bytes, length: int | None) -> _Helper:
+    """A helper that says the same to every question, whatever that was.
+
+    :param length: how long it says that is
+    """
     helper = _Helper("Venus")
     helper._socket, theirs = socket.socketpair()
     helper._socket.settimeout(0)
@@ -254,27 +306,33 @@ def answered_with(parts: tuple[bytes, bytes, bytes], sizes: tuple[int, int, int]
     def answer() -> None:
         with theirs:
             question = theirs.recv(_QUESTION.size, socket.MSG_WAITALL)
-            start = _QUESTION.unpack(question)[3] * _PLACE_BYTES
-            said = b"".join(parts)
+            start = _QUESTION.unpack(question)[0] * _PLACE_BYTES
             helper._places[start : start + len(said)] = said
-            theirs.sendall(_ANSWER.pack(*(sizes or map(len, parts))))
+            theirs.sendall(_ANSWER.pack(len(said) if length is None else length))
             theirs.recv(1)  # until its socket ends
 
     threading.Thread(target=answer, daemon=True).start()
     return helper
 
 
+def told(parts: tuple[bytes, bytes, bytes], sizes: tuple[int, int, int] | None = None) -> bytes:
+    """What lies in a place: of one page the sizes, then the parts."""
+    return b"".join((_TOLD.pack(*(sizes or map(len, parts))), *parts))
+
+
 RIGHT = _answer(RawPage(0, REGULAR), 20, "Venus")
 OTHERS = _answer(RawPage(0, browse_page(catalogue(3), 0, 3)), 3, "Venus")
-GARBAGE: dict[str, tuple[tuple[bytes, bytes, bytes], tuple[int, int, int] | None]] = {
-    "no room": ((b"", b"", b""), None),
-    "nothing but sizes": ((b"", b"", b""), (64, 64, 64)),
-    "sizes of more than there is": (RIGHT, (1 << 63, 1 << 62, 5)),
-    "text that is not UTF-8": ((b"", b"", b"\x91\xa1\xff"), None),
-    "no message": ((RIGHT[0], RIGHT[1], b"\xc1"), None),
-    "columns of another page": ((OTHERS[0], RIGHT[1], RIGHT[2]), None),
-    "approaches of another page": ((RIGHT[0], OTHERS[1], RIGHT[2]), None),
-    "the columns changed over": ((RIGHT[1], RIGHT[0], RIGHT[2]), None),
+GARBAGE: dict[str, tuple[bytes, int | None]] = {
+    "no room": (b"", 0),
+    "less than the sizes": (told(RIGHT), _TOLD.size - 1),
+    "nothing but sizes": (told((b"", b"", b""), (64, 64, 64)), None),
+    "sizes of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5)), None),
+    "a length of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5)), 1 << 63),
+    "text that is not UTF-8": (told((b"", b"", b"\x91\xa1\xff")), None),
+    "no message": (told((RIGHT[0], RIGHT[1], b"\xc1")), None),
+    "columns of another page": (told((OTHERS[0], RIGHT[1], RIGHT[2])), None),
+    "approaches of another page": (told((RIGHT[0], OTHERS[1], RIGHT[2])), None),
+    "the columns changed over": (told((RIGHT[1], RIGHT[0], RIGHT[2])), None),
 }
 
 

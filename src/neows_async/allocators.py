@@ -35,9 +35,11 @@ def spare_the_collector() -> None:
 
 
 def keep_flat() -> None:
-    """Call it before threads start and before Arrow is imported. Elsewhere than on glibc it does less."""
+    """Call it before threads start and before Arrow and numpy are imported. Elsewhere than on glibc it does less."""
     import ctypes  # noqa: PLC0415 - for those who need it
 
+    # What multiplies matrices is loaded with numpy, and would start a thread for each processor that looks for work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

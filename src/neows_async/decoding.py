@@ -13,6 +13,7 @@ Nothing outlives the ``async with``. A helper ends when its socket does, so also
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -41,27 +42,35 @@ from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import CLOSE_APPROACHES, NEOS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from neows_async.scrub import Scrubber
 
 _T = TypeVar("_T")
 # So many pages that had to wait for another one are worth the third of a second that starting takes.
 _WAITED_PAGES: Final = 12
+_WORTH_PAGES: Final = 150  # the same, of pages that need not be waited for
 # While a helper reads one page, the next two are on their way to it.
 _ASKED_AT_ONCE: Final = 3
-# Of the memory that is shared with a helper, for one body, or for what is kept of it; a larger one is read here.
+# A helper that was asked so often has enough to do while what is decoded here is.
+_BUSY: Final = 2
+# Of the memory that is shared with a helper, for what one question or its answer takes; a larger page is read here.
 _PLACE_BYTES: Final = 4 << 20
 _ANSWER_S: Final = 20
 _GRACE_S: Final = 0.4
 _UNCHECKED: Final = 0  # no page has no objects to a page
-_QUESTION: Final = struct.Struct("<QQQQ?")  # number, size, bytes that lie in which place, whether they are as kept
-_ANSWER: Final = struct.Struct("<QQQ")  # bytes of each batch and of the rest, one after the other in that place
-_NO_ROOM: Final = _ANSWER.pack(0, 0, 0)
+# What goes through the socket: in which place of the memory so many pages lie, and their size; then how long the answer
+# is that lies in the same place.
+_QUESTION: Final = struct.Struct("<QQQ")
+_ANSWER: Final = struct.Struct("<Q")
+_NO_ROOM: Final = _ANSWER.pack(0)
+# What a place holds: of each page the number, how many bytes, and whether they are as they were kept; then those bytes.
+# Or of each page how many bytes either batch and the rest have; then those.
+_ASKED: Final = struct.Struct("<QQQ")
+_TOLD: Final = struct.Struct("<QQQ")
 _READY: Final = b"+"
 _PROGRAM: Final = (
-    # What multiplies matrices is imported with numpy, and would start a thread for each processor.
-    "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from neows_async.allocators import collect_seldom, keep_flat, spare_the_collector; collect_seldom(); keep_flat(); "
     "from neows_async.decoding import serve; spare_the_collector(); serve()"
 )
@@ -116,24 +125,37 @@ class Decoding:
         :param decoded: the page is wanted soon: decode it, too
         :raises BadPageError: as that does
         """
-        helper = await self._helper_for(came) if decoded else None
+        helper = await self._helper_for([came]) if decoded else None
         if helper is not None:
             raw = await self._scrubbed(came, scrubber)
             with telling_the_body(raw):
-                page = await self._ask(helper, raw, size)
-            if page is not None:
-                return raw.with_decoded(page)
+                pages = await self._ask(helper, [raw], size)
+            if pages is not None:
+                return raw.with_decoded(pages[0])
             came = raw
         return await self._here(lambda: take_in(came, size, scrubber, self._read if decoded else None))
+
+    async def take_in_kept(self, kept: Sequence[KeptPage], size: int) -> list[RawPage]:
+        """The same of several pages in one go, for what a page more costs by itself; all of them are decoded.
+
+        :raises BadPageError: one of them is none
+        """
+        helper = await self._helper_for(kept)
+        if helper is not None and helper.asked >= _BUSY and self._one_here.available_tokens:
+            helper = None  # nothing else is to be done here that would have to wait
+        pages = None if helper is None else await self._ask(helper, kept, size)
+        if pages is None:
+            pages = await self._here(lambda: [self._read(raw, size) for raw in kept])
+        return [raw.with_decoded(page) for raw, page in zip(kept, pages, strict=True)]
 
     async def read(self, raw: RawPage) -> Page:
         """:func:`neows_async.decode.check_and_decode` of a page of any size.
 
         :raises BadPageError: as that does
         """
-        helper = await self._helper_for(raw)
-        page = None if helper is None else await self._ask(helper, raw, None)
-        return page if page is not None else await self._here(lambda: self._read(raw, None))
+        helper = await self._helper_for([raw])
+        pages = None if helper is None else await self._ask(helper, [raw], None)
+        return pages[0] if pages is not None else await self._here(lambda: self._read(raw, None))
 
     def _read(self, raw: RawPage, size: int | None) -> Page:
         return check_and_decode(raw, size, orbiting_body=self._orbiting_body)
@@ -147,16 +169,21 @@ class Decoding:
         body = scrubber.at_once(came.body)
         return await self._here(lambda: scrubbed(came, scrubber)) if body is None else replace(came, body=body)
 
-    async def _helper_for(self, raw: RawPage) -> _Helper | None:
-        """The least busy one; None while there is none, and for a body that is too large for any."""
+    async def _helper_for(self, raws: Sequence[RawPage]) -> _Helper | None:
+        """The least busy one; None while there is none, and for bodies that are too large for any."""
         if self._to_start:
             self._waited += self._one_here.available_tokens < 1
             if self._waited >= _WAITED_PAGES:
                 await self._start()
-        if len(_handed_over(raw)) > _PLACE_BYTES:
+        if _handed_over_bytes(raws) > _PLACE_BYTES:
             return None
         ready = [helper for helper in self._helpers if helper.alive and helper.is_ready()]
         return min(ready, key=lambda helper: helper.asked, default=None)
+
+    async def expect(self, pages: int) -> None:
+        """So many come as fast as they can be read: if they are worth helpers, those are started now."""
+        if pages >= _WORTH_PAGES:
+            await self._start()
 
     async def _start(self) -> None:
         helpers, self._to_start = self._to_start, 0
@@ -166,12 +193,12 @@ class Decoding:
                 await to_thread.run_sync(helper.start, limiter=self._seeing_to_helpers)
                 self._helpers.append(helper)
 
-    async def _ask(self, helper: _Helper, raw: RawPage, size: int | None) -> Page | None:
-        """None if it gave no answer, and will give none, or if it has no room for the body."""
-        if len(_handed_over(raw)) > _PLACE_BYTES:  # scrubbed it may be longer than it came
+    async def _ask(self, helper: _Helper, raws: Sequence[RawPage], size: int | None) -> list[Page] | None:
+        """None if it gave no answer, and will give none, or if it has no room for the bodies."""
+        if _handed_over_bytes(raws) > _PLACE_BYTES:  # scrubbed one may be longer than it came
             return None
         try:
-            return await helper.ask(raw, size)
+            return await helper.ask(raws, size)
         except _NoRoomError:
             return None
         except (OSError, EOFError, ValueError, msgspec.MsgspecError, pa.ArrowException):
@@ -185,7 +212,7 @@ class _NoRoomError(Exception):
 
 
 class _Helper:
-    """A process that decodes one page at a time. Some may be asked at once, and are answered in turn.
+    """A process that decodes one page at a time. It may be asked several times at once, and answers in turn.
 
     It is this very program, and believed: of its answers the form is looked at, and not each value.
     """
@@ -234,10 +261,10 @@ class _Helper:
             self.ready = self.ready or self._socket.recv(1) == _READY
         return self.ready
 
-    async def ask(self, raw: RawPage, size: int | None) -> Page:
-        """As :func:`neows_async.decode.check_and_decode`; for a body that has room in its place.
+    async def ask(self, raws: Sequence[RawPage], size: int | None) -> list[Page]:
+        """Of each, as :func:`neows_async.decode.check_and_decode`; for bodies that have room in one place.
 
-        :raises BadPageError: as that does
+        :raises BadPageError: as that does, of the first that is none
         :raises _NoRoomError: the answer is too long to be given
         :raises OSError, EOFError: it gave no answer; nobody will get one any more
         """
@@ -246,10 +273,10 @@ class _Helper:
             async with self._room:
                 place = self._free.pop()
                 try:
-                    self._send(raw, size, place)
+                    self._send(raws, size, place)
                     async with self._answers:  # fair: in the order in which it was asked
-                        sizes = await self._receive()
-                    answer = self._taken(place, sum(sizes))
+                        length = await self._receive()
+                    answer = self._taken(place, length)
                 except BaseException:  # also if we are cancelled: the next answer would be taken for another's
                     self.alive = False
                     raise
@@ -257,17 +284,21 @@ class _Helper:
                     self._free.append(place)
         finally:
             self.asked -= 1
-        return _page_of(raw, sizes, answer)
+        return _pages_of(raws, answer)
 
-    def _send(self, raw: RawPage, size: int | None, place: int) -> None:
+    def _send(self, raws: Sequence[RawPage], size: int | None, place: int) -> None:
         if not self.alive:
             raise EOFError
-        start = place * _PLACE_BYTES
-        data = _handed_over(raw)
-        self._places[start : start + len(data)] = data
+        at = place * _PLACE_BYTES
+        parts = [_handed_over(raw) for raw in raws]
+        for raw, part in zip(raws, parts, strict=True):
+            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, KeptPage))
+            at += _ASKED.size
+        for part in parts:
+            self._places[at : at + len(part)] = part
+            at += len(part)
         # A few bytes, and few of them are under way: the socket has room for them.
-        question = _QUESTION.pack(raw.number, size or _UNCHECKED, len(data), place, isinstance(raw, KeptPage))
-        self._socket.send(question)
+        self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED))
 
     def _taken(self, place: int, length: int) -> bytes:
         if not self.alive:
@@ -275,22 +306,21 @@ class _Helper:
         start = place * _PLACE_BYTES
         return self._places[start : start + length]
 
-    async def _receive(self) -> tuple[int, int, int]:
+    async def _receive(self) -> int:
         if not self.alive:
             raise EOFError
         with anyio.fail_after(_ANSWER_S):
-            sizes = b""
-            while len(sizes) < _ANSWER.size:
+            length = b""
+            while len(length) < _ANSWER.size:
                 try:
-                    received = self._socket.recv(_ANSWER.size - len(sizes))
+                    received = self._socket.recv(_ANSWER.size - len(length))
                 except BlockingIOError:
                     await anyio.wait_readable(self._socket)
                     continue
                 if not received:
                     raise EOFError
-                sizes += received
-        first, second, rest = _ANSWER.unpack(sizes)
-        return first, second, rest
+                length += received
+        return int.from_bytes(length, "little")
 
     def end(self) -> None:
         """Blocks until the process is gone. Nobody may be waiting for an answer, and nobody gets one any more."""
@@ -308,25 +338,43 @@ def _handed_over(raw: RawPage) -> bytes:
     return raw.data if isinstance(raw, KeptPage) else raw.body
 
 
-def _page_of(raw: RawPage, sizes: tuple[int, int, int], answer: bytes) -> Page:
-    """What ``answer`` says of ``raw``, whose three parts are of these sizes; raises as :meth:`_Helper.ask` does."""
+def _handed_over_bytes(raws: Sequence[RawPage]) -> int:
+    """What all of it takes in a place."""
+    return sum(_ASKED.size + len(_handed_over(raw)) for raw in raws)
+
+
+def _pages_of(raws: Sequence[RawPage], answer: bytes) -> list[Page]:
+    """What ``answer`` says of ``raws``; raises as :meth:`_Helper.ask` does."""
     if not answer:
         raise _NoRoomError
-    first, second = sizes[0], sizes[0] + sizes[1]
     columns = pa.py_buffer(answer)
-    rest = _rest.decode(columns[second:])
-    if rest.bad is not None or rest.info is None:
-        raise BadPageError(rest.bad or "no page")
+    at = len(raws) * _TOLD.size
+    if len(answer) < at:
+        raise EOFError("no answer to this question")
+    pages: list[Page] = []
+    for raw, (first, second, rest) in zip(raws, _TOLD.iter_unpack(answer[:at]), strict=True):
+        end = at + first + second
+        if end + rest > len(answer):
+            raise EOFError("no answer to this question")
+        pages.append(_page_of(raw, columns[at : at + first], columns[at + first : end], columns[end : end + rest]))
+        at = end + rest + len(_padding(rest))
+    return pages
+
+
+def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: pa.Buffer) -> Page:
+    said = _rest.decode(rest)
+    if said.bad is not None or said.info is None:
+        raise BadPageError(said.bad or "no page")
     page = Page(
-        info=rest.info,
+        info=said.info,
         raw=raw,
-        body_sha256=rest.body_sha256,
-        indices=rest.indices,
-        neos=pa.ipc.read_record_batch(columns[:first], NEOS),
-        close_approaches=pa.ipc.read_record_batch(columns[first:second], CLOSE_APPROACHES),
-        approach_counts=rest.approach_counts,
-        rejected=rest.rejected,
-        unknown_fields=rest.unknown_fields,
+        body_sha256=said.body_sha256,
+        indices=said.indices,
+        neos=pa.ipc.read_record_batch(neos, NEOS),
+        close_approaches=pa.ipc.read_record_batch(close_approaches, CLOSE_APPROACHES),
+        approach_counts=said.approach_counts,
+        rejected=said.rejected,
+        unknown_fields=said.unknown_fields,
     )
     rows = {len(page.indices), len(page.approach_counts), page.neos.num_rows}
     if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
@@ -362,19 +410,35 @@ def serve() -> None:
     with socket.socket(fileno=0) as asked, suppress(OSError):
         asked.sendall(_READY)
         while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
-            number, size, length, place, as_kept = _QUESTION.unpack(question)
-            start = place * _PLACE_BYTES
-            data = places[start : start + length]
-            raw = kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data)
-            parts = _answer(raw, None if size == _UNCHECKED else size, orbiting_body)
-            sizes = [len(part) for part in parts]
-            if sum(sizes) > _PLACE_BYTES:
+            place, count, size = _QUESTION.unpack(question)
+            raws = _asked(places, place * _PLACE_BYTES, count)
+            answers = [_answer(raw, None if size == _UNCHECKED else size, orbiting_body) for raw in raws]
+            told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
+            # An IPC message is padded to 8 bytes; Arrow wants to find the next one so, too.
+            parts = [told, *itertools.chain.from_iterable((*parts, _padding(len(parts[-1]))) for parts in answers)]
+            length = sum(map(len, parts))
+            if length > _PLACE_BYTES:
                 asked.sendall(_NO_ROOM)
                 continue
+            at = place * _PLACE_BYTES
             for part in parts:
-                places[start : start + len(part)] = part
-                start += len(part)
-            asked.sendall(_ANSWER.pack(*sizes))
+                places[at : at + len(part)] = part
+                at += len(part)
+            asked.sendall(_ANSWER.pack(length))
+
+
+def _padding(length: int) -> bytes:
+    return bytes(-length % 8)
+
+
+def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
+    at = start + count * _ASKED.size
+    raws: list[RawPage] = []
+    for number, length, as_kept in _ASKED.iter_unpack(places[start:at]):
+        data = places[at : at + length]
+        raws.append(kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data))
+        at += length
+    return raws
 
 
 def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> tuple[bytes, bytes, bytes]:
@@ -392,5 +456,4 @@ def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> tuple[
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
         )
     )
-    # An IPC message is padded to 8 bytes; Arrow wants to find the next one so, too.
     return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest

@@ -62,6 +62,17 @@ class Lasting(Protocol):
         """What is raised for page ``number``, which is not the whole, right page, as ``exc`` says."""
 
 
+@runtime_checkable
+class AtHand(Protocol):
+    """What a source may have besides: pages that lie there for the taking, so that nobody is asked for them.
+
+    They are read several at once: neither paced nor counted against a quota. Trying again would change nothing.
+    """
+
+    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:
+        """As :meth:`Source.fetch`, of each. Whatever it raises, each is then fetched by itself."""
+
+
 class Ledger(Protocol):
     """Where all who use a key keep what they know of its quota: one text, in a form of their own."""
 

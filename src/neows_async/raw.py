@@ -18,6 +18,8 @@ from neows_async.frame import compress, kept_page, seal
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neows_async.lake import Lake
     from neows_async.page import RawPage
 
@@ -95,6 +97,10 @@ class RawZone:
         :raises BadPageError: it is damaged, as far as that shows
         """
         return await self._lake.call(self.key(number), lambda: self._read(number))
+
+    async def get_several_unjudged(self, numbers: Sequence[int]) -> list[RawPage]:
+        """The same of each, read one after the other; for the price of one where that is little."""
+        return await self._lake.call(self.key(numbers[0]), lambda: [self._read(number) for number in numbers])
 
     def _read(self, number: int) -> RawPage:
         data = self._lake.storage.get(self.key(number), max_bytes=self.max_body_bytes)

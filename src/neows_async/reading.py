@@ -6,6 +6,8 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Final, Literal, Self
 
+import anyio
+
 from neows_async import events
 from neows_async.admit import Admission
 from neows_async.breaker import Breaker
@@ -20,11 +22,12 @@ from neows_async.errors import (
     UnavailableError,
 )
 from neows_async.forecast import BURST_RATE_PER_S
+from neows_async.frame import KeptPage
 from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
-from neows_async.protocols import Generations, Lasting, Resting
+from neows_async.protocols import AtHand, Generations, Lasting, Resting
 from neows_async.reckoning import Reckoning
 from neows_async.retry import FetchLimits, PageFetcher
 from neows_async.scrub import Scrubber
@@ -41,6 +44,8 @@ UNPACED: Final = PacingRules(bursts=())
 # Of requests that fail one in twenty, so many in a row are no accident in any run.
 FAILURES_TO_OPEN: Final = 6
 SEEING_TO: Final = 4
+# Of pages at hand: what is done for each step is then done for so many at once.
+_AT_ONCE_PAGES: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +100,9 @@ class Reading:
         self.admission: Admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
         self.reckoning: Reckoning = Reckoning()
         self.generation: int = 0
+        # What is to be sent slowly, or not too often, goes through the gate, at hand or not.
+        unpaced = settings.max_rate_per_s is None and settings.budget_requests is None
+        self._at_hand = origin.source if unpaced and isinstance(origin.source, AtHand) else None
         self._fetching = 0
         self._ends_with: NeowsError | None = None
         self._read_from: list[tuple[RawZone, set[int]]] = []
@@ -151,6 +159,8 @@ class Reading:
         if self._zone is None:
             self._landing.next_page()
             await self._landing.land(first)
+        if self._at_hand is not None:
+            await self._decoding.expect(planned.pages)
         self._listener(
             events.Planned(planned.total_elements, planned.page_size, planned.pages, planned.positions, self.generation)
         )
@@ -167,7 +177,10 @@ class Reading:
                 await landing.news()
                 continue
             try:
-                await self._fetch(landing, number)
+                if self._at_hand is None:
+                    await self._fetch(landing, number)
+                else:
+                    await self._take_at_hand(landing, self._at_hand, number)
             except NeowsError as exc:
                 lets_in = self._zone is not None and isinstance(exc, (PausedError, SourceError))
                 if not (self._to_the_end or lets_in):
@@ -198,6 +211,27 @@ class Reading:
         else:
             with self.reckoning.timing("archive"):
                 await landing.land(raw)
+
+    async def _take_at_hand(self, landing: Landing, source: AtHand, first: int) -> None:
+        """``first`` and the pages that follow it, without asking anybody's leave. In any trouble each by itself."""
+        numbers = [first]
+        while len(numbers) < _AT_ONCE_PAGES and (number := landing.next_page()) is not None:
+            numbers.append(number)
+        started_s = anyio.current_time()
+        try:
+            came = await source.fetch_several(numbers, landing.plan.page_size)
+            fetch_s = anyio.current_time() - started_s
+            kept = [raw for raw in came if isinstance(raw, KeptPage)]
+            if [raw.number for raw in kept] != numbers:
+                raise BadPageError("not all of them are as they were kept")
+            raws = await self._decoding.take_in_kept(kept, landing.plan.page_size)
+        except NeowsError:
+            for number in numbers:
+                await self._fetch(landing, number)
+            return
+        self.fetcher.took(raws, fetch_s)
+        for raw in raws:
+            await landing.land(raw)
 
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
         soon = came.number == 0 or self._landing.soon(came.number)

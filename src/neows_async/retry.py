@@ -20,7 +20,7 @@ from neows_async.page import RawPage
 from neows_async.promises import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from neows_async.gate import Gate
     from neows_async.protocols import Source
@@ -183,6 +183,17 @@ class PageFetcher:
         self.proven = True
         self._listener(PageFetched(number, raw.size, fetch_s, came.rate_limit))
         return raw
+
+    def took(self, raws: Sequence[RawPage], fetch_s: float) -> None:
+        """These came without being asked for through the gate, and are whole, right and scrubbed.
+
+        :param fetch_s: that all of them took
+        """
+        self.proven = True
+        self._gate.sent += len(raws)
+        self.network_s += fetch_s
+        for raw in raws:
+            self._listener(PageFetched(raw.number, raw.size, fetch_s / len(raws), None))
 
     async def _ask(self, number: int, size: int) -> RawPage:
         limit_s = self._limits.request_timeout_s

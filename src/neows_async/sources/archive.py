@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from neows_async.errors import BadPageError, DataError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neows_async.page import RawPage
     from neows_async.raw import RawZone
 
@@ -44,6 +46,14 @@ class ArchiveSource:
             raise UnavailableError(f"the raw zone of snapshot {self._snapshot} has no page {number}") from exc
         except BadPageError as exc:
             raise self.damaged(number, exc) from exc
+
+    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:  # noqa: ARG002 - as above
+        """Each of these, read one after the other.
+
+        :raises NotFoundError: one was never fetched
+        :raises BadPageError: one cannot be read any more
+        """
+        return await self._zone.get_several_unjudged(numbers)
 
     def damaged(self, number: int, exc: BadPageError) -> DataError:
         """What it means that page ``number`` is none."""
