@@ -19,7 +19,10 @@
 #define NUMBER_CHARS 64    /* browse.NUMBER_CHARS */
 #define INTEGER_DIGITS 18  /* so many always fit into 64 bits */
 #define LIST_DIGITS 10     /* of a list's number: a body has less than 2^31 bytes */
-#define NUMBERS 3          /* of each approach: velocity in km/s, miss distance in au, then in km */
+#define NUMBERS 3          /* of each approach: */
+#define AU 0               /* miss distance */
+#define KM 1
+#define KM_S 2 /* velocity */
 
 typedef struct {
     const char *at, *end;
@@ -30,21 +33,23 @@ typedef struct {
     int32_t *counts;       /* approaches of each list */
     int32_t *days;         /* since 1970-01-01 */
     int64_t *epochs_ms;
-    int32_t *number_ends;  /* of each text in `numbers`, after a 0 */
-    int32_t *body_ends;    /* likewise in `bodies` */
-    char *rest, *numbers, *bodies;
-    size_t rest_size, numbers_size, bodies_size;
+    int32_t *number_ends[NUMBERS]; /* of each text in `numbers` */
+    int32_t *body_ends;            /* likewise in `bodies`, after a 0 */
+    char *rest, *numbers[NUMBERS], *bodies;
+    size_t rest_size, numbers_size[NUMBERS], bodies_size;
 } Found;
 
 static void release(Found *found) {
     free(found->counts);
     free(found->days);
     free(found->epochs_ms);
-    free(found->number_ends);
     free(found->body_ends);
     free(found->rest);
-    free(found->numbers);
     free(found->bodies);
+    for (int kind = 0; kind < NUMBERS; kind++) {
+        free(found->number_ends[kind]);
+        free(found->numbers[kind]);
+    }
 }
 
 /* Room for whatever a body of this size can hold. What is not written to costs no memory. */
@@ -54,28 +59,50 @@ static int allocate(Found *found, size_t size) {
     found->counts = malloc(most_lists * sizeof(int32_t));
     found->days = malloc(most * sizeof(int32_t));
     found->epochs_ms = malloc(most * sizeof(int64_t));
-    found->number_ends = calloc(NUMBERS * most + 1, sizeof(int32_t));
     found->body_ends = calloc(most + 1, sizeof(int32_t));
     found->rest = malloc(size + most_lists * LIST_DIGITS + 1);
-    found->numbers = malloc(size + 1);
     found->bodies = malloc(size + 1);
-    return found->counts && found->days && found->epochs_ms && found->number_ends && found->body_ends && found->rest &&
-           found->numbers && found->bodies;
+    int enough =
+        found->counts && found->days && found->epochs_ms && found->body_ends && found->rest && found->bodies;
+    for (int kind = 0; kind < NUMBERS; kind++) {
+        found->number_ends[kind] = malloc(most * sizeof(int32_t));
+        found->numbers[kind] = malloc(size + 1);
+        enough = enough && found->number_ends[kind] && found->numbers[kind];
+    }
+    return enough;
 }
 
-/* Step over exactly this text. */
-#define LITERAL(cursor, text) literal(cursor, "" text, sizeof text - 1)
+/* Step over exactly this text, of at most 48 bytes. A macro: of comparing eight bytes to a constant compilers make one
+   instruction, and of more they call a function. */
+#define LITERAL(cursor, text)                                                                                          \
+    ((size_t)((cursor)->end - (cursor)->at) >= SIZE(text) && SAME((cursor)->at, text, 0) &&                              \
+     SAME((cursor)->at, text, 8) && SAME((cursor)->at, text, 16) && SAME((cursor)->at, text, 24) &&                    \
+     SAME((cursor)->at, text, 32) && SAME((cursor)->at, text, 40) && ((cursor)->at += SIZE(text), 1))
+#define SIZE(text) (sizeof "" text - 1)
+#define SAME(at, text, from) (SIZE(text) <= (from) || memcmp((at) + (from), &text[(from) % sizeof text], LEFT(text, from)) == 0)
+#define LEFT(text, from) (SIZE(text) <= (from) ? 0 : SIZE(text) - (from) < 8 ? SIZE(text) - (from) : 8)
 
-static inline int literal(Cursor *cursor, const char *text, size_t size) {
-    if ((size_t)(cursor->end - cursor->at) < size || memcmp(cursor->at, text, size) != 0)
-        return 0;
-    cursor->at += size;
-    return 1;
+/* Eight bytes at a time: for each, the top bit of what these give says whether it is so. Bytes of `word` are below 0x80. */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+#define TOP EACH(0x80)
+#define AT_LEAST(word, byte) (((word) | TOP) - EACH(byte))
+#define AT_MOST(word, byte) ((EACH(byte) | TOP) - (word))
+#define OTHER_THAN(word, byte) ((((word) ^ EACH(byte)) | TOP) - EACH(1))
+
+static inline uint64_t word_at(const char *at) {
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
 }
 
 /* Step over what JSON allows in a string, up to the quote that ends it; what is not ASCII is left to others. */
 static inline int string(Cursor *cursor) {
     const char *at = cursor->at;
+    for (; cursor->end - at >= 8; at += 8) {
+        uint64_t word = word_at(at);
+        if (word & TOP || ~(AT_LEAST(word, 0x20) & OTHER_THAN(word, '"') & OTHER_THAN(word, '\\')) & TOP)
+            break;
+    }
     for (; at < cursor->end && *at != '"'; at++)
         if ((unsigned char)*at < 0x20 || (unsigned char)*at > 0x7F || *at == '\\')
             return 0;
@@ -131,14 +158,21 @@ static inline int integer(Cursor *cursor, int64_t *value) {
 }
 
 /* Text of the characters that numbers are made of; whether it is one is for Arrow to say. */
-static inline int number(Cursor *cursor, Found *found, size_t index) {
-    const char *at = cursor->at;
-    for (; at < cursor->end && ((*at >= '0' && *at <= '9') || *at == '.' || *at == '-' || *at == 'e' || *at == 'E'); at++)
-        found->numbers[found->numbers_size++] = *at;
-    if (at == cursor->at || at - cursor->at > NUMBER_CHARS)
+static inline int number(Cursor *cursor, Found *found, int kind) {
+    const char *from = cursor->at, *at = from;
+    for (; cursor->end - at >= 8; at += 8) {
+        uint64_t word = word_at(at);
+        if (word & TOP || ~(AT_LEAST(word, '-') & OTHER_THAN(word, '/') & AT_MOST(word, '9')) & TOP)
+            break;
+    }
+    while (at < cursor->end && ((*at >= '0' && *at <= '9') || *at == '.' || *at == '-' || *at == 'e' || *at == 'E'))
+        at++;
+    if (at == from || at - from > NUMBER_CHARS)
         return 0;
+    memcpy(found->numbers[kind] + found->numbers_size[kind], from, (size_t)(at - from));
+    found->numbers_size[kind] += (size_t)(at - from);
+    found->number_ends[kind][found->approaches] = (int32_t)found->numbers_size[kind];
     cursor->at = at;
-    found->number_ends[index + 1] = (int32_t)found->numbers_size;
     return 1;
 }
 
@@ -160,12 +194,12 @@ static int approach(Cursor *cursor, Found *found) {
     if (!(LITERAL(cursor, "{\"close_approach_date\":\"") && day(cursor, &found->days[n]) &&
           LITERAL(cursor, "\",\"close_approach_date_full\":\"") && string(cursor) &&
           LITERAL(cursor, "\",\"epoch_date_close_approach\":") && integer(cursor, &found->epochs_ms[n]) &&
-          LITERAL(cursor, ",\"relative_velocity\":{\"kilometers_per_second\":\"") && number(cursor, found, NUMBERS * n) &&
+          LITERAL(cursor, ",\"relative_velocity\":{\"kilometers_per_second\":\"") && number(cursor, found, KM_S) &&
           LITERAL(cursor, "\",\"kilometers_per_hour\":\"") && string(cursor) &&
           LITERAL(cursor, "\",\"miles_per_hour\":\"") && string(cursor) &&
-          LITERAL(cursor, "\"},\"miss_distance\":{\"astronomical\":\"") && number(cursor, found, NUMBERS * n + 1) &&
+          LITERAL(cursor, "\"},\"miss_distance\":{\"astronomical\":\"") && number(cursor, found, AU) &&
           LITERAL(cursor, "\",\"lunar\":\"") && string(cursor) &&
-          LITERAL(cursor, "\",\"kilometers\":\"") && number(cursor, found, NUMBERS * n + 2) &&
+          LITERAL(cursor, "\",\"kilometers\":\"") && number(cursor, found, KM) &&
           LITERAL(cursor, "\",\"miles\":\"") && string(cursor) &&
           LITERAL(cursor, "\"},\"orbiting_body\":\"") && body(cursor, found) && LITERAL(cursor, "\"}")))
         return 0;
@@ -211,6 +245,32 @@ static int page(Cursor *cursor, Found *found) {
     }
 }
 
+/* The numbers of each kind, and where each ends, after a 0. */
+static int one_after_the_other(const Found *found, PyObject **ends, PyObject **numbers) {
+    size_t size = 0;
+    for (int kind = 0; kind < NUMBERS; kind++)
+        size += found->numbers_size[kind];
+    *ends = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((NUMBERS * found->approaches + 1) * sizeof(int32_t)));
+    *numbers = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (!*ends || !*numbers) {
+        Py_XDECREF(*ends);
+        Py_XDECREF(*numbers);
+        return 0;
+    }
+    char *text = PyBytes_AsString(*numbers), *end = PyBytes_AsString(*ends);
+    int32_t before = 0;
+    memcpy(end, &before, sizeof before);
+    for (int kind = 0; kind < NUMBERS; kind++) {
+        for (size_t n = 0; n < found->approaches; n++) {
+            int32_t sum = before + found->number_ends[kind][n];
+            memcpy(end += sizeof sum, &sum, sizeof sum);
+        }
+        memcpy(text + before, found->numbers[kind], found->numbers_size[kind]);
+        before += (int32_t)found->numbers_size[kind];
+    }
+    return 1;
+}
+
 static PyObject *cut(PyObject *module, PyObject *body) {
     (void)module;
     Found found = {0};
@@ -232,10 +292,11 @@ static PyObject *cut(PyObject *module, PyObject *body) {
     Py_END_ALLOW_THREADS
     if (is_regular) {
 #define BYTES(of, count) (const char *)found.of, (Py_ssize_t)((count) * sizeof *found.of)
-        result = Py_BuildValue(
-            "(y#y#y#y#y#y#y#y#)", BYTES(rest, found.rest_size), BYTES(counts, found.lists), BYTES(days, found.approaches),
-            BYTES(epochs_ms, found.approaches), BYTES(body_ends, found.approaches + 1), BYTES(bodies, found.bodies_size),
-            BYTES(number_ends, NUMBERS * found.approaches + 1), BYTES(numbers, found.numbers_size));
+        PyObject *ends, *numbers;
+        if (one_after_the_other(&found, &ends, &numbers))
+            result = Py_BuildValue("(y#y#y#y#y#y#NN)", BYTES(rest, found.rest_size), BYTES(counts, found.lists),
+                                   BYTES(days, found.approaches), BYTES(epochs_ms, found.approaches),
+                                   BYTES(body_ends, found.approaches + 1), BYTES(bodies, found.bodies_size), ends, numbers);
 #undef BYTES
     } else {
         result = Py_None;

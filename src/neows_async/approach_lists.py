@@ -72,14 +72,12 @@ def cut(body: bytes) -> Cut | None:
     # The lists are ASCII. Without escapes each quote is one.
     if b"\\" in rest or not is_utf8(rest):
         return None
-    # Each approach's velocity and distances lie side by side.
-    values = _texts(number_ends, numbers).cast(pa.float64()).to_numpy().reshape(-1, 3).T[[1, 2, 0]]
     approaches = Approaches(
         counts=tuple(np.frombuffer(counts, np.int32).tolist()),
         dates=_integers(pa.date32(), days),
         epochs_ms=_integers(pa.int64(), epochs_ms),
         orbiting_bodies=_texts(body_ends, bodies),
-        numbers=pa.array(values.ravel()),
+        numbers=_texts(number_ends, numbers).cast(pa.float64()),
     )
     return Cut(rest, approaches)
 
