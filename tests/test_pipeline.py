@@ -395,6 +395,33 @@ async def test_the_raw_zone_alone_is_enough_after_any_cancellation(tmp_path: Pat
     assert everything(root) == everything(expected_root)
 
 
+class Cancelling(ListSource):
+    """Ends the run in the instant in which its ``last`` answer is there."""
+
+    def __init__(self, last: int, scope: anyio.CancelScope) -> None:
+        super().__init__(catalogue(300))
+        self._last, self._scope = last, scope
+        self.answered: set[int] = set()
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        raw = await super().fetch(number, size)
+        self.answered.add(number)
+        if len(self.answered) == self._last:
+            self._scope.cancel()
+        return raw
+
+
+@pytest.mark.parametrize("helpers", [0, 1])
+async def test_whatever_was_answered_is_kept_by_who_is_cancelled(tmp_path: Path, helpers: int) -> None:
+    for last in range(1, 15):
+        zone = RawZone(Lake(LocalStorage(tmp_path)), f"s{last}", max_body_bytes=1 << 20)
+        with anyio.CancelScope() as scope:
+            source = Cancelling(last, scope)
+            await run(*(tmp_path, source), limit=None, snapshot=f"s{last}", concurrency=4, decode_processes=helpers)
+        assert scope.cancelled_caught
+        assert source.answered <= await zone.counted(), last
+
+
 async def test_the_source_is_never_further_ahead_than_the_window_and_the_queue_allow(tmp_path: Path) -> None:
     source = ListSource(catalogue(400))
     most = 0

@@ -20,7 +20,7 @@ from neows_async.gate import Gate, GateLimits
 from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.reading import FAILURES_TO_OPEN, SEEING_TO
-from neows_async.retry import FetchLimits, PageFetcher
+from neows_async.retry import FetchLimits, Handling, PageFetcher
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.scenario_file import parse_scenario
@@ -93,9 +93,8 @@ class Fetching:
             fetcher = PageFetcher(
                 source,
                 gate=self.gate,
-                judge=self._judge,
+                handling=Handling(self._judge, self._drop, self._drop),
                 limits=self.patience,
-                keep_bad=self._drop,
                 listener=self.heard.append,
             )
             if not self.agenda.is_in(0):
@@ -137,7 +136,7 @@ class Fetching:
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
         return take_in(came, size, Scrubber(KEY))
 
-    async def _drop(self, number: int, body: bytes) -> None:
+    async def _drop(self, *_: object) -> None:
         pass
 
     def statuses(self) -> Counter[int]:

@@ -107,7 +107,7 @@ class Gate:
 
     @property
     def under_way(self) -> int:
-        """Requests that were not answered yet, or whose answers were not judged."""
+        """Requests that were not answered yet."""
         return self._under_way
 
     @property
@@ -303,13 +303,13 @@ class Turn:
         self._under_way = 0  # until it came in
 
     def answered(self, rate_limit: RateLimit | None) -> None:
-        """An answer came that may be a page."""
+        """An answer came that may be a page. While it is judged and kept the next request may go out."""
         self._answered = True
+        self._come_in()
         self._gate.answered(self._ticket, rate_limit)
 
     def good(self, fetch_s: float) -> None:
-        """It was the whole, right page, and took so long. While it is kept the next request may go out."""
-        self._come_in()
+        """It was the whole, right page, and took so long."""
         self._gate.page_came(self._under_way, fetch_s)
 
     def failed(self, exc: AttemptError) -> None:

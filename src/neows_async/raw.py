@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from anyio import to_thread
 
 from neows_async import browse
 from neows_async import lake as layout
-from neows_async.errors import BadPageError, DataError, NotFoundError
+from neows_async.errors import BadPageError, DataError, NotFoundError, StorageError
 from neows_async.frame import compress, kept_page, seal
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
 _BAD_KEPT: Final = 5
-_MOMENT_S: Final = 0.3
+MOMENT_S: Final = 0.3  # so long what is paid for is waited for, though its run was cancelled
 _MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
 
 
@@ -53,8 +54,8 @@ class RawZone:
     async def put(self, page: RawPage) -> None:
         """When this returns, the page is durable and is never asked for again.
 
-        It must have been checked and scrubbed. Cancelled while that is done, it still waits for a moment, since the
-        page's request is spent.
+        It must have been checked and scrubbed. Cancelled, it still waits for a moment, since the page's request is
+        spent.
         """
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
@@ -70,10 +71,11 @@ class RawZone:
         try:
             await self._lake.call(key, put)
         except anyio.get_cancelled_exc_class():
-            # The thread goes on, but the program may end before it.
-            if began.is_set():
-                with anyio.move_on_after(_MOMENT_S, shield=True):
-                    await to_thread.run_sync(ended.wait, _MOMENT_S, abandon_on_cancel=True)
+            with anyio.move_on_after(MOMENT_S, shield=True), suppress(StorageError):
+                if began.is_set():  # the thread goes on, but the program may end before it
+                    await to_thread.run_sync(ended.wait, MOMENT_S, abandon_on_cancel=True)
+                else:
+                    await self._lake.call(key, put)
             raise
 
     async def get(self, number: int) -> RawPage:

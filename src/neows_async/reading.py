@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
@@ -28,8 +29,9 @@ from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
 from neows_async.protocols import AtHand, Generations, Lasting, Resting
+from neows_async.raw import MOMENT_S
 from neows_async.reckoning import Reckoning
-from neows_async.retry import FetchLimits, PageFetcher
+from neows_async.retry import FetchLimits, Handling, PageFetcher
 from neows_async.scrub import Scrubber
 
 if TYPE_CHECKING:
@@ -92,9 +94,8 @@ class Reading:
         self.fetcher: PageFetcher = PageFetcher(
             origin.source,
             gate=self.gate,
-            judge=self._judge,
+            handling=Handling(self._judge, self._keep_bad, self._keep_late),
             limits=FetchLimits(settings.retry_budget_s, settings.request_timeout_s),
-            keep_bad=self._keep_bad,
             listener=listener,
         )
         self.admission: Admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
@@ -245,6 +246,13 @@ class Reading:
     async def _keep_bad(self, number: int, body: bytes) -> None:
         if self._zone is not None:
             await self._zone.keep_bad(number, body)
+
+    async def _keep_late(self, came: RawPage, size: int | None) -> None:
+        zone = self._zone
+        if zone is None:
+            return
+        with anyio.move_on_after(MOMENT_S, shield=True), suppress(BadPageError, StorageError):
+            await zone.put(await self._decoding.take_in(came, size, self._scrubber, decoded=False))
 
     # -- reading, in page order ---------------------------------------------------------------
 

@@ -64,28 +64,36 @@ class FetchLimits:
     request_timeout_s: float = 60.0
 
 
-class PageFetcher:
-    """Fetches pages of one source; shared by all fetchers.
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What is done with what comes. Sizes are the objects a page must announce; None takes any.
 
     :param judge: :func:`neows_async.intake.take_in`, wherever it may take its time
-    :param keep_bad: is given what came instead of a page, scrubbed
+    :param keep_bad: is given the number and what came instead of a page, scrubbed
+    :param keep_late: is given what was not judged, or not handed on, when the run was cancelled; its request is spent
     """
+
+    judge: Callable[[RawPage, int | None], Awaitable[RawPage]]
+    keep_bad: Callable[[int, bytes], Awaitable[None]]
+    keep_late: Callable[[RawPage, int | None], Awaitable[None]]
+
+
+class PageFetcher:
+    """Fetches pages of one source; shared by all fetchers."""
 
     def __init__(
         self,
         source: Source,
         *,
         gate: Gate,
-        judge: Callable[[RawPage, int | None], Awaitable[RawPage]],
+        handling: Handling,
         limits: FetchLimits,
-        keep_bad: Callable[[int, bytes], Awaitable[None]],
         listener: Listener,
     ) -> None:
         self._source = source
         self._gate = gate
-        self._judge = judge
+        self._handling = handling
         self._limits = limits
-        self._keep_bad = keep_bad
         self._listener = listener
         self.proven: bool = False
         """Whether a good page ever came from there: then what cannot be reached is down, and not a wrong address."""
@@ -161,25 +169,32 @@ class PageFetcher:
         return isinstance(exc, AttemptError) and (self.proven or not isinstance(exc, UnreachableError))
 
     async def _attempt(self, number: int, size: int, exact_size: bool, trying: _Trying) -> RawPage:  # noqa: FBT001 - passed on
-        # The page's budget is for the page; what the gate takes is the quota's affair, or the outage's.
-        async with self._gate.turn(number) as turn:
-            started_s = anyio.current_time()
-            try:
+        came: RawPage | None = None
+        judged_size = size if exact_size else None
+        try:
+            # The page's budget is for the page; what the gate takes is the quota's affair, or the outage's.
+            async with self._gate.turn(number) as turn:
+                started_s = anyio.current_time()
                 try:
-                    came = await self._ask(number, size)
-                finally:
-                    fetch_s = anyio.current_time() - started_s
-                    self.network_s += fetch_s
-                turn.answered(came.rate_limit)
-                raw = await self._judge(came, size if exact_size else None)
-            except AttemptError as exc:
-                self.failed += 1
-                turn.failed(exc)
-                trying.failed = exc
-                trying.left_s = self._limits.budget_s if self._gate.is_down else trying.left_s - fetch_s
-                await self._keep_bad(number, exc.body)
-                raise
-            turn.good(fetch_s)
+                    try:
+                        came = await self._ask(number, size)
+                    finally:
+                        fetch_s = anyio.current_time() - started_s
+                        self.network_s += fetch_s
+                    turn.answered(came.rate_limit)
+                    raw = await self._handling.judge(came, judged_size)
+                except AttemptError as exc:
+                    self.failed += 1
+                    turn.failed(exc)
+                    trying.failed = exc
+                    trying.left_s = self._limits.budget_s if self._gate.is_down else trying.left_s - fetch_s
+                    await self._handling.keep_bad(number, exc.body)
+                    raise
+                turn.good(fetch_s)
+        except anyio.get_cancelled_exc_class():
+            if came is not None:
+                await self._handling.keep_late(came, judged_size)
+            raise
         self.proven = True
         self._listener(PageFetched(number, raw.size, fetch_s, came.rate_limit))
         return raw

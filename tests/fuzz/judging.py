@@ -19,7 +19,7 @@ from neows_async.gate import Gate, GateLimits
 from neows_async.intake import take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.page import RawPage
-from neows_async.retry import FetchLimits, PageFetcher
+from neows_async.retry import FetchLimits, Handling, PageFetcher
 from neows_async.scrub import Scrubber
 from neows_async.sources.connections import Connections, Pool
 from neows_async.sources.gateway import GatewaySource, open_client
@@ -156,6 +156,9 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
     async def keep_bad(number: int, body: bytes) -> None:  # noqa: ARG001 - the signature is the fetcher's
         outcome.said.append(body)
 
+    async def keep_late(came: RawPage, size: int | None) -> None:
+        raise FindingError(f"cancelled with page {came.number} of size {size} in hand, and nobody cancelled")
+
     async def judge(came: RawPage, size: int | None) -> RawPage:
         if len(came.body) > MAX_BODY_BYTES:
             raise FindingError(f"{len(came.body)} bytes came")
@@ -171,9 +174,8 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
         fetcher = PageFetcher(
             source,
             gate=gate,
-            judge=judge,
+            handling=Handling(judge, keep_bad, keep_late),
             limits=FetchLimits(budget_s=_BUDGET_S),
-            keep_bad=keep_bad,
             listener=listener,
         )
         try:
