@@ -82,7 +82,7 @@ class Landing:
     async def land(self, raw: RawPage) -> None:
         """Keep a whole, right, scrubbed page. With a zone it is durable when this returns."""
         if self._zone is not None:
-            await self._zone.put(raw)
+            raw = await self._zone.put(raw)
         if self._zone is None or self.soon(raw.number):
             self._waiting[raw.number] = raw
         self._agenda.landed(raw.number)
@@ -178,7 +178,7 @@ async def first_page(
         counted.discard(0)
         first = await fetch()
         if zone is not None:
-            await zone.put(first)
+            first = await zone.put(first)
             counted = await _of_size(zone, browse.split(first.body)[0].size, counted, listener)
     info, _ = browse.split(first.body)
     return first, info, frozenset(counted)

@@ -6,7 +6,7 @@ import re
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -15,7 +15,7 @@ from anyio import to_thread
 from neows_async import browse
 from neows_async import lake as layout
 from neows_async.errors import BadPageError, DataError, NotFoundError, StorageError
-from neows_async.frame import compress, kept_page, seal
+from neows_async.frame import KeptPage, compress, kept_page, seal
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ class RawZone:
         keys = [entry.key for entry in await self._lake.list(self._folder)]
         return {int(found[1]) for key in keys if (found := _NAME.fullmatch(key.rpartition("/")[2]))}
 
-    async def put(self, page: RawPage) -> None:
+    async def put(self, page: RawPage) -> RawPage:
         """When this returns, the page is durable and is never asked for again.
+
+        :returns: the page as it is kept, which takes a fifth of the memory
 
         It must have been checked and scrubbed. Cancelled, it still waits for a moment, since the page's request is
         spent.
@@ -60,16 +62,18 @@ class RawZone:
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
 
-        def put() -> None:
+        def put() -> RawPage:
             began.set()
             try:
                 body_sha256 = page.sha256() if page.decoded is None else page.decoded.body_sha256
-                self._lake.storage.put(key, seal(compress(page.body), body_sha256))
+                data = seal(compress(page.body), body_sha256)
+                self._lake.storage.put(key, data)
+                return KeptPage(page.number, data, page.size, body_sha256)
             finally:
                 ended.set()
 
         try:
-            await self._lake.call(key, put)
+            kept = await self._lake.call(key, put)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(MOMENT_S, shield=True), suppress(StorageError):
                 if began.is_set():  # the thread goes on, but the program may end before it
@@ -77,6 +81,7 @@ class RawZone:
                 else:
                     await self._lake.call(key, put)
             raise
+        return kept if page.decoded is None else kept.with_decoded(replace(page.decoded, raw=kept))
 
     async def get(self, number: int) -> RawPage:
         """The page, whole and right.
