@@ -105,7 +105,7 @@ async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> No
         if helpers:
             await started(decoding)
         for count in range(1, len(good) + 1):
-            raws = await decoding.take_in_kept([kept(raw) for raw in good[:count]], 20)
+            raws = await decoding.judged_together([kept(raw) for raw in good[:count]], 20)
             assert [raw.number for raw in raws] == [*range(count)]
             pages = [raw.decoded for raw in raws]
             assert [page and outcome(page) for page in pages] == [outcome(here(raw, 20)) for raw in good[:count]]
@@ -113,7 +113,7 @@ async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> No
             for place in range(3):
                 raws = [*good[:place], raw, *good[place:2]]
                 with pytest.raises(BadPageError) as caught:
-                    await decoding.take_in_kept([kept(raw) for raw in raws], 20)
+                    await decoding.judged_together([kept(raw) for raw in raws], 20)
                 assert str(caught.value) == here(raw, 20), name
         assert [helper.alive for helper in decoding._helpers] == [True] * helpers
 
@@ -125,10 +125,10 @@ async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: _Helpe
         helper._process.send_signal(signal.SIGSTOP)
         async with anyio.create_task_group() as tasks:
             for page in pages[:2]:
-                tasks.start_soon(decoding.take_in_kept, [page], 20)
+                tasks.start_soon(decoding.judged_together, [page], 20)
             await anyio.wait_all_tasks_blocked()
             with anyio.fail_after(10):
-                (raw,) = await decoding.take_in_kept([pages[2]], 20)
+                (raw,) = await decoding.judged_together([pages[2]], 20)
             assert raw.decoded is not None
             assert helper.asked == 2
             helper._process.send_signal(signal.SIGCONT)
@@ -226,7 +226,7 @@ async def test_what_came_is_taken_in_alike_with_helpers_and_without(helpers: int
             except BadPageError as exc:
                 expected = exc
             try:
-                found = await decoding.take_in(came, 20, Scrubber(key), decoded=decoded)
+                found = await decoding.judged(await decoding.scrubbed(came, Scrubber(key)), 20, decoded=decoded)
             except BadPageError as exc:
                 found = exc
             if isinstance(expected, BadPageError):
@@ -271,12 +271,12 @@ async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> No
             found: list[RawPage] = []
 
             async def take(came: RawPage, into: list[RawPage] = found) -> None:
-                into.append(await decoding.take_in(came, 20, scrubber, decoded=True))
+                into.append(await decoding.judged(await decoding.scrubbed(came, scrubber), 20, decoded=True))
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(take, others)
                 with pytest.raises(BadPageError):
-                    await decoding.take_in(grows, 20, scrubber, decoded=True)
+                    await decoding.judged(await decoding.scrubbed(grows, scrubber), 20, decoded=True)
             assert found[0].decoded is not None, place
             assert outcome(found[0].decoded) == outcome(here(RawPage(0, scrubber(others.body)), 20))
         assert await decoding._helper_for([others]) is helper

@@ -17,7 +17,7 @@ from neows_async.agenda import Agenda
 from neows_async.breaker import Breaker
 from neows_async.errors import OutageError, PausedError, UnavailableError
 from neows_async.gate import Gate, GateLimits
-from neows_async.intake import take_in
+from neows_async.intake import judged, scrubbed
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.reading import FAILURES_TO_OPEN, SEEING_TO
 from neows_async.retry import FetchLimits, Handling, PageFetcher
@@ -93,7 +93,7 @@ class Fetching:
             fetcher = PageFetcher(
                 source,
                 gate=self.gate,
-                handling=Handling(self._judge, self._drop, self._drop),
+                handling=Handling(self._scrub, self._judge, self._drop, self._drop),
                 limits=self.patience,
                 listener=self.heard.append,
             )
@@ -134,7 +134,10 @@ class Fetching:
         self.agenda.landed(page.number)
 
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
-        return take_in(came, size, Scrubber(KEY))
+        return judged(came, size)
+
+    async def _scrub(self, came: RawPage) -> RawPage:
+        return scrubbed(came, Scrubber(KEY))
 
     async def _drop(self, *_: object) -> None:
         pass

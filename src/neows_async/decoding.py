@@ -37,7 +37,7 @@ from neows_async.browse import PageInfo
 from neows_async.decode import check_and_decode
 from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, kept_page
-from neows_async.intake import scrubbed, take_in, telling_the_body
+from neows_async.intake import judged, scrubbed, telling_the_body
 from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import CLOSE_APPROACHES, NEOS
 
@@ -119,24 +119,27 @@ class Decoding:
             with anyio.move_on_after(_GRACE_S, shield=True):
                 await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._seeing_to_helpers)
 
-    async def take_in(self, came: RawPage, size: int | None, scrubber: Scrubber, *, decoded: bool) -> RawPage:
-        """:func:`neows_async.intake.take_in`.
+    async def scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
+        """:func:`neows_async.intake.scrubbed`."""
+        body = None if isinstance(came, KeptPage) else scrubber.at_once(came.body)
+        return await self._here(lambda: scrubbed(came, scrubber)) if body is None else replace(came, body=body)
+
+    async def judged(self, raw: RawPage, size: int | None, *, decoded: bool) -> RawPage:
+        """:func:`neows_async.intake.judged`.
 
         :param decoded: the page is wanted soon: decode it, too
         :raises BadPageError: as that does
         """
-        helper = await self._helper_for([came]) if decoded else None
+        helper = await self._helper_for([raw]) if decoded else None
         if helper is not None:
-            raw = await self._scrubbed(came, scrubber)
             with telling_the_body(raw):
                 pages = await self._ask(helper, [raw], size)
             if pages is not None:
                 return raw.with_decoded(pages[0])
-            came = raw
-        return await self._here(lambda: take_in(came, size, scrubber, self._read if decoded else None))
+        return await self._here(lambda: judged(raw, size, self._read if decoded else None))
 
-    async def take_in_kept(self, kept: Sequence[KeptPage], size: int) -> list[RawPage]:
-        """The same of several pages in one go, for what a page more costs by itself; all of them are decoded.
+    async def judged_together(self, kept: Sequence[KeptPage], size: int) -> list[RawPage]:
+        """The same of several pages in one go, for what each costs by itself; all of them are decoded.
 
         :raises BadPageError: one of them is none
         """
@@ -162,12 +165,6 @@ class Decoding:
 
     async def _here(self, job: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)
-
-    async def _scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
-        if isinstance(came, KeptPage):
-            return came
-        body = scrubber.at_once(came.body)
-        return await self._here(lambda: scrubbed(came, scrubber)) if body is None else replace(came, body=body)
 
     async def _helper_for(self, raws: Sequence[RawPage]) -> _Helper | None:
         """The least busy one; None while there is none, and for bodies that are too large for any."""

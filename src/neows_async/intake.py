@@ -30,7 +30,11 @@ def take_in(
     :param read: checks and decodes in one go, for a page that is wanted soon; None only checks
     :raises BadPageError: it is not
     """
-    raw = scrubbed(came, scrubber)
+    return judged(scrubbed(came, scrubber), size, read)
+
+
+def judged(raw: RawPage, size: int | None, read: Callable[[RawPage, int | None], Page] | None = None) -> RawPage:
+    """The same of what is scrubbed already."""
     with telling_the_body(raw):
         if read is not None:
             return raw.with_decoded(read(raw, size))

@@ -94,7 +94,7 @@ class Reading:
         self.fetcher: PageFetcher = PageFetcher(
             origin.source,
             gate=self.gate,
-            handling=Handling(self._judge, self._keep_bad, self._keep_late),
+            handling=Handling(self._scrub, self._judge, self._keep_bad, self._keep_late),
             limits=FetchLimits(settings.retry_budget_s, settings.request_timeout_s),
             listener=listener,
         )
@@ -225,7 +225,7 @@ class Reading:
             kept = [raw for raw in came if isinstance(raw, KeptPage)]
             if [raw.number for raw in kept] != numbers:
                 raise BadPageError("not all of them are as they were kept")
-            raws = await self._decoding.take_in_kept(kept, landing.plan.page_size)
+            raws = await self._decoding.judged_together(kept, landing.plan.page_size)
         except NeowsError:
             for number in numbers:
                 await self._fetch(landing, number)
@@ -234,13 +234,16 @@ class Reading:
         for raw in raws:
             await landing.land(raw)
 
-    async def _judge(self, came: RawPage, size: int | None) -> RawPage:
-        soon = came.number == 0 or self._landing.soon(came.number)
+    async def _scrub(self, came: RawPage) -> RawPage:
+        return await self._decoding.scrubbed(came, self._scrubber)
+
+    async def _judge(self, raw: RawPage, size: int | None) -> RawPage:
+        soon = raw.number == 0 or self._landing.soon(raw.number)
         try:
-            return await self._decoding.take_in(came, size, self._scrubber, decoded=soon)
+            return await self._decoding.judged(raw, size, decoded=soon)
         except BadPageError as exc:
             if isinstance(self._source, Lasting):
-                raise self._source.damaged(came.number, exc) from exc
+                raise self._source.damaged(raw.number, exc) from exc
             raise
 
     async def _keep_bad(self, number: int, body: bytes) -> None:
@@ -252,7 +255,7 @@ class Reading:
         if zone is None:
             return
         with anyio.move_on_after(MOMENT_S, shield=True), suppress(BadPageError, StorageError):
-            await zone.put(await self._decoding.take_in(came, size, self._scrubber, decoded=False))
+            await zone.put(await self._decoding.judged(await self._scrub(came), size, decoded=False))
 
     # -- reading, in page order ---------------------------------------------------------------
 

@@ -68,11 +68,14 @@ class FetchLimits:
 class Handling:
     """What is done with what comes. Sizes are the objects a page must announce; None takes any.
 
-    :param judge: :func:`neows_async.intake.take_in`, wherever it may take its time
+    :param scrub: :func:`neows_async.intake.scrubbed`, wherever it may take its time
+    :param judge: :func:`neows_async.intake.judged`, likewise
     :param keep_bad: is given the number and what came instead of a page, scrubbed
-    :param keep_late: is given what was not judged, or not handed on, when the run was cancelled; its request is spent
+    :param keep_late: is given what was not judged, or not handed on, when the run was cancelled, scrubbed or not; its
+        request is spent
     """
 
+    scrub: Callable[[RawPage], Awaitable[RawPage]]
     judge: Callable[[RawPage, int | None], Awaitable[RawPage]]
     keep_bad: Callable[[int, bytes], Awaitable[None]]
     keep_late: Callable[[RawPage, int | None], Awaitable[None]]
@@ -182,6 +185,7 @@ class PageFetcher:
                         fetch_s = anyio.current_time() - started_s
                         self.network_s += fetch_s
                     turn.answered(came.rate_limit)
+                    came = await self._handling.scrub(came)  # one of a megabyte is enough
                     raw = await self._handling.judge(came, judged_size)
                 except AttemptError as exc:
                     self.failed += 1

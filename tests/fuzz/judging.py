@@ -16,7 +16,7 @@ from neows_async.breaker import Breaker
 from neows_async.decode import decode, decode_by_contract
 from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
 from neows_async.gate import Gate, GateLimits
-from neows_async.intake import take_in
+from neows_async.intake import judged, scrubbed, take_in
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.page import RawPage
 from neows_async.retry import FetchLimits, Handling, PageFetcher
@@ -159,10 +159,13 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
     async def keep_late(came: RawPage, size: int | None) -> None:
         raise FindingError(f"cancelled with page {came.number} of size {size} in hand, and nobody cancelled")
 
-    async def judge(came: RawPage, size: int | None) -> RawPage:
+    async def scrub(came: RawPage) -> RawPage:
         if len(came.body) > MAX_BODY_BYTES:
             raise FindingError(f"{len(came.body)} bytes came")
-        return take_in(came, size, Scrubber(KEY))
+        return scrubbed(came, Scrubber(KEY))
+
+    async def judge(raw: RawPage, size: int | None) -> RawPage:
+        return judged(raw, size)
 
     began_s = anyio.current_time()
     limits = GateLimits(max_wait_s=_MAX_WAIT_S)
@@ -174,7 +177,7 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
         fetcher = PageFetcher(
             source,
             gate=gate,
-            handling=Handling(judge, keep_bad, keep_late),
+            handling=Handling(scrub, judge, keep_bad, keep_late),
             limits=FetchLimits(budget_s=_BUDGET_S),
             listener=listener,
         )
