@@ -12,13 +12,12 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from neows_async.allocators import GivingBack, spare_the_collector
+from neows_async.allocators import spare_the_collector
 from neows_async.cli import exits, output
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, open_parts
 from neows_async.cli.screen import listening
 from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
-from neows_async.events import PageWritten
 from neows_async.journal import read_receipt
 from neows_async.lake import Lake, dataset_folder
 from neows_async.pipeline import ingest
@@ -30,7 +29,6 @@ from neows_async.storage import location, open_storage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from neows_async.events import Event, Listener
     from neows_async.receipt import Receipt
 
 _GRACE_S: Final = 1.5
@@ -203,7 +201,7 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, as_json: bool) 
         try:
             with listening(quiet=quiet, as_json=as_json) as listener:
                 async with open_parts(settings, chosen) as parts:
-                    outcome = await ingest(settings, parts, _giving_back(listener))
+                    outcome = await ingest(settings, parts, listener)
         except Exception as exc:  # noqa: BLE001 - to be told as it is, not as the group around us would wrap it
             # A part that runs tasks of its own may wrap what passes through it.
             the_one = most_telling(exc) if isinstance(exc, ExceptionGroup) else exc
@@ -212,17 +210,6 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, as_json: bool) 
     if outcome is None:
         raise RuntimeError("cancelled without a signal")
     return outcome
-
-
-def _giving_back(listener: Listener) -> Listener:
-    giving_back = GivingBack()
-
-    def listen(event: Event) -> None:
-        if isinstance(event, PageWritten):
-            giving_back.page_written()
-        listener(event)
-
-    return listen
 
 
 def _stopped(number: int, *, as_json: bool) -> int:
