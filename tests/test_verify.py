@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from neows_async import events, pipeline
 from neows_async.errors import AttemptError, DataError, NotFoundError
-from neows_async.frame import compress
+from neows_async.frame import compress, seal
 from neows_async.lake import Lake
 from neows_async.settings import Settings
 from neows_async.storage import CountingStorage, LocalStorage
@@ -175,6 +176,17 @@ async def test_damage_is_one_line_that_names_the_place(
         with pytest.raises(NotFoundError):
             await differences(tmp_path, "latest")
         assert await differences(tmp_path) == []
+
+
+@pytest.mark.asyncio_only
+async def test_a_seal_that_tells_another_digest_is_seen_and_what_was_rebuilt_with_it(tmp_path: Path) -> None:
+    await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
+    body = zstandard.decompress((tmp_path / PAGE).read_bytes())
+    (tmp_path / PAGE).write_bytes(seal(compress(body), bytes(32)))
+    [line] = await differences(tmp_path)
+    assert f"{PAGE}: raw page: expected a whole and right one, found its seal tells another SHA-256" in line
+    await lakes.rebuild(LocalStorage(tmp_path), "a", "b")
+    assert f"{PAGE}: raw page" in "\n".join(await differences(tmp_path, "b"))
 
 
 async def test_another_page_of_the_right_form_is_seen(tmp_path: Path) -> None:

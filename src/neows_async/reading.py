@@ -222,10 +222,13 @@ class Reading:
         try:
             came = await source.fetch_several(numbers, landing.plan.page_size)
             fetch_s = anyio.current_time() - started_s
+            if [raw.number for raw in came] != numbers:
+                raise BadPageError("others came than were asked for")
             kept = [raw for raw in came if isinstance(raw, KeptPage)]
-            if [raw.number for raw in kept] != numbers:
-                raise BadPageError("not all of them are as they were kept")
-            raws = await self._decoding.judged_together(kept, landing.plan.page_size)
+            if len(kept) == len(came):
+                raws = await self._decoding.judged_together(kept, landing.plan.page_size)
+            else:
+                raws = [await self._judge(await self._scrub(raw), landing.plan.page_size) for raw in came]
         except NeowsError:
             for number in numbers:
                 await self._fetch(landing, number)
