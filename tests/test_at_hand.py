@@ -125,11 +125,19 @@ class Confused(ArchiveSource):
         return [await self.fetch(0, size), await self.fetch(1, size)]
 
 
-async def test_a_source_that_gives_others_is_asked_for_each(tmp_path: Path) -> None:
+class Broken(ArchiveSource):
+    """Cannot give several."""
+
+    async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:
+        raise TypeError(f"{numbers} of {size}")
+
+
+@pytest.mark.parametrize("kind", [Confused, Broken])
+async def test_a_source_that_does_not_give_several_is_asked_for_each(tmp_path: Path, kind: type[ArchiveSource]) -> None:
     storage = LocalStorage(tmp_path)
     expected = await lakes.make(storage, OBJECTS, "a")
     zone = RawZone(Lake(storage), "a", max_body_bytes=1 << 24)
-    source = Confused(zone, snapshot="a", synthetic=True)
+    source = kind(zone, snapshot="a", synthetic=True)
     receipt = await lakes.write(storage, source, Settings(snapshot="b", limit=None), parent="a")
     assert made(receipt) == made(expected)
 

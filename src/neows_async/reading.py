@@ -28,6 +28,7 @@ from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
+from neows_async.promises import naming
 from neows_async.protocols import AtHand, Generations, Lasting, Resting
 from neows_async.raw import MOMENT_S
 from neows_async.reckoning import Reckoning
@@ -220,10 +221,11 @@ class Reading:
             numbers.append(number)
         started_s = anyio.current_time()
         try:
-            came = await source.fetch_several(numbers, landing.plan.page_size)
-            fetch_s = anyio.current_time() - started_s
-            if [raw.number for raw in came] != numbers:
-                raise BadPageError("others came than were asked for")
+            with naming(f"the source {self._source.origin}"):
+                came = await source.fetch_several(numbers, landing.plan.page_size)
+                fetch_s = anyio.current_time() - started_s
+                if [raw.number for raw in came] != numbers:
+                    raise BadPageError("others came than were asked for")
             kept = [raw for raw in came if isinstance(raw, KeptPage)]
             if len(kept) == len(came):
                 raws = await self._decoding.judged_together(kept, landing.plan.page_size)
