@@ -120,7 +120,7 @@ class Reading:
     @property
     def fetchers(self) -> int:
         """How many :meth:`fetch_pages` to run: while some see to what came, others ask for the next pages."""
-        return self._settings.concurrency + SEEING_TO
+        return self._settings.concurrency + (SEEING_TO if self._at_hand is None else 0)
 
     @property
     def page_size(self) -> int:
