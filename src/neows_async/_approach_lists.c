@@ -19,10 +19,10 @@
 #define NUMBER_CHARS 64    /* browse.NUMBER_CHARS */
 #define INTEGER_DIGITS 18  /* so many always fit into 64 bits */
 #define LIST_DIGITS 10     /* of a list's number: a body has less than 2^31 bytes */
-#define NUMBERS 3          /* of each approach: */
-#define AU 0               /* miss distance */
+#define NUMBERS 3          /* of each approach: miss distance in au and in km, velocity in km/s */
+#define AU 0
 #define KM 1
-#define KM_S 2 /* velocity */
+#define KM_S 2
 
 typedef struct {
     const char *at, *end;
@@ -30,8 +30,8 @@ typedef struct {
 
 typedef struct {
     size_t lists, approaches, most_approaches;
-    int32_t *counts;       /* approaches of each list */
-    int32_t *days;         /* since 1970-01-01 */
+    int32_t *counts; /* approaches of each list */
+    int32_t *days;   /* since 1970-01-01 */
     int64_t *epochs_ms;
     int32_t *number_ends[NUMBERS]; /* of each text in `numbers` */
     int32_t *body_ends;            /* likewise in `bodies`, after a 0 */
@@ -75,14 +75,17 @@ static int allocate(Found *found, size_t size) {
 /* Step over exactly this text, of at most 48 bytes. A macro: of comparing eight bytes to a constant compilers make one
    instruction, and of more they call a function. */
 #define LITERAL(cursor, text)                                                                                          \
-    ((size_t)((cursor)->end - (cursor)->at) >= SIZE(text) && SAME((cursor)->at, text, 0) &&                              \
+    ((size_t)((cursor)->end - (cursor)->at) >= SIZE(text) && SAME((cursor)->at, text, 0) &&                            \
      SAME((cursor)->at, text, 8) && SAME((cursor)->at, text, 16) && SAME((cursor)->at, text, 24) &&                    \
-     SAME((cursor)->at, text, 32) && SAME((cursor)->at, text, 40) && ((cursor)->at += SIZE(text), 1))
+     SAME((cursor)->at, text, 32) && SAME((cursor)->at, text, 40) && sizeof(char[SIZE(text) <= 48 ? 1 : -1]) &&        \
+     ((cursor)->at += SIZE(text), 1))
 #define SIZE(text) (sizeof "" text - 1)
-#define SAME(at, text, from) (SIZE(text) <= (from) || memcmp((at) + (from), &text[(from) % sizeof text], LEFT(text, from)) == 0)
-#define LEFT(text, from) (SIZE(text) <= (from) ? 0 : SIZE(text) - (from) < 8 ? SIZE(text) - (from) : 8)
+#define SAME(at, text, from)                                                                                           \
+    (SIZE(text) <= (from) || memcmp((at) + (from), &text[(from) % sizeof text], PIECE(text, from)) == 0)
+#define PIECE(text, from) (SIZE(text) <= (from) ? 0 : SIZE(text) - (from) < 8 ? SIZE(text) - (from) : 8)
 
-/* Eight bytes at a time: for each, the top bit of what these give says whether it is so. Bytes of `word` are below 0x80. */
+/* Eight bytes at a time: for each, the top bit of what these give says whether it is so. The bytes of `word` are below
+   0x80, so nothing is carried from one to the next. */
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 #define TOP EACH(0x80)
 #define AT_LEAST(word, byte) (((word) | TOP) - EACH(byte))
@@ -296,7 +299,8 @@ static PyObject *cut(PyObject *module, PyObject *body) {
         if (one_after_the_other(&found, &ends, &numbers))
             result = Py_BuildValue("(y#y#y#y#y#y#NN)", BYTES(rest, found.rest_size), BYTES(counts, found.lists),
                                    BYTES(days, found.approaches), BYTES(epochs_ms, found.approaches),
-                                   BYTES(body_ends, found.approaches + 1), BYTES(bodies, found.bodies_size), ends, numbers);
+                                   BYTES(body_ends, found.approaches + 1), BYTES(bodies, found.bodies_size), ends,
+                                   numbers);
 #undef BYTES
     } else {
         result = Py_None;
