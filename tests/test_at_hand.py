@@ -147,8 +147,8 @@ async def test_pages_of_a_third_party_are_taken_as_they_come(tmp_path: Path) -> 
 
     class Theirs(ArchiveSource):
         async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:
-            assert isinstance(numbers, list)
-            asked.append(numbers)
+            assert isinstance(numbers, tuple)
+            asked.append([*numbers])
             return [self._with_key(await self.fetch(number, size)) for number in numbers]
 
         @staticmethod

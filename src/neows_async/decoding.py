@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -70,7 +69,8 @@ _ASKED: Final = struct.Struct("<QQQ")
 _TOLD: Final = struct.Struct("<QQQ")
 _READY: Final = b"+"
 _PROGRAM: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    # What multiplies matrices is imported with numpy, and would start a thread for each processor.
+    "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
     "from neows_async.allocators import collect_seldom, keep_flat, spare_the_collector; collect_seldom(); keep_flat(); "
     "from neows_async.decoding import serve; spare_the_collector(); serve()"
 )
@@ -92,7 +92,7 @@ _rest = msgspec.msgpack.Decoder(_Rest)
 
 
 class Decoding:
-    """At most one page at a time in this process, or some in each helper.
+    """One page after the other in this process, and in each helper.
 
     :param helpers: so many processes at most, started when pages have to wait
     :param orbiting_body: see :func:`neows_async.decode.decode`
@@ -122,7 +122,10 @@ class Decoding:
     async def scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
         """:func:`neows_async.intake.scrubbed`."""
         body = None if isinstance(came, KeptPage) else scrubber.at_once(came.body)
-        return await self._here(lambda: scrubbed(came, scrubber)) if body is None else replace(came, body=body)
+        if body is None:
+            return await self._here(lambda: scrubbed(came, scrubber))
+        # Not what its source says that it decodes to.
+        return RawPage(came.number, body, came.rate_limit)
 
     async def judged(self, raw: RawPage, size: int | None, *, decoded: bool) -> RawPage:
         """:func:`neows_async.intake.judged`.
@@ -209,7 +212,7 @@ class _NoRoomError(Exception):
 
 
 class _Helper:
-    """A process that decodes one page at a time. It may be asked several times at once, and answers in turn.
+    """A process that decodes one page after the other. It may be asked several times at once, and answers in turn.
 
     It is this very program, and believed: of its answers the form is looked at, and not each value.
     """
@@ -217,7 +220,7 @@ class _Helper:
     def __init__(self, orbiting_body: str | None) -> None:
         self.ready = False
         self.alive = True
-        self.asked = 0  # pages that it is to answer, for those who choose one
+        self.asked = 0  # questions that it is to answer, for those who choose one
         self._room = anyio.Semaphore(_ASKED_AT_ONCE, fast_acquire=True)
         self._free = list(range(_ASKED_AT_ONCE))
         self._answers = anyio.Lock(fast_acquire=True)
@@ -360,8 +363,10 @@ def _pages_of(raws: Sequence[RawPage], answer: bytes) -> list[Page]:
 
 def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: pa.Buffer) -> Page:
     said = _rest.decode(rest)
-    if said.bad is not None or said.info is None:
-        raise BadPageError(said.bad or "no page")
+    if said.bad is not None:
+        raise BadPageError(said.bad)
+    if said.info is None or said.info.number != raw.number:
+        raise EOFError("no answer to this question")
     page = Page(
         info=said.info,
         raw=raw,

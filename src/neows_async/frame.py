@@ -102,6 +102,10 @@ class KeptPage(RawPage):
         ):
             object.__setattr__(self, name, value)  # it is frozen
 
+    def __reduce__(self) -> tuple[type[KeptPage], tuple[object, ...]]:
+        # Copied and sent to other processes as it is; what is frozen has no other way.
+        return KeptPage, (self.number, self.data, self._size, self._sha256, self.decoded)
+
     @property
     def body(self) -> bytes:
         """Its JSON, expanded anew.

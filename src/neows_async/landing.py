@@ -129,7 +129,7 @@ class Landing:
             # What was damaged once is read back: a storage that loses everything must not go unseen.
             if self._zone is None or (waiting is not None and damages == 1):
                 return waiting
-            if (raw := await read_kept(self._zone, number, self._listener)) is not None:
+            if (raw := await read_kept(self._zone, number, self._listener, self.plan.page_size)) is not None:
                 return raw
             if damages == _DAMAGES:
                 break
@@ -156,10 +156,10 @@ class Landing:
         self._news.announce()
 
 
-async def read_kept(zone: RawZone, number: int, listener: events.Listener) -> RawPage | None:
-    """A page of the raw zone; None if it can't be read any more: then it was set aside."""
+async def read_kept(zone: RawZone, number: int, listener: events.Listener, size: int | None = None) -> RawPage | None:
+    """A page of the raw zone; None if it can't be read any more, or is of another size: then it was set aside."""
     try:
-        return await zone.get(number)
+        return await zone.get(number, size)
     except (BadPageError, NotFoundError) as exc:
         listener(events.PageDamaged(number, str(exc)))
         await zone.set_aside(number)

@@ -118,7 +118,7 @@ class Page:
 
     @property
     def body(self) -> bytes:
-        """The raw page's JSON; of a page out of an archive it is expanded anew at each call."""
+        """The raw page's JSON; of a page that is kept in a raw zone it is expanded anew at each call."""
         return self.raw.body
 
     def raw_objects(self) -> Iterator[dict[str, Any]]:

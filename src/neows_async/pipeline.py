@@ -143,7 +143,7 @@ class _Run:
         self._listener = listener
         # A raw zone of one's own only for pages that are not in another one already.
         zone = (
-            RawZone(lake, snapshot.id, max_body_bytes=settings.max_body_bytes)
+            RawZone(lake, snapshot.id, max_body_bytes=settings.max_body_bytes, keeps_late=lambda: snapshot.is_held)
             if settings.archive and parts.parent is None
             else None
         )

@@ -14,12 +14,12 @@ from anyio import to_thread
 
 from neows_async import browse
 from neows_async import lake as layout
-from neows_async.errors import BadPageError, DataError, NotFoundError, StorageError
+from neows_async.errors import BadPageError, DataError, NotFoundError
 from neows_async.frame import KeptPage, compress, kept_page, seal
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from neows_async.lake import Lake
     from neows_async.page import RawPage
@@ -31,33 +31,51 @@ _MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
 
 
 class RawZone:
-    """The pages of one generation of one snapshot."""
+    """The pages of one generation of one snapshot.
 
-    def __init__(self, lake: Lake, snapshot: str, *, max_body_bytes: int, generation: int = 0) -> None:
+    :param keeps_late: whether what came is still kept when its run is cancelled: not once the snapshot is another's
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        snapshot: str,
+        *,
+        max_body_bytes: int,
+        generation: int = 0,
+        keeps_late: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._lake = lake
         self._snapshot = snapshot
         self._generation = generation
         self._folder = layout.raw_folder(snapshot, generation)
         self.max_body_bytes = max_body_bytes
+        self.keeps_late = keeps_late
         self._bad: deque[str] = deque()
         self._bad_seen = 0
 
     def next_generation(self) -> RawZone:
         """Where the pages of the next generation lie."""
-        return RawZone(self._lake, self._snapshot, max_body_bytes=self.max_body_bytes, generation=self._generation + 1)
+        return RawZone(
+            self._lake,
+            self._snapshot,
+            max_body_bytes=self.max_body_bytes,
+            generation=self._generation + 1,
+            keeps_late=self.keeps_late,
+        )
 
     async def counted(self) -> set[int]:
         """The numbers of the pages that lie there, durable."""
         keys = [entry.key for entry in await self._lake.list(self._folder)]
         return {int(found[1]) for key in keys if (found := _NAME.fullmatch(key.rpartition("/")[2]))}
 
-    async def put(self, page: RawPage) -> RawPage:
+    async def put(self, page: RawPage, *, lingers: bool = True) -> RawPage:
         """When this returns, the page is durable and is never asked for again.
 
-        :returns: the page as it is kept, which takes a fifth of the memory
+        It must have been checked and scrubbed.
 
-        It must have been checked and scrubbed. Cancelled, it still waits for a moment, since the page's request is
-        spent.
+        :param lingers: cancelled, it still waits for a moment, since the page's request is spent
+        :returns: the page as it is kept, which takes a fifth of the memory
         """
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
@@ -75,24 +93,26 @@ class RawZone:
         try:
             kept = await self._lake.call(key, put)
         except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(MOMENT_S, shield=True), suppress(StorageError):
-                if began.is_set():  # the thread goes on, but the program may end before it
-                    await to_thread.run_sync(ended.wait, MOMENT_S, abandon_on_cancel=True)
-                else:
-                    await self._lake.call(key, put)
+            if lingers:
+                with anyio.move_on_after(MOMENT_S, shield=True), suppress(Exception):
+                    if began.is_set():  # the thread goes on, but the program may end before it
+                        await to_thread.run_sync(ended.wait, MOMENT_S, abandon_on_cancel=True)
+                    elif self.keeps_late():
+                        await self._lake.call(key, put)
             raise
         return kept if page.decoded is None else kept.with_decoded(replace(page.decoded, raw=kept))
 
-    async def get(self, number: int) -> RawPage:
+    async def get(self, number: int, size: int | None = None) -> RawPage:
         """The page, whole and right.
 
+        :param size: the objects to a page that it must tell of; None takes any
         :raises NotFoundError: it does not lie there
-        :raises BadPageError: it cannot be read any more; it still lies there
+        :raises BadPageError: it cannot be read any more, or is of another size; it still lies there
         """
 
         def judged() -> RawPage:
             page = self._read(number)
-            browse.check(page.body, number)
+            browse.check(page.body, number, size)
             return page
 
         return await self._lake.call(self.key(number), judged)

@@ -14,8 +14,10 @@ from neows_async.admit import Admission
 from neows_async.breaker import Breaker
 from neows_async.decoding import Decoding
 from neows_async.errors import (
+    AttemptError,
     BadPageError,
     NeowsError,
+    NotFoundError,
     OutageError,
     PausedError,
     SourceError,
@@ -28,7 +30,6 @@ from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
 from neows_async.plan import plan
-from neows_async.promises import naming
 from neows_async.protocols import AtHand, Generations, Lasting, Resting
 from neows_async.raw import MOMENT_S
 from neows_async.reckoning import Reckoning
@@ -36,7 +37,7 @@ from neows_async.retry import FetchLimits, Handling, PageFetcher
 from neows_async.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from neows_async.page import Page, RawPage
     from neows_async.protocols import Ledger, Source
@@ -219,22 +220,39 @@ class Reading:
         numbers = [first]
         while len(numbers) < _AT_ONCE_PAGES and (number := landing.next_page()) is not None:
             numbers.append(number)
+        size = landing.plan.page_size
         started_s = anyio.current_time()
         try:
-            with naming(f"the source {self._source.origin}"):
-                came = await source.fetch_several(numbers, landing.plan.page_size)
-                fetch_s = anyio.current_time() - started_s
-                if [raw.number for raw in came] != numbers:
-                    raise BadPageError("others came than were asked for")
+            came = await self.fetcher.ask_at_hand(source, numbers, size)
+            fetch_s = anyio.current_time() - started_s
             kept = [raw for raw in came if isinstance(raw, KeptPage)]
             if len(kept) == len(came):
-                raws = await self._decoding.judged_together(kept, landing.plan.page_size)
+                raws = await self._decoding.judged_together(kept, size)
             else:
-                raws = [await self._judge(await self._scrub(raw), landing.plan.page_size) for raw in came]
-        except NeowsError:
+                raws = [await self._judge(await self._scrub(raw), size) for raw in came]
+        except NeowsError as exc:
+            if isinstance(exc, StorageError) and not isinstance(exc, NotFoundError):
+                raise
             for number in numbers:
-                await self._fetch(landing, number)
+                await self._take_one_at_hand(landing, number)
             return
+        await self._landed(landing, raws, fetch_s)
+
+    async def _take_one_at_hand(self, landing: Landing, number: int) -> None:
+        """Past the gate too, lest trouble with another page, which closes it, costs this one."""
+        started_s = anyio.current_time()
+        try:
+            came = await self.fetcher.ask(number, landing.plan.page_size)
+            fetch_s = anyio.current_time() - started_s
+            raw = await self._judge(await self._scrub(came), landing.plan.page_size)
+        except UnavailableError as exc:
+            landing.failed(number, exc)
+        except AttemptError:
+            await self._fetch(landing, number)
+        else:
+            await self._landed(landing, [raw], fetch_s)
+
+    async def _landed(self, landing: Landing, raws: Sequence[RawPage], fetch_s: float) -> None:
         self.fetcher.took(raws, fetch_s)
         for raw in raws:
             await landing.land(raw)
@@ -257,10 +275,10 @@ class Reading:
 
     async def _keep_late(self, came: RawPage, size: int | None) -> None:
         zone = self._zone
-        if zone is None:
+        if zone is None or not zone.keeps_late():
             return
-        with anyio.move_on_after(MOMENT_S, shield=True), suppress(BadPageError, StorageError):
-            await zone.put(await self._decoding.judged(await self._scrub(came), size, decoded=False))
+        with anyio.move_on_after(MOMENT_S, shield=True), suppress(Exception):
+            await zone.put(await self._decoding.judged(await self._scrub(came), size, decoded=False), lingers=False)
 
     # -- reading, in page order ---------------------------------------------------------------
 

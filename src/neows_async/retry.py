@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from neows_async.gate import Gate
-    from neows_async.protocols import Source
+    from neows_async.protocols import AtHand, Source
 
 _LONGEST_WAIT_S: Final = 10.0
 # A source that keeps the limit of a request itself says better what happened.
@@ -180,7 +180,7 @@ class PageFetcher:
                 started_s = anyio.current_time()
                 try:
                     try:
-                        came = await self._ask(number, size)
+                        came = await self.ask(number, size)
                     finally:
                         fetch_s = anyio.current_time() - started_s
                         self.network_s += fetch_s
@@ -203,8 +203,22 @@ class PageFetcher:
         self._listener(PageFetched(number, raw.size, fetch_s, came.rate_limit))
         return raw
 
+    async def ask_at_hand(self, source: AtHand, numbers: Sequence[int], size: int) -> list[RawPage]:
+        """Several pages, past the gate; neither judged nor scrubbed.
+
+        :raises NeowsError: what the source raised, or that it broke its word, or gave no answer in time
+        """
+        limit_s = self._limits.request_timeout_s
+        with anyio.move_on_after(limit_s + _GRACE_S):
+            with naming(f"the source {self._source.origin}"):
+                came = [*await source.fetch_several(tuple(numbers), size)]
+                if any(not isinstance(raw, RawPage) for raw in came) or [raw.number for raw in came] != [*numbers]:
+                    raise TypeError(f"it gave others than the pages {[*numbers]}")
+            return came
+        raise AttemptError(f"no answer within {limit_s:.3g} s")
+
     def took(self, raws: Sequence[RawPage], fetch_s: float) -> None:
-        """These came without being asked for through the gate, and are whole, right and scrubbed.
+        """These came past the gate, and are whole, right and scrubbed.
 
         :param fetch_s: that all of them took
         """
@@ -214,7 +228,11 @@ class PageFetcher:
         for raw in raws:
             self._listener(PageFetched(raw.number, raw.size, fetch_s / len(raws), None))
 
-    async def _ask(self, number: int, size: int) -> RawPage:
+    async def ask(self, number: int, size: int) -> RawPage:
+        """One attempt, past the gate; neither judged nor scrubbed.
+
+        :raises NeowsError: what the source raised, or that it broke its word, or gave no answer in time
+        """
         limit_s = self._limits.request_timeout_s
         with anyio.move_on_after(limit_s + _GRACE_S):
             with naming(f"the source {self._source.origin}"):

@@ -22,7 +22,7 @@ import socket
 from typing import TYPE_CHECKING, Self
 
 from neows_async import lake as layout
-from neows_async.errors import AlreadyExistsError, NotFoundError, StorageError
+from neows_async.errors import AlreadyExistsError, NotFoundError, SnapshotHeldError, StorageError
 from neows_async.journal import commit_key, read_receipt, receipt_or_none, run_key
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Snapshot:
         self.started_at: dt.datetime = unfinished.started_at
         self.resumed = resumed
         self.committed: Receipt | None = None
+        self.is_held: bool = True
+        """Until :meth:`keep` finds that it is not."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,7 +65,11 @@ class Snapshot:
 
         :raises SnapshotHeldError: it was lost to another run
         """
-        await self._lock.keep()
+        try:
+            await self._lock.keep()
+        except SnapshotHeldError:
+            self.is_held = False
+            raise
 
     async def commit(self, receipt: Receipt) -> None:
         """Make it exist. Every file of ``receipt`` waits, whole and hashed, in the staging folder.
