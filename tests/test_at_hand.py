@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import zstandard
 
 from neows_async import pipeline
+from neows_async.browse import PageInfo
 from neows_async.errors import DataError, PausedError
 from neows_async.frame import compress
 from neows_async.lake import Lake
@@ -23,7 +25,7 @@ from tests import lakes
 from tests.neos import catalogue, neo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from neows_async.receipt import Receipt
@@ -132,7 +134,14 @@ class Broken(ArchiveSource):
         raise TypeError(f"{numbers} of {size}")
 
 
-@pytest.mark.parametrize("kind", [Confused, Broken])
+class Others(ArchiveSource):
+    """Gives what is no page, but has a number."""
+
+    async def fetch_several(self, numbers: Sequence[int], size: int) -> list[Any]:
+        return [PageInfo(size, 0, number) for number in numbers]
+
+
+@pytest.mark.parametrize("kind", [Confused, Broken, Others])
 async def test_a_source_that_does_not_give_several_is_asked_for_each(tmp_path: Path, kind: type[ArchiveSource]) -> None:
     storage = LocalStorage(tmp_path)
     expected = await lakes.make(storage, OBJECTS, "a")
@@ -140,6 +149,42 @@ async def test_a_source_that_does_not_give_several_is_asked_for_each(tmp_path: P
     source = kind(zone, snapshot="a", synthetic=True)
     receipt = await lakes.write(storage, source, Settings(snapshot="b", limit=None), parent="a")
     assert made(receipt) == made(expected)
+
+
+class Silent(ArchiveSource):
+    """Never gives several."""
+
+    async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:  # noqa: ARG002 - as it is called
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_one_that_never_gives_several_is_asked_for_each(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    expected = await lakes.make(storage, OBJECTS, "a")
+    source = Silent(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
+    settings = Settings(snapshot="b", limit=None, request_timeout_s=0.1, concurrency=8)
+    receipt = await lakes.write(storage, source, settings, parent="a")
+    assert made(receipt) == made(expected)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 8])
+async def test_a_stream_gives_all_that_came_before_the_trouble(tmp_path: Path, concurrency: int) -> None:
+    storage = LocalStorage(tmp_path)
+    await lakes.make(storage, OBJECTS, "a")
+    page_file(tmp_path, 2).unlink()
+    page_file(tmp_path, 14).write_bytes(b"rubbish")
+    source = ArchiveSource(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
+    settings = Settings(limit=None, concurrency=concurrency, max_missing_pages=None)
+    came: list[int] = []
+    async with pipeline.open_pages(settings, Origin(source), lambda _: None) as stream:
+        for _ in range(13):
+            page = await stream.next_page()
+            assert page is not None
+            came.append(page.number)
+        with pytest.raises(DataError, match="raw page 14 of snapshot a is damaged"):
+            await stream.next_page()
+    assert came == [number for number in range(14) if number != 2]
 
 
 async def test_pages_of_a_third_party_are_taken_as_they_come(tmp_path: Path) -> None:

@@ -328,6 +328,8 @@ GARBAGE: dict[str, tuple[bytes, int | None]] = {
     "nothing but sizes": (told((b"", b"", b""), (64, 64, 64)), None),
     "sizes of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5)), None),
     "a length of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5)), 1 << 63),
+    "nothing about the page": (told((RIGHT[0], RIGHT[1], b"\x90")), None),
+    "another page": (told(_answer(RawPage(1, BODIES["another page"]), 20, "Venus")), None),
     "text that is not UTF-8": (told((b"", b"", b"\x91\xa1\xff")), None),
     "no message": (told((RIGHT[0], RIGHT[1], b"\xc1")), None),
     "columns of another page": (told((OTHERS[0], RIGHT[1], RIGHT[2])), None),

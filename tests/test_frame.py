@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
+import pickle
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neows_async.decode import check_and_decode
 from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, compress, expand, kept_page, seal, sealed_sha256
 from neows_async.page import RawPage
@@ -57,6 +60,22 @@ def test_a_sealed_page_is_not_expanded_before_its_body_is_wanted() -> None:
     assert (page.number, page.data, page.size, page.sha256()) == (3, SEALED, len(BODY), SHA256)
     assert repr(page) == f"KeptPage(number=3, <{len(BODY)} bytes>)"
     assert type(kept_page(3, compress(BODY), MOST_BYTES)) is RawPage
+
+
+def sent(page: RawPage) -> RawPage:
+    """As another process gets it."""
+    there: RawPage = pickle.loads(pickle.dumps(page))  # noqa: S301 - it is our own
+    return there
+
+
+def test_it_can_be_copied_and_sent_elsewhere() -> None:
+    page = kept_page(3, SEALED, MOST_BYTES)
+    for other in (copy.copy(page), copy.deepcopy(page), sent(page)):
+        assert isinstance(other, KeptPage)
+        assert (other, other.data, other.size, other.sha256()) == (page, SEALED, len(BODY), SHA256)
+    decoded = check_and_decode(kept_page(0, SEALED, MOST_BYTES), 2)
+    raw = kept_page(0, SEALED, MOST_BYTES).with_decoded(decoded)
+    assert sent(raw).decoded == copy.copy(decoded)
 
 
 def test_no_flipped_bit_passes() -> None:

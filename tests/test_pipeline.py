@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from neows_async.aggregates.by_year import CloseApproachesByYear
 from neows_async.aggregates.csv_files import CsvAggregates
 from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.aggregates.within import CloseApproachesWithin
+from neows_async.decode import check_and_decode
 from neows_async.errors import (
     AttemptError,
     DataError,
@@ -29,6 +31,7 @@ from neows_async.errors import (
     UnreachableError,
 )
 from neows_async.lake import Lake
+from neows_async.page import RawPage
 from neows_async.pipeline import Parts, ingest
 from neows_async.raw import RawZone
 from neows_async.settings import Settings
@@ -36,13 +39,14 @@ from neows_async.sinks.parquet import ParquetSink
 from neows_async.sources.archive import ArchiveSource
 from neows_async.storage import LocalStorage
 from neows_async.testing import ListSink, ListSource, browse_page
+from neows_async.verify import verify
 from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from neows_async.page import Json, Page, RawPage
+    from neows_async.page import Json, Page
     from neows_async.protocols import Aggregator, Sink, Source
     from neows_async.receipt import Receipt
 
@@ -395,6 +399,19 @@ async def test_the_raw_zone_alone_is_enough_after_any_cancellation(tmp_path: Pat
     assert everything(root) == everything(expected_root)
 
 
+class Small(ListSource):
+    """Has ten objects to a page, whatever is asked for, and ends the run with its ``last`` request."""
+
+    def __init__(self, last: int, scope: anyio.CancelScope) -> None:
+        super().__init__(catalogue(300))
+        self._last, self._scope = last, scope
+
+    async def fetch(self, number: int, size: int) -> RawPage:  # noqa: ARG002 - that is the point
+        if len(self.asked) == self._last:
+            self._scope.cancel()
+        return await super().fetch(number, 10)
+
+
 class Cancelling(ListSource):
     """Ends the run in the instant in which its ``last`` answer is there."""
 
@@ -409,6 +426,66 @@ class Cancelling(ListSource):
         if len(self.answered) == self._last:
             self._scope.cancel()
         return raw
+
+
+async def test_pages_of_another_size_do_not_go_with_a_page_0_that_was_kept_late(tmp_path: Path) -> None:
+    """The source has taken to another page size, page 0 was lost, and who asked for it anew was cancelled."""
+    with anyio.CancelScope() as scope:
+        await run(tmp_path, Small(8, scope), limit=None, snapshot="a", concurrency=1)
+    (tmp_path / "raw/snapshot=a/gen=0/page=00000.json.zst").unlink()
+    with anyio.CancelScope() as scope:
+        await run(tmp_path, Cancelling(1, scope), limit=None, snapshot="a")
+    receipt = await run(tmp_path, ListSource(catalogue(300)), limit=None, snapshot="a")
+    assert (receipt.records.seen, receipt.records.written, receipt.complete) == (300, 300, True)
+    assert (await verify(Lake(LocalStorage(tmp_path)), "a")).differences == ()
+
+
+class Claiming(ListSource):
+    """Says what its pages decode to, and lies."""
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        raw = await super().fetch(number, size)
+        others = RawPage(number, browse_page(catalogue(2_000)[1_000:], number, size))
+        return raw.with_decoded(check_and_decode(others, None))
+
+
+async def test_what_a_source_says_that_its_pages_decode_to_is_not_believed(tmp_path: Path) -> None:
+    expected = await run(tmp_path / "a", ListSource(catalogue(300)), limit=None, snapshot="a", window_pages=1)
+    receipt = await run(tmp_path / "b", Claiming(catalogue(300)), limit=None, snapshot="a", window_pages=1)
+    assert (receipt.aggregates, receipt.raw) == (expected.aggregates, expected.raw)
+    assert derived(tmp_path / "b", "a") == derived(tmp_path / "a", "a")
+
+
+class Theirs(LocalStorage):
+    """Fails in its own way once it was told to."""
+
+    broken = False
+
+    def put(self, key: str, data: bytes) -> None:
+        if self.broken:
+            raise RuntimeError("a fault of theirs")
+        super().put(key, data)
+
+
+async def test_a_storage_that_fails_in_its_own_way_does_not_take_the_place_of_being_cancelled(tmp_path: Path) -> None:
+    storage = Theirs(tmp_path)
+    zone = RawZone(Lake(storage), "a", max_body_bytes=1 << 20)
+    storage.broken = True
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await zone.put(RawPage(1, browse_page(catalogue(40), 1, 20)))
+    assert scope.cancelled_caught
+
+
+async def test_nothing_is_kept_late_of_a_snapshot_that_is_anothers(tmp_path: Path) -> None:
+    for held in (True, False):
+        zone = RawZone(
+            Lake(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20, keeps_late=functools.partial(bool, held)
+        )
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await zone.put(RawPage(int(held), browse_page(catalogue(40), int(held), 20)))
+    assert await zone.counted() == {1}
 
 
 @pytest.mark.parametrize("helpers", [0, 1])

@@ -70,7 +70,9 @@ class AtHand(Protocol):
     """
 
     async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:
-        """As :meth:`Source.fetch`, of each. Whatever it raises, each is then fetched by itself."""
+        """As :meth:`Source.fetch`, of each, in this order. What it raises, unless it is of a storage, or no answer in
+        time costs nothing: each is then fetched by itself.
+        """
 
 
 class Ledger(Protocol):
