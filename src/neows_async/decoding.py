@@ -121,7 +121,9 @@ class Decoding:
 
     async def scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
         """:func:`neows_async.intake.scrubbed`."""
-        body = None if isinstance(came, KeptPage) else scrubber.at_once(came.body)
+        if isinstance(came, KeptPage):  # no thread need be asked to say that it is
+            return came
+        body = scrubber.at_once(came.body)
         if body is None:
             return await self._here(lambda: scrubbed(came, scrubber))
         # Not what its source says that it decodes to.

@@ -28,10 +28,9 @@ _LEVEL: Final = 1  # half the time of the usual 3, and for these pages a tenth s
 _SKIPPED: Final = 0x184D2A5E  # RFC 8878, 3.1.2: one of the sixteen numbers with which a skippable frame begins
 _LABEL: Final = b"neows-async seal"
 _CHECKSUM_BYTES: Final = 4
+_SEAL_BYTES: Final = 64
+_HEAD: Final = struct.pack("<II", _SKIPPED, _SEAL_BYTES - 8) + _LABEL
 _CRC: Final = struct.Struct("<I")
-_SEALED: Final = struct.Struct(f"<II{len(_LABEL)}s{_CHECKSUM_BYTES}s32s")
-_SEAL_BYTES: Final = _SEALED.size + _CRC.size
-_HEAD: Final = struct.pack(f"<II{len(_LABEL)}s", _SKIPPED, _SEAL_BYTES - 8, _LABEL)
 _of_thread = threading.local()
 
 
@@ -49,7 +48,7 @@ def seal(frame: bytes, body_sha256: bytes) -> bytes:
     :param frame: what :func:`compress` made of its body
     :param body_sha256: the body's digest
     """
-    sealed = _SEALED.pack(_SKIPPED, _SEAL_BYTES - 8, _LABEL, frame[-_CHECKSUM_BYTES:], body_sha256)
+    sealed = _HEAD + frame[-_CHECKSUM_BYTES:] + body_sha256
     return frame + sealed + _CRC.pack(zlib.crc32(sealed))
 
 
@@ -134,10 +133,9 @@ def _opened(data: bytes) -> tuple[bytes | memoryview, bytes | None]:
         return data, None
     frame = memoryview(data)[:-_SEAL_BYTES]
     sealed, crc = data[-_SEAL_BYTES : -_CRC.size], data[-_CRC.size :]
-    _, _, _, checksum, sha256 = _SEALED.unpack(sealed)
-    if _CRC.pack(zlib.crc32(sealed)) != crc or checksum != frame[-_CHECKSUM_BYTES:]:
+    if _CRC.pack(zlib.crc32(sealed)) != crc or not sealed.startswith(frame[-_CHECKSUM_BYTES:], len(_HEAD)):
         raise BadPageError("damaged: its seal is not its own")
-    return frame, sha256
+    return frame, sealed[len(_HEAD) + _CHECKSUM_BYTES :]
 
 
 def _size(frame: bytes | memoryview, max_bytes: int) -> int:

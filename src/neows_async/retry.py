@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from neows_async.gate import Gate
     from neows_async.protocols import AtHand, Source
 
+_T = TypeVar("_T")
 _LONGEST_WAIT_S: Final = 10.0
 # A source that keeps the limit of a request itself says better what happened.
 _GRACE_S: Final = 1.0
@@ -208,14 +209,14 @@ class PageFetcher:
 
         :raises NeowsError: what the source raised, or that it broke its word, or gave no answer in time
         """
-        limit_s = self._limits.request_timeout_s
-        with anyio.move_on_after(limit_s + _GRACE_S):
-            with naming(f"the source {self._source.origin}"):
-                came = [*await source.fetch_several(tuple(numbers), size)]
-                if any(not isinstance(raw, RawPage) for raw in came) or [raw.number for raw in came] != [*numbers]:
-                    raise TypeError(f"it gave others than the pages {[*numbers]}")
+
+        async def asking() -> list[RawPage]:
+            came = [*await source.fetch_several(tuple(numbers), size)]
+            if any(not isinstance(raw, RawPage) for raw in came) or [raw.number for raw in came] != [*numbers]:
+                raise TypeError(f"it gave others than the pages {[*numbers]}")
             return came
-        raise AttemptError(f"no answer within {limit_s:.3g} s")
+
+        return await self._in_time(asking())
 
     def took(self, raws: Sequence[RawPage], fetch_s: float) -> None:
         """These came past the gate, and are whole, right and scrubbed.
@@ -233,11 +234,17 @@ class PageFetcher:
 
         :raises NeowsError: what the source raised, or that it broke its word, or gave no answer in time
         """
-        limit_s = self._limits.request_timeout_s
-        with anyio.move_on_after(limit_s + _GRACE_S):
-            with naming(f"the source {self._source.origin}"):
-                came = await self._source.fetch(number, size)
-                if not isinstance(came, RawPage):
-                    raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
+
+        async def asking() -> RawPage:
+            came = await self._source.fetch(number, size)
+            if not isinstance(came, RawPage):
+                raise TypeError(f"it gave a {type(came).__name__} where a RawPage was expected")
             return came
+
+        return await self._in_time(asking())
+
+    async def _in_time(self, answer: Awaitable[_T]) -> _T:
+        limit_s = self._limits.request_timeout_s
+        with anyio.move_on_after(limit_s + _GRACE_S), naming(f"the source {self._source.origin}"):
+            return await answer
         raise AttemptError(f"no answer within {limit_s:.3g} s")
