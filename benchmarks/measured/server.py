@@ -14,6 +14,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from typing import Final
 
 from neows_async.sandbox.catalogue import SyntheticCatalogue
@@ -78,11 +79,13 @@ def serve(connection: socket.socket, made: list[Template], latency_s: float) -> 
             found = _REQUEST.match(request)
             if found is None:
                 raise RuntimeError(f"not a request for a page: {request[:80]!r}")
-            if latency_s:
-                pause.wait(latency_s)
+            asked_s = time.monotonic()
+            parts = answer(made[int(found[2]) % DISTINCT], int(found[2]), int(found[1]))
+            if latency_s:  # until the first byte, so what went into making the answer is part of it
+                pause.wait(asked_s + latency_s - time.monotonic())
             try:
                 # Of a socket that blocks the kernel takes all.
-                connection.sendmsg(answer(made[int(found[2]) % DISTINCT], int(found[2]), int(found[1])))
+                connection.sendmsg(parts)
             except ConnectionError:
                 return
 
