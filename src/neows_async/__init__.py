@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from neows_async.sources.gateway import GatewaySource
     from neows_async.storage import open_storage
     from neows_async.streams import Batches, BatchStream, NeoStream
+    from neows_async.version import __version__
 
 __all__ = [
     "API_DATA_GOV_BURSTS",
@@ -126,6 +127,7 @@ __all__ = [
     "TooManyRejectsError",
     "UnavailableError",
     "UnreachableError",
+    "__version__",
     "errors",
     "events",
     "ingest",
@@ -159,6 +161,7 @@ _NAMES: Final = {
     "sources.gateway": ("GatewaySource",),
     "storage": ("open_storage",),
     "streams": ("BatchStream", "Batches", "NeoStream"),
+    "version": ("__version__",),
 }
 _MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -8,14 +8,14 @@ import hashlib
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import pyarrow as pa
 
 from neows_async import schema
 from neows_async.receipt import PageCounts, RawInfo, Receipt, Requests, SourceInfo
+from neows_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from neows_async.admit import Admission
     from neows_async.page import DatasetFile, Page
     from neows_async.plan import Plan
-
-PROGRAM: Final = "neows-async"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +187,7 @@ class Reckoning:
             identity=identity,
             derivation=derivation,
             operation=operation,
-            neows_async=version(PROGRAM),
+            neows_async=__version__,
             pyarrow=pa.__version__,
             schema_version=schema.VERSION,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from neows_async.cli.housekeeping import prune, snapshots
 from neows_async.cli.options import Command, option, root_option
 from neows_async.cli.quarantining import quarantine
 from neows_async.cli.verifying import verify
+from neows_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ _CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exits.MEANINGS
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Run 'neows-async COMMAND --help' for a command's options and examples.",
 )
-@click.version_option(version(PROGRAM), prog_name=PROGRAM)
+@click.version_option(__version__, prog_name=PROGRAM)
 def neows_async() -> None:
     """Move NASA's near-Earth-object catalogue into a Parquet data lake, exactly and politely."""
 

@@ -18,7 +18,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from neows_async.errors import SettingsError
@@ -228,6 +227,8 @@ def _named(kind: str, name: str, ours: Mapping[str, Factory]) -> Factory:
         return ours[name]
     if ":" in name:
         return _imported(kind, name)
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow to load, and seldom needed
+
     group = f"neows_async.{kind.replace('-', '_')}s"
     for point in entry_points(group=group, name=name):
         return _loaded(kind, name, point.load)
