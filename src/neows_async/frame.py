@@ -36,10 +36,7 @@ _of_thread = threading.local()
 
 def compress(body: bytes) -> bytes:
     """One zstd frame with its size and a checksum, so that damage shows."""
-    frame = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(body)
-    # A copy: the frame's own memory was made for the longest that there could have been, and nothing as large as a body
-    # fits behind it while it lives.
-    return bytes(memoryview(frame))
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(body)
 
 
 def seal(frame: bytes, body_sha256: bytes) -> bytes:
@@ -47,9 +44,11 @@ def seal(frame: bytes, body_sha256: bytes) -> bytes:
 
     :param frame: what :func:`compress` made of its body
     :param body_sha256: the body's digest
+    :returns: memory of its own: the frame's was made for the longest that there could have been, and nothing as large
+        as a body fits behind it while it lives
     """
     sealed = _HEAD + frame[-_CHECKSUM_BYTES:] + body_sha256
-    return frame + sealed + _CRC.pack(zlib.crc32(sealed))
+    return b"".join((frame, sealed, _CRC.pack(zlib.crc32(sealed))))
 
 
 def expand(data: bytes, max_bytes: int) -> bytes:
