@@ -79,7 +79,6 @@ class Fetching:
             ledger=ledger,
         )
         self.agenda = Agenda(pages, kept=kept)
-        self.gate.pages_left = lambda: self.agenda.left
         self.news = anyio.Event()
 
     def clock(self) -> float:
@@ -100,6 +99,7 @@ class Fetching:
             if not self.agenda.is_in(0):
                 await self._fetch(fetcher, 0)
             self.agenda = Agenda(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
+            self.gate.expect(lambda: self.agenda.left)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self.concurrency + SEEING_TO):
                     tasks.start_soon(self._fetcher, fetcher, tasks)
@@ -310,6 +310,17 @@ async def test_what_fits_into_the_quota_is_fetched_at_once(failing: str) -> None
     assert run.landed == Counter(range(28))
     assert run.statuses()[429] == 0
     assert run.clock() - FULL_HOUR_S < 60
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("pages", "concurrency", "rounds"), [(10, 4, 4), (15, 8, 4), (100, 8, 15)])
+async def test_as_many_are_asked_for_at_once_as_answered_well_and_as_many_again(
+    pages: int, concurrency: int, rounds: int
+) -> None:
+    # One, two, four, eight.
+    run = Fetching(pages, "[latency]\nmedian_s = 2\nspread = 1\n", concurrency=concurrency)
+    await run.run()
+    assert run.clock() - FULL_HOUR_S == pytest.approx(2 * rounds, abs=0.1)
 
 
 @pytest.mark.virtual_time

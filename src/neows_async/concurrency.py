@@ -35,11 +35,15 @@ class Concurrency:
     def __post_init__(self) -> None:
         self._allowed = self.maximum
 
-    def answered(self, under_way: int, latency_s: float) -> None:
-        """A good answer came, while ``under_way`` requests were (itself included)."""
-        before_s = self._latency_s.get(under_way, latency_s)
-        self._latency_s[under_way] = before_s + _NEWEST * (latency_s - before_s)
+    def answered(self, under_way: int, latency_s: float) -> bool:
+        """A good answer came, while ``under_way`` requests were (itself included).
+
+        :returns: whether it is the first to tell of so many
+        """
+        before_s = self._latency_s.get(under_way)
+        self._latency_s[under_way] = latency_s if before_s is None else before_s + _NEWEST * (latency_s - before_s)
         self._outcome(good=True)
+        return before_s is None
 
     def failed(self) -> None:
         """A request failed in a way that speaks of the source. Not for 429, which is pacing's."""
@@ -71,13 +75,13 @@ class Concurrency:
     def wanted(self, finish_s: Callable[[int, float], float]) -> int:
         """How many now: the fewest with which the run ends as early as with any other number.
 
-        Before the first answer it is 1. The number grows past what was measured by one at a time.
+        Before the first answer it is 1. It is never more than twice what was measured: one, two, four, eight.
 
         :param finish_s: the forecast: for a number of fetchers and a latency, when the run ends
         """
         if not self._latency_s:
             return 1
-        most = min(self._allowed, max(self._latency_s) + 1)
+        most = min(self._allowed, 2 * max(self._latency_s))
         ends_s = {number: finish_s(number, self.latency_s(number) or 0.0) for number in range(1, most + 1)}
         earliest_s = min(ends_s.values())
         return next(number for number, end_s in ends_s.items() if end_s <= earliest_s + self.gain_s)

@@ -90,8 +90,7 @@ class Gate:
         self._answers = self._next_look = 0
         self.rest: Callable[[], Awaitable[None]] | None = None
         """Called before a long wait in which nothing is under way."""
-        self.pages_left: Callable[[], int] = lambda: 1
-        """How many are still to be fetched, for the forecast."""
+        self._pages_left: Callable[[], int] = lambda: 1
         self.rate_limit: RateLimit | None = None
         """What the last answer said."""
         self.sent: int = 0
@@ -99,6 +98,11 @@ class Gate:
         """Time during which the quota, and nothing else, kept the next request back."""
         self.outage_wait_s: float = 0.0
         """The same of outages."""
+
+    def expect(self, pages_left: Callable[[], int]) -> None:
+        """``pages_left`` tells from now on how many are still to be fetched; until then it is one."""
+        self._pages_left = pages_left
+        self._look()
 
     @property
     def is_down(self) -> bool:
@@ -164,7 +168,7 @@ class Gate:
                 continue
             now_s = self._clock()
             outage_s = self._breaker.next_attempt_s(now_s)
-            wanted = max(1.0, self.pages_left() - self._under_way)
+            wanted = max(1.0, self._pages_left() - self._under_way)
             if budget is not None:
                 wanted = min(wanted, budget - self.sent)
             quota_s, ticket = await self._quota.take(wanted=wanted, only_look=outage_s > 0)
@@ -242,12 +246,11 @@ class Gate:
 
     def page_came(self, under_way: int, fetch_s: float) -> None:
         """A whole, right page, ``fetch_s`` after it was asked for as one of ``under_way``: no outage any more."""
-        self._concurrency.answered(under_way, fetch_s)
+        first = self._concurrency.answered(under_way, fetch_s)
         self._answers += 1
-        # As long as it grows after each answer, later once in a round: it costs forecasts.
-        if self._answers >= self._next_look:
-            before, self._allowed = self._allowed, self._wanted()
-            self._next_look = self._answers + (1 if self._allowed > before else self._allowed)
+        # As soon as one more may be worth it, and once in a round: it costs forecasts.
+        if first or self._answers >= self._next_look:
+            self._look()
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
@@ -268,6 +271,10 @@ class Gate:
         elif told_s < outage.next_probe_s:
             self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
 
+    def _look(self) -> None:
+        before, self._allowed = self._allowed, self._wanted()
+        self._next_look = self._answers + (1 if self._allowed > before else self._allowed)
+
     def _wanted(self) -> int:
         """As many as let the run end earliest, by the forecast."""
         now_s = self._clock()
@@ -278,7 +285,7 @@ class Gate:
 
         def run_s(concurrency: int, latency_s: float) -> float:
             outlook = Outlook(
-                pages=max(1, self.pages_left()),
+                pages=max(1, self._pages_left()),
                 limit=pacing.limit or 1,
                 counts=counts,
                 latency_s=latency_s,

@@ -158,7 +158,7 @@ class Reading:
             max_missing_pages=self._settings.max_missing_pages,
             listener=self._listener,
         )
-        self.gate.pages_left = lambda: self._landing.left
+        self.gate.expect(lambda: self._landing.left)
         if self._zone is None:
             self._landing.next_page()
             await self._landing.land(first)
