@@ -146,6 +146,6 @@ $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.created
 
 # The package itself, from where it lies. Its backend comes from the lock that stands before this stamp
 # wherever it is asked for, so nothing is fetched here.
-$(VENV)/.package: pyproject.toml hatch_build.py src/neows_async/_approach_lists.c $(VENV)/.created
+$(VENV)/.package: pyproject.toml hatch_build.py src/neows_async/version.py src/neows_async/_approach_lists.c $(VENV)/.created
 	@$(BIN)/python -m pip install --quiet --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-__version__: str = "0.1.0"
+__version__ = "0.1.0"
 """By https://semver.org."""
