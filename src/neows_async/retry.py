@@ -32,7 +32,7 @@ _LONGEST_WAIT_S: Final = 10.0
 _GRACE_S: Final = 1.0
 # So many steps of the event loop take whoever waits for a turn from there to the network. It goes first: judging an
 # answer can wait for a moment, and the source answers the next request meanwhile.
-_NEXT_GOES_STEPS: Final = 4
+_NEXT_GOES_STEPS: Final = 3
 # Full jitter: all waits up to the bound are equally likely, so that fetchers do not come back together.
 _backoff = wait_random_exponential(max=_LONGEST_WAIT_S)
 
