@@ -14,9 +14,10 @@ import pytest
 from anyio import to_thread
 
 from neows_async.decode import check_and_decode
-from neows_async.decoding import _ANSWER, _ASKED_AT_ONCE, _PLACE_BYTES, _QUESTION, _TOLD, Decoding, _answer, _Helper
+from neows_async.decoding import Decoding
 from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, compress, kept_page, seal
+from neows_async.helper import _ANSWER, _ASKED_AT_ONCE, _QUESTION, _TOLD, PLACE_BYTES, Helper, _answer
 from neows_async.intake import take_in
 from neows_async.page import Page, RawPage
 from neows_async.scrub import Scrubber
@@ -46,12 +47,12 @@ BODIES = {
 
 
 @pytest.fixture
-async def helper() -> AsyncIterator[_Helper]:
+async def helper() -> AsyncIterator[Helper]:
     async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
         yield await started(decoding)
 
 
-async def started(decoding: Decoding) -> _Helper:
+async def started(decoding: Decoding) -> Helper:
     await decoding._start()
     (helper,) = decoding._helpers
     while not helper.is_ready():
@@ -73,7 +74,7 @@ def here(raw: RawPage, size: int | None) -> Page | str:
         return str(exc)
 
 
-async def there(helper: _Helper, raw: RawPage, size: int | None) -> Page | str:
+async def there(helper: Helper, raw: RawPage, size: int | None) -> Page | str:
     try:
         (page,) = await helper.ask([raw], size)
     except BadPageError as exc:
@@ -81,7 +82,7 @@ async def there(helper: _Helper, raw: RawPage, size: int | None) -> Page | str:
     return page
 
 
-async def test_a_helper_says_what_would_be_said_here(helper: _Helper) -> None:
+async def test_a_helper_says_what_would_be_said_here(helper: Helper) -> None:
     for name, body in BODIES.items():
         for size in (None, 20, 3):
             raw = RawPage(0, body)
@@ -118,7 +119,7 @@ async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> No
         assert [helper.alive for helper in decoding._helpers] == [True] * helpers
 
 
-async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: _Helper) -> None:
+async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: Helper) -> None:
     pages = [kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(6)]
     async with Decoding(helpers=0, orbiting_body="Venus") as decoding:
         decoding._helpers.append(helper)
@@ -135,7 +136,7 @@ async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: _Helpe
         decoding._helpers.clear()
 
 
-async def test_several_who_ask_at_once_each_get_their_own_answer(helper: _Helper) -> None:
+async def test_several_who_ask_at_once_each_get_their_own_answer(helper: Helper) -> None:
     raws = [RawPage(0, body) for body in BODIES.values()] * 4
     answers: dict[int, object] = {}
 
@@ -150,7 +151,7 @@ async def test_several_who_ask_at_once_each_get_their_own_answer(helper: _Helper
     assert len(helper._free) == _ASKED_AT_ONCE
 
 
-async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helper: _Helper) -> None:
+async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helper: Helper) -> None:
     told: list[BaseException] = []
 
     async def ask() -> None:
@@ -170,7 +171,7 @@ async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helpe
     assert not helper.alive
 
 
-async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: _Helper) -> None:
+async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: Helper) -> None:
     helper._process.send_signal(signal.SIGSTOP)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(helper.ask, [RawPage(0, REGULAR)], 20)
@@ -181,7 +182,7 @@ async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: _He
         await helper.ask([RawPage(0, TROUBLE)], 2)
 
 
-async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: _Helper) -> None:
+async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: Helper) -> None:
     helper._process.send_signal(signal.SIGINT)
     assert outcome(await there(helper, RawPage(0, REGULAR), 20)) == outcome(here(RawPage(0, REGULAR), 20))
     helper._socket.close()
@@ -203,7 +204,7 @@ async def test_who_loses_its_helper_goes_on_alone() -> None:
 
 
 async def test_what_is_too_large_for_a_helpers_memory_is_read_here() -> None:
-    large = RawPage(0, REGULAR + b" " * _PLACE_BYTES)
+    large = RawPage(0, REGULAR + b" " * PLACE_BYTES)
     async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
         await started(decoding)
         assert await decoding._helper_for([large]) is None
@@ -262,8 +263,8 @@ async def test_helpers_are_started_when_pages_have_to_wait_and_end_with_the_run(
 async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> None:
     scrubber = Scrubber("a-key-that-is-long-enough-to-be-found")
     others = RawPage(0, REGULAR)
-    keys = b"api_key=x&" * (_PLACE_BYTES // 12)  # as it comes it has room, and no more when it says REDACTED
-    grows = RawPage(0, REGULAR + keys + b" " * (_PLACE_BYTES - len(REGULAR) - len(keys)))
+    keys = b"api_key=x&" * (PLACE_BYTES // 12)  # as it comes it has room, and no more when it says REDACTED
+    grows = RawPage(0, REGULAR + keys + b" " * (PLACE_BYTES - len(REGULAR) - len(keys)))
     async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
         helper = await started(decoding)
         for place in range(len(helper._free)):
@@ -285,28 +286,28 @@ async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> No
 @pytest.mark.parametrize("odd", [b"=", b"api_key=key&", b"a-key-that-is-long-enough-to-be-foun_", b"%20", b"\\n"])
 async def test_what_takes_long_to_scrub_is_not_scrubbed_on_the_loop(odd: bytes) -> None:
     scrubber = Scrubber("a-key-that-is-long-enough-to-be-found")
-    body = odd * (_PLACE_BYTES // len(odd) // 2)
+    body = odd * (PLACE_BYTES // len(odd) // 2)
     assert scrubber.at_once(body) is None
     assert scrubber.at_once(b'{"self":"?api_key=' + body.replace(b"&", b"-")) is None
     assert scrubber.at_once(REGULAR) == scrubber(REGULAR)
 
 
-def answered_with(said: bytes, length: int | None) -> _Helper:
+def answered_with(said: bytes, length: int | None) -> Helper:
     """A helper that says the same to every question, whatever that was.
 
     :param length: how long it says that is
     """
-    helper = _Helper("Venus")
+    helper = Helper("Venus")
     helper._socket, theirs = socket.socketpair()
     helper._socket.settimeout(0)
-    helper._places = mmap.mmap(-1, _ASKED_AT_ONCE * _PLACE_BYTES)
+    helper._places = mmap.mmap(-1, _ASKED_AT_ONCE * PLACE_BYTES)
     helper._process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     helper.ready = True
 
     def answer() -> None:
         with theirs:
             question = theirs.recv(_QUESTION.size, socket.MSG_WAITALL)
-            start = _QUESTION.unpack(question)[0] * _PLACE_BYTES
+            start = _QUESTION.unpack(question)[0] * PLACE_BYTES
             helper._places[start : start + len(said)] = said
             theirs.sendall(_ANSWER.pack(len(said) if length is None else length))
             theirs.recv(1)  # until its socket ends

@@ -1,0 +1,330 @@
+"""A process that decodes pages, and its answers: this very program, asked over a socket and memory that is shared.
+
+It finds bodies in that memory, scrubbed or as they were kept, and puts the columns in their place. It is asked from
+the event loop itself: a thread that asks and waits would take and leave the GIL ten times a page, and the loop
+would wait for it as often.
+
+A helper ends when its socket does, so also when whoever asks it is killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import msgspec
+import pyarrow as pa
+
+from neows_async.browse import PageInfo
+from neows_async.decode import check_and_decode
+from neows_async.errors import BadPageError
+from neows_async.frame import KeptPage, kept_page
+from neows_async.page import Page, RawPage, Rejected
+from neows_async.schema import CLOSE_APPROACHES, NEOS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# While a helper reads one page, the next two are on their way to it.
+_ASKED_AT_ONCE: Final = 3
+# Of the memory that is shared with a helper, for what one question or its answer takes; a larger page is read here.
+PLACE_BYTES: Final = 4 << 20
+_ANSWER_S: Final = 20
+_UNCHECKED: Final = 0  # no page has no objects to a page
+# What goes through the socket: in which place of the memory so many pages lie, and their size; then how long the answer
+# is that lies in the same place.
+_QUESTION: Final = struct.Struct("<QQQ")
+_ANSWER: Final = struct.Struct("<Q")
+_NO_ROOM: Final = _ANSWER.pack(0)
+# What a place holds: of each page the number, how many bytes, and whether they are as they were kept; then those bytes.
+# Or of each page how many bytes either batch and the rest have; then those.
+_ASKED: Final = struct.Struct("<QQQ")
+_TOLD: Final = struct.Struct("<QQQ")
+_READY: Final = b"+"
+_PROGRAM: Final = (
+    # What multiplies matrices is imported with numpy, and would start a thread for each processor.
+    "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
+    "from neows_async.allocators import collect_seldom, keep_flat, spare_the_collector; collect_seldom(); keep_flat(); "
+    "from neows_async.helper import serve; spare_the_collector(); serve()"
+)
+
+
+class _Rest(msgspec.Struct, array_like=True):
+    """All of a page but its body and its batches; or why it is none."""
+
+    bad: str | None = None
+    info: PageInfo | None = None
+    body_sha256: bytes = b""
+    indices: tuple[int, ...] = ()
+    approach_counts: tuple[int, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    unknown_fields: dict[int, dict[str, int]] = {}
+
+
+_rest = msgspec.msgpack.Decoder(_Rest)
+
+
+class NoRoomError(Exception):
+    """The columns of a page take more than a place in the shared memory."""
+
+
+class Helper:
+    """A process that decodes one page after the other. It may be asked several times at once, and answers in turn.
+
+    It is this very program, and believed: of its answers the form is looked at, and not each value.
+    """
+
+    def __init__(self, orbiting_body: str | None) -> None:
+        self.ready = False
+        self.alive = True
+        self.asked = 0  # questions that it is to answer, for those who choose one
+        self._room = anyio.Semaphore(_ASKED_AT_ONCE, fast_acquire=True)
+        self._free = list(range(_ASKED_AT_ONCE))
+        self._answers = anyio.Lock(fast_acquire=True)
+        self._orbiting_body = orbiting_body
+
+    def start(self) -> None:
+        """Blocks for some milliseconds.
+
+        :raises OSError: it cannot be started
+        """
+        if not sys.executable:
+            raise FileNotFoundError("this program does not know its interpreter")
+        ours, theirs = socket.socketpair()
+        with theirs, _shared_memory(_ASKED_AT_ONCE * PLACE_BYTES) as shared:
+            try:
+                self._places = mmap.mmap(shared, _ASKED_AT_ONCE * PLACE_BYTES)
+                self._process = subprocess.Popen(  # noqa: S603 - this very program
+                    [
+                        sys.executable,
+                        "-c",
+                        _PROGRAM,
+                        *map(json.dumps, ([*map(str, sys.path)], self._orbiting_body, shared)),
+                    ],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[shared],
+                )
+            except BaseException:
+                ours.close()
+                raise
+        ours.settimeout(0)
+        self._socket = ours
+
+    def is_ready(self) -> bool:
+        """Whether it has started; never blocks."""
+        with suppress(OSError):
+            self.ready = self.ready or self._socket.recv(1) == _READY
+        return self.ready
+
+    async def ask(self, raws: Sequence[RawPage], size: int | None) -> list[Page]:
+        """Of each, as :func:`neows_async.decode.check_and_decode`; for bodies that have room in one place.
+
+        :raises BadPageError: as that does, of the first that is none
+        :raises NoRoomError: the answer is too long to be given
+        :raises OSError, EOFError: it gave no answer; nobody will get one any more
+        """
+        self.asked += 1
+        try:
+            async with self._room:
+                place = self._free.pop()
+                try:
+                    self._send(raws, size, place)
+                    async with self._answers:  # fair: in the order in which it was asked
+                        length = await self._receive()
+                    answer = self._taken(place, length)
+                except BaseException:  # also if we are cancelled: the next answer would be taken for another's
+                    self.alive = False
+                    raise
+                finally:
+                    self._free.append(place)
+        finally:
+            self.asked -= 1
+        return _pages_of(raws, answer)
+
+    def _send(self, raws: Sequence[RawPage], size: int | None, place: int) -> None:
+        if not self.alive:
+            raise EOFError
+        at = place * PLACE_BYTES
+        parts = [_handed_over(raw) for raw in raws]
+        for raw, part in zip(raws, parts, strict=True):
+            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, KeptPage))
+            at += _ASKED.size
+        for part in parts:
+            self._places[at : at + len(part)] = part
+            at += len(part)
+        # A few bytes, and few of them are under way: the socket has room for them.
+        self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED))
+
+    def _taken(self, place: int, length: int) -> bytes:
+        if not self.alive:
+            raise EOFError
+        start = place * PLACE_BYTES
+        return self._places[start : start + length]
+
+    async def _receive(self) -> int:
+        if not self.alive:
+            raise EOFError
+        with anyio.fail_after(_ANSWER_S):
+            length = b""
+            while len(length) < _ANSWER.size:
+                try:
+                    received = self._socket.recv(_ANSWER.size - len(length))
+                except BlockingIOError:
+                    await anyio.wait_readable(self._socket)
+                    continue
+                if not received:
+                    raise EOFError
+                length += received
+        return int.from_bytes(length, "little")
+
+    def end(self) -> None:
+        """Blocks until the process is gone. Nobody may be waiting for an answer, and nobody gets one any more."""
+        self.alive = False
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+        self._places.close()
+
+
+def _handed_over(raw: RawPage) -> bytes:
+    """What a helper reads; it expands what is still as it was kept."""
+    return raw.data if isinstance(raw, KeptPage) else raw.body
+
+
+def handed_over_bytes(raws: Sequence[RawPage]) -> int:
+    """What all of it takes in a place."""
+    return sum(_ASKED.size + len(_handed_over(raw)) for raw in raws)
+
+
+def _pages_of(raws: Sequence[RawPage], answer: bytes) -> list[Page]:
+    """What ``answer`` says of ``raws``; raises as :meth:`Helper.ask` does."""
+    if not answer:
+        raise NoRoomError
+    columns = pa.py_buffer(answer)
+    at = len(raws) * _TOLD.size
+    if len(answer) < at:
+        raise EOFError("no answer to this question")
+    pages: list[Page] = []
+    for raw, (first, second, rest) in zip(raws, _TOLD.iter_unpack(answer[:at]), strict=True):
+        end = at + first + second
+        if end + rest > len(answer):
+            raise EOFError("no answer to this question")
+        pages.append(_page_of(raw, columns[at : at + first], columns[at + first : end], columns[end : end + rest]))
+        at = end + rest + len(_padding(rest))
+    return pages
+
+
+def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: pa.Buffer) -> Page:
+    said = _rest.decode(rest)
+    if said.bad is not None:
+        raise BadPageError(said.bad)
+    if said.info is None or said.info.number != raw.number:
+        raise EOFError("no answer to this question")
+    page = Page(
+        info=said.info,
+        raw=raw,
+        body_sha256=said.body_sha256,
+        indices=said.indices,
+        neos=pa.ipc.read_record_batch(neos, NEOS),
+        close_approaches=pa.ipc.read_record_batch(close_approaches, CLOSE_APPROACHES),
+        approach_counts=said.approach_counts,
+        rejected=said.rejected,
+        unknown_fields=said.unknown_fields,
+    )
+    rows = {len(page.indices), len(page.approach_counts), page.neos.num_rows}
+    if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
+        raise EOFError("no answer to this question")
+    return page
+
+
+@contextmanager
+def _shared_memory(length: int) -> Iterator[int]:
+    """A descriptor of memory that another process can be handed; where there is none, of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("neows-pages")
+    else:
+        descriptor, path = tempfile.mkstemp()
+        Path(path).unlink()
+    try:
+        os.ftruncate(descriptor, length)
+        if not hasattr(os, "memfd_create"):
+            # Its room is taken now: a disk that is full later would end us with a signal.
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(bytes(length))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def serve() -> None:
+    """A helper's whole life: answer questions until the socket on its standard input ends."""
+    # An interrupt is for the one who asks; we end when that one does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orbiting_body: str | None = json.loads(sys.argv[2])
+    places = mmap.mmap(int(sys.argv[3]), 0)
+    with socket.socket(fileno=0) as asked, suppress(OSError):
+        asked.sendall(_READY)
+        while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
+            place, count, size = _QUESTION.unpack(question)
+            raws = _asked(places, place * PLACE_BYTES, count)
+            answers = [_answer(raw, None if size == _UNCHECKED else size, orbiting_body) for raw in raws]
+            told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
+            # An IPC message is padded to 8 bytes; Arrow wants to find the next one so, too.
+            parts = [told, *itertools.chain.from_iterable((*parts, _padding(len(parts[-1]))) for parts in answers)]
+            length = sum(map(len, parts))
+            if length > PLACE_BYTES:
+                asked.sendall(_NO_ROOM)
+                continue
+            at = place * PLACE_BYTES
+            for part in parts:
+                places[at : at + len(part)] = part
+                at += len(part)
+            asked.sendall(_ANSWER.pack(length))
+
+
+def _padding(length: int) -> bytes:
+    return bytes(-length % 8)
+
+
+def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
+    at = start + count * _ASKED.size
+    raws: list[RawPage] = []
+    for number, length, as_kept in _ASKED.iter_unpack(places[start:at]):
+        data = places[at : at + length]
+        raws.append(kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data))
+        at += length
+    return raws
+
+
+def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> tuple[bytes, bytes, bytes]:
+    try:
+        page = check_and_decode(raw, size, orbiting_body=orbiting_body)
+    except BadPageError as exc:
+        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(exc)))
+    rest = msgspec.msgpack.encode(
+        _Rest(
+            info=page.info,
+            body_sha256=page.body_sha256,
+            indices=page.indices,
+            approach_counts=page.approach_counts,
+            rejected=page.rejected,
+            unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
+        )
+    )
+    return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest
