@@ -227,7 +227,8 @@ class OneAtATime(ListSource):
 
     async def fetch(self, number: int, size: int) -> RawPage:
         self.number = number
-        await anyio.sleep(0.01)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
         return await super().fetch(self.number, size)
 
 
