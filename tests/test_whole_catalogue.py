@@ -313,11 +313,11 @@ async def test_what_fits_into_the_quota_is_fetched_at_once(failing: str) -> None
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize(("pages", "concurrency", "rounds"), [(10, 4, 4), (15, 8, 4), (100, 8, 15)])
-async def test_as_many_are_asked_for_at_once_as_answered_well_and_as_many_again(
+@pytest.mark.parametrize(("pages", "concurrency", "rounds"), [(10, 4, 4), (16, 8, 5), (24, 8, 6), (104, 8, 16)])
+async def test_half_as_many_again_are_asked_for_at_once_after_each_round_that_was_answered_well(
     pages: int, concurrency: int, rounds: int
 ) -> None:
-    # One, two, four, eight.
+    # One, two, three, four, six, eight.
     run = Fetching(pages, "[latency]\nmedian_s = 2\nspread = 1\n", concurrency=concurrency)
     await run.run()
     assert run.clock() - FULL_HOUR_S == pytest.approx(2 * rounds, abs=0.1)

@@ -103,6 +103,7 @@ class Gate:
         """``pages_left`` tells from now on how many are still to be fetched; until then it is one."""
         self._pages_left = pages_left
         self._look()
+        self._news.announce()
 
     @property
     def is_down(self) -> bool:
@@ -145,10 +146,11 @@ class Gate:
         :raises NeowsError: what the gate was closed with
         """
         async with self._first_in_line:
-            turn = Turn(self, page, await self._wait())
+            ticket = await self._wait()
             self.sent += 1
             self._breaker.sent(self._clock())
             self._under_way += 1
+            turn = Turn(self, page, ticket, self._under_way)
         try:
             yield turn
         finally:
@@ -244,9 +246,13 @@ class Gate:
         self._news.announce()
         return self._under_way + 1
 
-    def page_came(self, under_way: int, fetch_s: float) -> None:
-        """A whole, right page, ``fetch_s`` after it was asked for as one of ``under_way``: no outage any more."""
-        first = self._concurrency.answered(under_way, fetch_s)
+    def page_came(self, sent_as: int, most: int, fetch_s: float) -> None:
+        """A whole, right page: no outage any more.
+
+        :param sent_as: so many requests were under way when it was asked for, with that one; ``most`` meanwhile
+        :param fetch_s: from then to its answer
+        """
+        first = self._concurrency.answered(most, fetch_s, sent_as=sent_as)
         self._answers += 1
         # As soon as one more may be worth it, and once in a round: it costs forecasts.
         if first or self._answers >= self._next_look:
@@ -300,14 +306,19 @@ class Gate:
 
 
 class Turn:
-    """One request's passage. It is told how the request ended; untold, it was lost."""
+    """One request's passage. It is told how the request ended; untold, it was lost.
 
-    def __init__(self, gate: Gate, page: int, ticket: int) -> None:
+    :param one_of: so many are under way, with this one
+    """
+
+    def __init__(self, gate: Gate, page: int, ticket: int, one_of: int) -> None:
         self._gate = gate
         self._page = page
         self._ticket = ticket
         self._answered = False
-        self._under_way = 0  # until it came in
+        self._sent_as = one_of
+        self._most = one_of  # while it was under way
+        self._under_way = True
 
     def answered(self, rate_limit: RateLimit | None) -> None:
         """An answer came that may be a page. While it is judged and kept the next request may go out."""
@@ -317,7 +328,7 @@ class Turn:
 
     def good(self, fetch_s: float) -> None:
         """It was the whole, right page, and took so long."""
-        self._gate.page_came(self._under_way, fetch_s)
+        self._gate.page_came(self._sent_as, self._most, fetch_s)
 
     def failed(self, exc: AttemptError) -> None:
         """It was none, or nothing came."""
@@ -336,5 +347,6 @@ class Turn:
         self._come_in()
 
     def _come_in(self) -> None:
-        if not self._under_way:
-            self._under_way = self._gate.came_in()
+        if self._under_way:
+            self._under_way = False
+            self._most = max(self._sent_as, self._gate.came_in())

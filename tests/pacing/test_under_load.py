@@ -1,0 +1,96 @@
+"""How many requests are under way at a source that takes the longer the more it is asked; in virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from neows_async.breaker import Breaker
+from neows_async.gate import Gate, GateLimits
+from neows_async.pacing import Pacing
+from neows_async.page import RawPage
+from neows_async.reading import FAILURES_TO_OPEN, SEEING_TO, UNPACED
+from neows_async.retry import FetchLimits, Handling, PageFetcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGES = 400
+
+
+class Loaded:
+    """Takes ``latency_s`` of how many requests are under way when it is asked."""
+
+    origin = "test"
+    synthetic = True
+
+    def __init__(self, latency_s: Callable[[int], float]) -> None:
+        self.latency_s = latency_s
+        self.under_way = 0
+        self.seen: list[int] = []
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        self.under_way += 1
+        self.seen.append(self.under_way)
+        try:
+            await anyio.sleep(self.latency_s(self.under_way))
+        finally:
+            self.under_way -= 1
+        return RawPage(number, b" " * size)
+
+    async def take(self, came: RawPage, *_: object) -> RawPage:
+        return came
+
+    async def drop(self, *_: object) -> None:
+        pass
+
+
+async def fetched(source: Loaded, concurrency: int) -> float:
+    """The seconds that all pages take."""
+    gate = Gate(
+        Pacing(UNPACED),
+        Breaker(failures_to_open=FAILURES_TO_OPEN),
+        GateLimits(concurrency=concurrency),
+        clock=anyio.current_time,
+        listener=print,
+    )
+    handling = Handling(source.take, source.take, source.drop, source.drop)
+    fetcher = PageFetcher(source, gate=gate, handling=handling, limits=FetchLimits(), listener=print)
+    started_s = anyio.current_time()
+    await fetcher.fetch(0, 20, exact_size=True)
+    left = iter(range(1, PAGES))
+    gate.expect(lambda: PAGES - len(source.seen))
+
+    async def work() -> None:
+        for number in left:
+            await fetcher.fetch(number, 20, exact_size=True)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(concurrency + SEEING_TO):
+            tasks.start_soon(work)
+    return anyio.current_time() - started_s
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("concurrency", [4, 16, 64])
+@pytest.mark.parametrize(
+    ("latency_s", "best", "best_s"),
+    [
+        pytest.param(lambda _: 1.0, 64, 400 / 64, id="takes a second"),
+        pytest.param(lambda n: 1.0 if n <= 4 else 20.0, 4, 400 / 4, id="suffers from five"),
+        pytest.param(lambda n: 1.0 if n <= 2 else 10.0, 2, 400 / 2, id="suffers from three"),
+        pytest.param(lambda n: 1.0 * n, 1, 400, id="does one after the other"),
+        pytest.param(lambda n: 0.5 * n * n, 1, 400 * 0.5, id="gets ever slower"),
+    ],
+)
+async def test_a_source_is_asked_as_much_as_it_bears(
+    latency_s: Callable[[int], float], best: int, best_s: float, concurrency: int
+) -> None:
+    source = Loaded(latency_s)
+    took_s = await fetched(source, concurrency)
+    # What is tried costs some rounds, and what was too many comes in late.
+    assert took_s <= 1.1 * max(best_s, PAGES * latency_s(1) / concurrency) + 60
+    late = source.seen[PAGES * 3 // 4 :]
+    assert sum(late) / len(late) <= min(best, concurrency)
