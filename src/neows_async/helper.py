@@ -87,9 +87,9 @@ class Helper:
     """
 
     def __init__(self, orbiting_body: str | None) -> None:
-        self.ready = False
-        self.alive = True
-        self.asked = 0  # questions that it is to answer, for those who choose one
+        self.ready: bool = False
+        self.alive: bool = True
+        self.asked: int = 0  # questions that it is to answer, for those who choose one
         self._room = anyio.Semaphore(_ASKED_AT_ONCE, fast_acquire=True)
         self._free = list(range(_ASKED_AT_ONCE))
         self._answers = anyio.Lock(fast_acquire=True)
