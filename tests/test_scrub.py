@@ -83,6 +83,21 @@ def test_the_key_goes_from_base64_wherever_it_begins(key: str, before: str, afte
             assert json.loads(found)
 
 
+@pytest.mark.parametrize("key", [KEY, TRICKY, "a" * 40, "REDACTED-REDACTED-REDACTED"])
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_what_is_left_of_a_key_where_a_body_was_cut_goes(key: str, size: int) -> None:
+    clean = Scrubber(key)
+    for form in _forms(key):
+        for length in range(LITERAL_MIN_CHARS, len(form)):
+            body = b" " * size + b'{"error":"' + form[:length]
+            scrubbed = clean(body)
+            assert scrubbed == b" " * size + b'{"error":"REDACTED'
+            assert clean(scrubbed) == scrubbed
+            assert clean.at_once(body) in (None, scrubbed)
+            if size:
+                break  # as long a search each
+
+
 def test_only_the_hex_digits_of_an_escape_have_no_case() -> None:
     key = "AbCdEf+gHiJkLmNoPqRs"
     assert Scrubber(key).text("k=" + quote(key, safe="").replace("%2B", "%2b")) == "k=REDACTED"

@@ -3,7 +3,8 @@
 The source prints the caller's key into every ``links`` of a page, 22 times or so, and into its
 error texts. Scrubbing is structural: the value of every ``api_key`` parameter, whoever's, becomes
 ``REDACTED``. The literal key goes too, with its encodings, but only if it is long enough not to be
-found in innocent data: a key of one letter must not damage a page.
+found in innocent data: a key of one letter must not damage a page. So does the beginning of a literal at the end of a
+body that was cut there.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Scrubber:
         while held := next((literal for literal in self._suspected(body) if literal in body), None):
             body = body.replace(held, REDACTED)  # shorter; but it may make a new one with its neighbours
         # "%20" may have ended a parameter, and be none any more when a key that begins with "0" is gone.
-        return body if self._are_plain and body is came else _without_parameters(body)
+        body = body if self._are_plain and body is came else _without_parameters(body)
+        cut = self._cut_off(body)
+        return body if cut == len(body) else self(body[:cut] + REDACTED)  # shorter, as above
 
     def at_once(self, body: bytes) -> bytes | None:
         """The same within a millisecond a megabyte; None for a body that takes longer, be it odd or hostile."""
@@ -75,7 +78,18 @@ class Scrubber:
         scrubbed = _without_plain_parameters(body)
         if scrubbed is None or self._suspected(scrubbed if self._are_plain else body):
             return None  # what is suspected is looked for in all of the body
-        return scrubbed
+        return scrubbed if self._cut_off(scrubbed) == len(scrubbed) else None
+
+    def _cut_off(self, body: bytes) -> int:
+        """Where the beginning of a literal begins that ``body`` ends with: whoever sent it may have cut it there."""
+        at = len(body)
+        for literal in self._literals:
+            start = max(0, len(body) - len(literal)) - 1
+            while (start := body.find(literal[:LITERAL_MIN_CHARS], start + 1)) >= 0:
+                if literal.startswith(body[start:]):
+                    at = min(at, start)
+                    break
+        return at
 
     def _suspected(self, body: bytes) -> list[bytes]:
         """The literals that may be in ``body``, and some that are not."""
