@@ -252,13 +252,17 @@ def literals_first(key: str, body: bytes) -> bytes:
     forms = sorted(_forms(key), key=lambda form: (-len(form), form))
     while held := next((form for form in forms if form in body), None):
         body = body.replace(held, b"REDACTED")
-    return _PARAMETER.sub(rb"\1REDACTED", body)
+    body = _PARAMETER.sub(rb"\1REDACTED", body)
+    begun = {form[:length] for form in forms for length in range(LITERAL_MIN_CHARS, len(form))}
+    left = max((start for start in begun if body.endswith(start)), key=len, default=b"")
+    return literals_first(key, body.removesuffix(left) + b"REDACTED") if left else body
 
 
 @given(strings, st.sampled_from([KEY, KEY[:20], "apikey-is-my-apikey", "REDACTED-REDACTED", "0123456789abcdefXYZ"]))
 @example("api_key=someone%20123456789abcdefXYZ&x", "0123456789abcdefXYZ")
 @example("apikey-is-my-apikey=abc", "apikey-is-my-apikey")
 @example(f"api_key={KEY}&{KEY}", KEY)
+@example(KEY[:20], KEY)
 def test_for_a_key_of_plain_letters_the_order_makes_no_difference(text: str, key: str) -> None:
     for body in (text.encode(), json.dumps(text).encode()):
         assert Scrubber(key)(body) == literals_first(key, body)

@@ -17,7 +17,7 @@ def main() -> None:
         from neows_async.allocators import collect_seldom  # noqa: PLC0415 - importing this file must do nothing
 
         collect_seldom()
-        # It would look into every package that is installed, for what changes how settings are read.
+        # Pydantic would look into every package that is installed, for what changes how settings are read.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from neows_async.cli.app import run_command_line  # noqa: PLC0415 - as above
 

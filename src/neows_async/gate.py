@@ -308,16 +308,16 @@ class Gate:
 class Turn:
     """One request's passage. It is told how the request ended; untold, it was lost.
 
-    :param one_of: so many are under way, with this one
+    :param sent_as: so many are under way, with this one
     """
 
-    def __init__(self, gate: Gate, page: int, ticket: int, one_of: int) -> None:
+    def __init__(self, gate: Gate, page: int, ticket: int, sent_as: int) -> None:
         self._gate = gate
         self._page = page
         self._ticket = ticket
         self._answered = False
-        self._sent_as = one_of
-        self._most = one_of  # while it was under way
+        self._sent_as = sent_as
+        self._most = sent_as  # while it was under way
         self._under_way = True
 
     def answered(self, rate_limit: RateLimit | None) -> None:

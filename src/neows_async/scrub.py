@@ -81,7 +81,7 @@ class Scrubber:
         return scrubbed if self._cut_off(scrubbed) == len(scrubbed) else None
 
     def _cut_off(self, body: bytes) -> int:
-        """Where the beginning of a literal begins that ``body`` ends with: whoever sent it may have cut it there."""
+        """Where what is left of a literal begins that ``body`` ends with, if it was cut there; else the body's end."""
         at = len(body)
         for literal in self._literals:
             start = max(0, len(body) - len(literal)) - 1
