@@ -120,6 +120,30 @@ async def test_a_budget_holds_for_them_too(tmp_path: Path) -> None:
         await lakes.rebuild(LocalStorage(tmp_path), "a", "b", budget_requests=7)
 
 
+@pytest.mark.parametrize(("bare", "windows"), [(range(0), 4), (range(PAGES), 1)], ids=["as they were kept", "expanded"])
+async def test_no_more_of_them_wait_in_memory_than_have_the_room_of_a_window(
+    tmp_path: Path, bare: range, windows: int
+) -> None:
+    window = 3
+    await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
+    unsealed(tmp_path, bare)
+    reads = Reads()
+    zone = RawZone(Lake(CountingStorage(LocalStorage(tmp_path), reads)), "a", max_body_bytes=1 << 24)
+    source = ArchiveSource(zone, snapshot="a", synthetic=True)
+    settings = Settings(limit=None, window_pages=window, queue_neos=20)
+    # In the window, which begins with that in the reader's hand, and in the queue.
+    ahead = windows * window + 1
+    taken = 0
+    async with pipeline.open_pages(settings, Origin(source), lambda _: None) as stream:
+        while (await stream.next_page()) is not None:
+            taken += 1
+            with anyio.fail_after(20):
+                while len(reads.keys) < min(taken + ahead, PAGES):
+                    await anyio.wait_all_tasks_blocked()
+            assert len(reads.keys) <= taken + ahead
+    assert taken == len(reads.keys) == PAGES
+
+
 class Confused(ArchiveSource):
     """Gives other pages than were asked for, if it is asked for several."""
 

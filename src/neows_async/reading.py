@@ -50,6 +50,9 @@ FAILURES_TO_OPEN: Final = 6
 SEEING_TO: Final = 4
 # Of pages at hand: what is done for each step is then done for so many at once.
 _AT_ONCE_PAGES: Final = 4
+# Those that come as they were kept wait so, in a fifth of the room. So many more may: this process and its helpers have
+# sixteen in hand at once, and would all wait for whichever of these is to be written next.
+_KEPT_WINDOWS: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class Reading:
             planned,
             self._zone,
             kept=counted | {0} if self._zone else counted,
-            window_pages=self._settings.window_pages,
+            window_pages=self._window_pages(first),
             max_missing_pages=self._settings.max_missing_pages,
             listener=self._listener,
         )
@@ -167,6 +170,10 @@ class Reading:
         self._listener(
             events.Planned(planned.total_elements, planned.page_size, planned.pages, planned.positions, self.generation)
         )
+
+    def _window_pages(self, first: RawPage) -> int:
+        kept_at_hand = self._at_hand is not None and isinstance(first, KeptPage)
+        return self._settings.window_pages * (_KEPT_WINDOWS if kept_at_hand else 1)
 
     # -- fetching -----------------------------------------------------------------------------
 
