@@ -44,11 +44,13 @@ class Decoding:
 
     :param helpers: so many processes at most, started when pages have to wait
     :param orbiting_body: see :func:`neows_async.decode.decode`
+    :param keeps: what is judged is to be kept: a helper that has it in hand makes it what is kept, too
     """
 
-    def __init__(self, *, helpers: int, orbiting_body: str | None) -> None:
+    def __init__(self, *, helpers: int, orbiting_body: str | None, keeps: bool = False) -> None:
         self._to_start = helpers
         self._orbiting_body = orbiting_body
+        self._keeps = keeps
         self._one_here = anyio.CapacityLimiter(1)
         # To start and to end them. Not the program's own threads, which may all be busy with what is not ours.
         self._seeing_to_helpers = anyio.CapacityLimiter(1)
@@ -86,9 +88,9 @@ class Decoding:
         helper = await self._helper_for([raw]) if decoded else None
         if helper is not None:
             with telling_the_body(raw):
-                pages = await self._ask(helper, [raw], size)
+                pages = await self._ask(helper, [raw], size, keep=self._keeps)
             if pages is not None:
-                return raw.with_decoded(pages[0])
+                return pages[0].raw.with_decoded(pages[0])
         return await self._here(lambda: judged(raw, size, self._read if decoded else None))
 
     async def judged_together(self, kept: Sequence[KeptPage], size: int) -> list[RawPage]:
@@ -143,12 +145,14 @@ class Decoding:
                 await to_thread.run_sync(helper.start, limiter=self._seeing_to_helpers)
                 self._helpers.append(helper)
 
-    async def _ask(self, helper: Helper, raws: Sequence[RawPage], size: int | None) -> list[Page] | None:
+    async def _ask(
+        self, helper: Helper, raws: Sequence[RawPage], size: int | None, *, keep: bool = False
+    ) -> list[Page] | None:
         """None if it gave no answer, and will give none, or if it has no room for the bodies."""
         if handed_over_bytes(raws) > PLACE_BYTES:  # scrubbed one may be longer than it came
             return None
         try:
-            return await helper.ask(raws, size)
+            return await helper.ask(raws, size, keep=keep)
         except NoRoomError:
             return None
         except (OSError, EOFError, ValueError, msgspec.MsgspecError, pa.ArrowException):

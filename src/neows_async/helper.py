@@ -1,8 +1,8 @@
 """A process that decodes pages, and its answers: this very program, asked over a socket and memory that is shared.
 
-It finds bodies in that memory, scrubbed or as they were kept, and puts the columns in their place. It is asked from
-the event loop itself: a thread that asks and waits would take and leave the GIL ten times a page, and the loop
-would wait for it as often.
+It finds bodies in that memory, scrubbed or as they were kept, and puts the columns in their place, and behind them the
+page as it is to be kept. It is asked from the event loop itself: a thread that asks and waits would take and leave the
+GIL ten times a page, and the loop would wait for it as often.
 
 A helper ends when its socket does, so also when whoever asks it is killed.
 """
@@ -27,6 +27,7 @@ import anyio
 import msgspec
 import pyarrow as pa
 
+from neows_async import frame
 from neows_async.browse import PageInfo
 from neows_async.decode import check_and_decode
 from neows_async.errors import BadPageError
@@ -48,10 +49,13 @@ _UNCHECKED: Final = 0  # no page has no objects to a page
 _QUESTION: Final = struct.Struct("<QQQ")
 _ANSWER: Final = struct.Struct("<Q")
 _NO_ROOM: Final = _ANSWER.pack(0)
-# What a place holds: of each page the number, how many bytes, and whether they are as they were kept; then those bytes.
-# Or of each page how many bytes either batch and the rest have; then those.
+# What a place holds: of each page the number, how many bytes, and what they are; then those bytes.
+# Or of each page how many bytes either batch, the rest and the page as it is to be kept have; then those.
 _ASKED: Final = struct.Struct("<QQQ")
-_TOLD: Final = struct.Struct("<QQQ")
+_TOLD: Final = struct.Struct("<QQQQ")
+_BODY: Final = 0
+_BODY_TO_KEEP: Final = 1
+_AS_KEPT: Final = 2
 _READY: Final = b"+"
 _PROGRAM: Final = (
     # What multiplies matrices is imported with numpy, and would start a thread for each processor.
@@ -130,9 +134,10 @@ class Helper:
             self.ready = self.ready or self._socket.recv(1) == _READY
         return self.ready
 
-    async def ask(self, raws: Sequence[RawPage], size: int | None) -> list[Page]:
+    async def ask(self, raws: Sequence[RawPage], size: int | None, *, keep: bool = False) -> list[Page]:
         """Of each, as :func:`neows_async.decode.check_and_decode`; for bodies that have room in one place.
 
+        :param keep: the pages' ``raw`` are then as :func:`neows_async.frame.keep` makes them
         :raises BadPageError: as that does, of the first that is none
         :raises NoRoomError: the answer is too long to be given
         :raises OSError, EOFError: it gave no answer; nobody will get one any more
@@ -142,7 +147,7 @@ class Helper:
             async with self._room:
                 place = self._free.pop()
                 try:
-                    self._send(raws, size, place)
+                    self._send(raws, size, place, keep=keep)
                     async with self._answers:  # fair: in the order in which it was asked
                         length = await self._receive()
                     answer = self._taken(place, length)
@@ -155,13 +160,14 @@ class Helper:
             self.asked -= 1
         return _pages_of(raws, answer)
 
-    def _send(self, raws: Sequence[RawPage], size: int | None, place: int) -> None:
+    def _send(self, raws: Sequence[RawPage], size: int | None, place: int, *, keep: bool) -> None:
         if not self.alive:
             raise EOFError
         at = place * PLACE_BYTES
         parts = [_handed_over(raw) for raw in raws]
         for raw, part in zip(raws, parts, strict=True):
-            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, KeptPage))
+            kind = _AS_KEPT if isinstance(raw, KeptPage) else _BODY_TO_KEEP if keep else _BODY
+            _ASKED.pack_into(self._places, at, raw.number, len(part), kind)
             at += _ASKED.size
         for part in parts:
             self._places[at : at + len(part)] = part
@@ -221,16 +227,16 @@ def _pages_of(raws: Sequence[RawPage], answer: bytes) -> list[Page]:
     if len(answer) < at:
         raise EOFError("no answer to this question")
     pages: list[Page] = []
-    for raw, (first, second, rest) in zip(raws, _TOLD.iter_unpack(answer[:at]), strict=True):
-        end = at + first + second
-        if end + rest > len(answer):
+    for raw, lengths in zip(raws, _TOLD.iter_unpack(answer[:at]), strict=True):
+        ends = [*itertools.accumulate(lengths, initial=at)]
+        if ends[-1] > len(answer):
             raise EOFError("no answer to this question")
-        pages.append(_page_of(raw, columns[at : at + first], columns[at + first : end], columns[end : end + rest]))
-        at = end + rest + len(_padding(rest))
+        pages.append(_page_of(raw, *(columns[start:end] for start, end in itertools.pairwise(ends))))
+        at = ends[-1] + len(_padding(*lengths))
     return pages
 
 
-def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: pa.Buffer) -> Page:
+def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: pa.Buffer, kept: pa.Buffer) -> Page:
     said = _rest.decode(rest)
     if said.bad is not None:
         raise BadPageError(said.bad)
@@ -238,7 +244,7 @@ def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: p
         raise EOFError("no answer to this question")
     page = Page(
         info=said.info,
-        raw=raw,
+        raw=_kept(raw, kept.to_pybytes(), said.body_sha256) if kept else raw,
         body_sha256=said.body_sha256,
         indices=said.indices,
         neos=pa.ipc.read_record_batch(neos, NEOS),
@@ -251,6 +257,14 @@ def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: p
     if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
         raise EOFError("no answer to this question")
     return page
+
+
+def _kept(raw: RawPage, data: bytes, body_sha256: bytes) -> KeptPage:
+    with suppress(BadPageError):
+        page = kept_page(raw.number, data, raw.size)
+        if isinstance(page, KeptPage) and (page.size, page.sha256()) == (raw.size, body_sha256):
+            return page
+    raise EOFError("no answer to this question")
 
 
 @contextmanager
@@ -283,10 +297,13 @@ def serve() -> None:
         while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
             place, count, size = _QUESTION.unpack(question)
             raws = _asked(places, place * PLACE_BYTES, count)
-            answers = [_answer(raw, None if size == _UNCHECKED else size, orbiting_body) for raw in raws]
+            answers = [
+                _answer(raw, None if size == _UNCHECKED else size, orbiting_body, keep=kind == _BODY_TO_KEEP)
+                for raw, kind in raws
+            ]
             told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
-            # An IPC message is padded to 8 bytes; Arrow wants to find the next one so, too.
-            parts = [told, *itertools.chain.from_iterable((*parts, _padding(len(parts[-1]))) for parts in answers)]
+            # Arrow wants to find a message at a multiple of 8 bytes.
+            parts = [told, *itertools.chain.from_iterable((*parts, _padding(*map(len, parts))) for parts in answers)]
             length = sum(map(len, parts))
             if length > PLACE_BYTES:
                 asked.sendall(_NO_ROOM)
@@ -298,25 +315,28 @@ def serve() -> None:
             asked.sendall(_ANSWER.pack(length))
 
 
-def _padding(length: int) -> bytes:
-    return bytes(-length % 8)
+def _padding(*lengths: int) -> bytes:
+    return bytes(-sum(lengths) % 8)
 
 
-def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
+def _asked(places: mmap.mmap, start: int, count: int) -> list[tuple[RawPage, int]]:
+    """The pages, and what was given of each."""
     at = start + count * _ASKED.size
-    raws: list[RawPage] = []
-    for number, length, as_kept in _ASKED.iter_unpack(places[start:at]):
+    raws: list[tuple[RawPage, int]] = []
+    for number, length, kind in _ASKED.iter_unpack(places[start:at]):
         data = places[at : at + length]
-        raws.append(kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data))
+        raws.append((kept_page(number, data, sys.maxsize) if kind == _AS_KEPT else RawPage(number, data), kind))
         at += length
     return raws
 
 
-def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> tuple[bytes, bytes, bytes]:
+def _answer(
+    raw: RawPage, size: int | None, orbiting_body: str | None, *, keep: bool
+) -> tuple[bytes, bytes, bytes, bytes]:
     try:
         page = check_and_decode(raw, size, orbiting_body=orbiting_body)
     except BadPageError as exc:
-        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(exc)))
+        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(exc))), b""
     rest = msgspec.msgpack.encode(
         _Rest(
             info=page.info,
@@ -327,4 +347,5 @@ def _answer(raw: RawPage, size: int | None, orbiting_body: str | None) -> tuple[
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
         )
     )
-    return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest
+    kept = frame.keep(raw, page.body_sha256).data if keep else b""
+    return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest, kept

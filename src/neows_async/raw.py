@@ -15,7 +15,7 @@ from anyio import to_thread
 from neows_async import browse
 from neows_async import lake as layout
 from neows_async.errors import BadPageError, DataError, NotFoundError
-from neows_async.frame import KeptPage, compress, kept_page, seal
+from neows_async.frame import KeptPage, keep, kept_page
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class RawZone:
         keys = [entry.key for entry in await self._lake.list(self._folder)]
         return {int(found[1]) for key in keys if (found := _NAME.fullmatch(key.rpartition("/")[2]))}
 
-    async def put(self, page: RawPage, *, lingers: bool = True) -> RawPage:
+    async def put(self, page: RawPage, *, lingers: bool = True) -> KeptPage:
         """When this returns, the page is durable and is never asked for again.
 
-        It must have been checked and scrubbed.
+        It must have been checked and scrubbed. What is as it is kept already is written so.
 
         :param lingers: cancelled, it still waits for a moment, since the page's request is spent
         :returns: the page as it is kept, which takes a fifth of the memory
@@ -80,13 +80,12 @@ class RawZone:
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
 
-        def put() -> RawPage:
+        def put() -> KeptPage:
             began.set()
             try:
-                body_sha256 = page.sha256() if page.decoded is None else page.decoded.body_sha256
-                data = seal(compress(page.body), body_sha256)
-                self._lake.storage.put(key, data)
-                return KeptPage(page.number, data, page.size, body_sha256)
+                kept = _kept(page)
+                self._lake.storage.put(key, kept.data)
+                return kept
             finally:
                 ended.set()
 
@@ -100,7 +99,7 @@ class RawZone:
                     elif self.keeps_late():
                         await self._lake.call(key, put)
             raise
-        return kept if page.decoded is None else kept.with_decoded(replace(page.decoded, raw=kept))
+        return kept
 
     async def get(self, number: int, size: int | None = None) -> RawPage:
         """The page, whole and right.
@@ -154,6 +153,15 @@ class RawZone:
     def key(self, number: int) -> str:
         """Where page ``number`` lies, or would."""
         return f"{self._folder}/page={number:05}.json.zst"
+
+
+def _kept(page: RawPage) -> KeptPage:
+    if isinstance(page, KeptPage):
+        return page
+    if page.decoded is None:
+        return keep(page, page.sha256())
+    kept = keep(page, page.decoded.body_sha256)
+    return kept.with_decoded(replace(page.decoded, raw=kept))
 
 
 @dataclass(frozen=True, slots=True)

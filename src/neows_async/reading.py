@@ -93,7 +93,9 @@ class Reading:
         self._zone = zone
         self._listener = listener
         self._to_the_end = to_the_end
-        self._decoding = Decoding(helpers=settings.decode_processes, orbiting_body=settings.orbiting_body)
+        self._decoding = Decoding(
+            helpers=settings.decode_processes, orbiting_body=settings.orbiting_body, keeps=zone is not None
+        )
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
         self.gate: Gate = _gate(settings, origin, listener)
         self.fetcher: PageFetcher = PageFetcher(
