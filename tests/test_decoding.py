@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import signal
 import socket
 import subprocess
@@ -93,6 +94,28 @@ def kept(raw: RawPage) -> KeptPage:
     page = kept_page(raw.number, seal(compress(raw.body), raw.sha256()), 1 << 30)
     assert isinstance(page, KeptPage)
     return page
+
+
+async def test_a_helper_makes_of_a_page_what_would_be_kept_here() -> None:
+    async with Decoding(helpers=1, orbiting_body="Venus", keeps=True) as decoding:
+        await started(decoding)
+        for name, body in BODIES.items():
+            raw = RawPage(0, body)
+            expected = here(raw, 20)
+            if isinstance(expected, str):
+                with pytest.raises(BadPageError, match=re.escape(expected)) as caught:
+                    await decoding.judged(raw, 20, decoded=True)
+                assert caught.value.body == body
+                continue
+            found = await decoding.judged(raw, 20, decoded=True)
+            assert isinstance(found, KeptPage), name
+            assert found.data == kept(raw).data
+            assert (found.number, found.size, found.sha256(), found.body) == (0, raw.size, raw.sha256(), body)
+            assert found.decoded is not None
+            assert outcome(found.decoded) == outcome(expected)
+            # What is read back, and what nobody wants soon, are none to be kept by it.
+            assert (await decoding.read(raw)).raw is raw
+            assert await decoding.judged(raw, 20, decoded=False) is raw
 
 
 @pytest.mark.parametrize("helpers", [0, 1])
@@ -316,34 +339,42 @@ def answered_with(said: bytes, length: int | None) -> Helper:
     return helper
 
 
-def told(parts: tuple[bytes, bytes, bytes], sizes: tuple[int, int, int] | None = None) -> bytes:
+def told(parts: tuple[bytes, bytes, bytes, bytes], sizes: tuple[int, int, int, int] | None = None) -> bytes:
     """What lies in a place: of one page the sizes, then the parts."""
     return b"".join((_TOLD.pack(*(sizes or map(len, parts))), *parts))
 
 
-RIGHT = _answer(RawPage(0, REGULAR), 20, "Venus")
-OTHERS = _answer(RawPage(0, browse_page(catalogue(3), 0, 3)), 3, "Venus")
+RIGHT = _answer(RawPage(0, REGULAR), 20, "Venus", keep=True)
+OTHERS = _answer(RawPage(0, browse_page(catalogue(3), 0, 3)), 3, "Venus", keep=True)
+DAMAGED = RIGHT[3].replace(b"neows-async seal", b"neows-async-seal")
 GARBAGE: dict[str, tuple[bytes, int | None]] = {
     "no room": (b"", 0),
     "less than the sizes": (told(RIGHT), _TOLD.size - 1),
-    "nothing but sizes": (told((b"", b"", b""), (64, 64, 64)), None),
-    "sizes of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5)), None),
-    "a length of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5)), 1 << 63),
-    "nothing about the page": (told((RIGHT[0], RIGHT[1], b"\x90")), None),
-    "another page": (told(_answer(RawPage(1, BODIES["another page"]), 20, "Venus")), None),
-    "text that is not UTF-8": (told((b"", b"", b"\x91\xa1\xff")), None),
-    "no message": (told((RIGHT[0], RIGHT[1], b"\xc1")), None),
-    "columns of another page": (told((OTHERS[0], RIGHT[1], RIGHT[2])), None),
-    "approaches of another page": (told((RIGHT[0], OTHERS[1], RIGHT[2])), None),
-    "the columns changed over": (told((RIGHT[1], RIGHT[0], RIGHT[2])), None),
+    "nothing but sizes": (told((b"", b"", b"", b""), (64, 64, 64, 64)), None),
+    "sizes of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5, 0)), None),
+    "a length of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5, 0)), 1 << 63),
+    "nothing about the page": (told((RIGHT[0], RIGHT[1], b"\x90", RIGHT[3])), None),
+    "another page": (told(_answer(RawPage(1, BODIES["another page"]), 20, "Venus", keep=True)), None),
+    "text that is not UTF-8": (told((b"", b"", b"\x91\xa1\xff", b"")), None),
+    "no message": (told((RIGHT[0], RIGHT[1], b"\xc1", RIGHT[3])), None),
+    "columns of another page": (told((OTHERS[0], *RIGHT[1:])), None),
+    "approaches of another page": (told((RIGHT[0], OTHERS[1], *RIGHT[2:])), None),
+    "the columns changed over": (told((RIGHT[1], RIGHT[0], *RIGHT[2:])), None),
+    "another page to keep": (told((*RIGHT[:3], OTHERS[3])), None),
+    "a damaged page to keep": (told((*RIGHT[:3], DAMAGED)), None),
+    "a part of a page to keep": (told((*RIGHT[:3], RIGHT[3][:100])), None),
+    "a page to keep without a seal": (told((*RIGHT[:3], compress(REGULAR))), None),
 }
 
 
 @pytest.mark.parametrize("name", GARBAGE)
 async def test_an_answer_that_is_none_costs_the_helper_and_not_the_page(name: str) -> None:
     raw = RawPage(0, REGULAR)
-    async with Decoding(helpers=0, orbiting_body="Venus") as decoding:
+    async with Decoding(helpers=0, orbiting_body="Venus", keeps=True) as decoding:
         helper = answered_with(*GARBAGE[name])
         decoding._helpers.append(helper)
-        assert outcome(await decoding.read(raw)) == outcome(here(raw, None))
+        judged = await decoding.judged(raw, 20, decoded=True)
+        assert judged.body == REGULAR
+        assert judged.decoded is not None
+        assert outcome(judged.decoded) == outcome(here(raw, 20))
         assert helper.alive is (name == "no room"), "what has no room is read here, and the next is asked again"

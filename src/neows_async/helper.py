@@ -150,7 +150,7 @@ class Helper:
                     self._send(raws, size, place, keep=keep)
                     async with self._answers:  # fair: in the order in which it was asked
                         length = await self._receive()
-                    answer = self._taken(place, length)
+                    answers = self._taken(place, length, len(raws))
                 except BaseException:  # also if we are cancelled: the next answer would be taken for another's
                     self.alive = False
                     raise
@@ -158,7 +158,9 @@ class Helper:
                     self._free.append(place)
         finally:
             self.asked -= 1
-        return _pages_of(raws, answer)
+        if not answers:
+            raise NoRoomError
+        return [_page_of(raw, *parts) for raw, parts in zip(raws, answers, strict=True)]
 
     def _send(self, raws: Sequence[RawPage], size: int | None, place: int, *, keep: bool) -> None:
         if not self.alive:
@@ -175,11 +177,23 @@ class Helper:
         # A few bytes, and few of them are under way: the socket has room for them.
         self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED))
 
-    def _taken(self, place: int, length: int) -> bytes:
+    def _taken(self, place: int, length: int, count: int) -> list[tuple[bytes, ...]]:
+        """Of each page its parts, each in memory of its own, since the one outlives the other; none without room."""
         if not self.alive:
             raise EOFError
-        start = place * PLACE_BYTES
-        return self._places[start : start + length]
+        if not length:
+            return []
+        at = place * PLACE_BYTES
+        end = at + length
+        sizes = [*_TOLD.iter_unpack(self._places[at : (at := at + count * _TOLD.size)])]
+        answers: list[tuple[bytes, ...]] = []
+        for lengths in sizes:
+            borders = [*itertools.accumulate(lengths, initial=at)]
+            if borders[-1] > end:
+                raise EOFError("no answer to this question")
+            answers.append(tuple([self._places[start:stop] for start, stop in itertools.pairwise(borders)]))
+            at = borders[-1]
+        return answers
 
     async def _receive(self) -> int:
         if not self.alive:
@@ -218,25 +232,8 @@ def handed_over_bytes(raws: Sequence[RawPage]) -> int:
     return sum(_ASKED.size + len(_handed_over(raw)) for raw in raws)
 
 
-def _pages_of(raws: Sequence[RawPage], answer: bytes) -> list[Page]:
-    """What ``answer`` says of ``raws``; raises as :meth:`Helper.ask` does."""
-    if not answer:
-        raise NoRoomError
-    columns = pa.py_buffer(answer)
-    at = len(raws) * _TOLD.size
-    if len(answer) < at:
-        raise EOFError("no answer to this question")
-    pages: list[Page] = []
-    for raw, lengths in zip(raws, _TOLD.iter_unpack(answer[:at]), strict=True):
-        ends = [*itertools.accumulate(lengths, initial=at)]
-        if ends[-1] > len(answer):
-            raise EOFError("no answer to this question")
-        pages.append(_page_of(raw, *(columns[start:end] for start, end in itertools.pairwise(ends))))
-        at = ends[-1] + len(_padding(*lengths))
-    return pages
-
-
-def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: pa.Buffer, kept: pa.Buffer) -> Page:
+def _page_of(raw: RawPage, neos: bytes, close_approaches: bytes, rest: bytes, kept: bytes) -> Page:
+    """What was told of ``raw``; raises as :meth:`Helper.ask` does."""
     said = _rest.decode(rest)
     if said.bad is not None:
         raise BadPageError(said.bad)
@@ -244,7 +241,7 @@ def _page_of(raw: RawPage, neos: pa.Buffer, close_approaches: pa.Buffer, rest: p
         raise EOFError("no answer to this question")
     page = Page(
         info=said.info,
-        raw=_kept(raw, kept.to_pybytes(), said.body_sha256) if kept else raw,
+        raw=_kept(raw, kept, said.body_sha256) if kept else raw,
         body_sha256=said.body_sha256,
         indices=said.indices,
         neos=pa.ipc.read_record_batch(neos, NEOS),
@@ -302,8 +299,7 @@ def serve() -> None:
                 for raw, kind in raws
             ]
             told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
-            # Arrow wants to find a message at a multiple of 8 bytes.
-            parts = [told, *itertools.chain.from_iterable((*parts, _padding(*map(len, parts))) for parts in answers)]
+            parts = [told, *itertools.chain.from_iterable(answers)]
             length = sum(map(len, parts))
             if length > PLACE_BYTES:
                 asked.sendall(_NO_ROOM)
@@ -313,10 +309,6 @@ def serve() -> None:
                 places[at : at + len(part)] = part
                 at += len(part)
             asked.sendall(_ANSWER.pack(length))
-
-
-def _padding(*lengths: int) -> bytes:
-    return bytes(-sum(lengths) % 8)
 
 
 def _asked(places: mmap.mmap, start: int, count: int) -> list[tuple[RawPage, int]]:
