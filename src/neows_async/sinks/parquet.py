@@ -181,11 +181,10 @@ class _Partition:
 
     def encode_group(self, rows: int) -> bytes:
         """The bytes of one row group of the first ``rows`` rows, or of all if there are fewer."""
-        self._tie()
-        table = pa.Table.from_batches(self._buffered, self._schema)
+        table = pa.Table.from_batches([*self._buffered, *self._loose], self._schema)
+        self._buffered, self._loose = table.slice(rows).to_batches(), []
         # In one piece, so that the bytes tell nothing of how the rows came in.
         group = table.slice(0, rows).combine_chunks()
-        self._buffered = table.slice(rows).to_batches()
         del table  # the encoder needs its room
         self._open().write_table(group, row_group_size=rows)
         self.buffered_rows -= group.num_rows
