@@ -156,7 +156,8 @@ def _without_plain_parameters(body: bytes) -> bytes | None:
     """
     if b"%" in body or b"\\" in body:
         return None
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
+    whole = memoryview(body)  # of which a slice is no copy
     done = at = seen = 0
     left_bytes = _VALUES_BYTES
     while (at := body.find(b"=", at) + 1) > 0:
@@ -170,12 +171,12 @@ def _without_plain_parameters(body: bytes) -> bytes | None:
             if left_bytes <= 0:
                 return None
             if body[at : found.end()] != REDACTED:
-                parts += (body[done:at], REDACTED)
+                parts += (whole[done:at], REDACTED)
                 done = found.end()
             at = found.end()
     if not parts:
         return body
-    parts.append(body[done:])
+    parts.append(whole[done:])
     return b"".join(parts)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _GZIP: Final = 31  # zlib's word for "with gzip's header and checksum"
 _BUFFERED_BYTES: Final = 1 << 20
+_FEW_PIECES: Final = 64
 
 
 class BodyError(Exception):
@@ -70,9 +71,9 @@ async def _break_off(response: httpx.Response, chunks: AsyncIterator[bytes]) -> 
 class _Body:
     """Takes what comes, chunk by chunk.
 
-    httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop. One
-    growing buffer, since a list of chunks of a byte each would take fifty times their size; this kind
-    gives out what it holds without a copy.
+    httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop. A few pieces are joined
+    once, when all are there. More go into one growing buffer, since a list of pieces of a byte each would take fifty
+    times their size; this kind gives out what it holds without a copy.
     """
 
     def __init__(self, encoding: str, max_bytes: int) -> None:
@@ -81,7 +82,8 @@ class _Body:
         self._gzip = zlib.decompressobj(wbits=_GZIP) if "gzip" in encoding else None
         self._max_bytes = max_bytes
         self._sent_bytes = 0
-        self._expanded = io.BytesIO()
+        self._pieces: list[bytes] = []
+        self._gathered = io.BytesIO()
         self._expanded_bytes = 0
 
     def take(self, chunk: bytes) -> None:
@@ -101,7 +103,10 @@ class _Body:
                 raise BodyError(f"the body is not gzip: {exc}") from exc
             if self._gzip.unused_data:
                 raise BodyError("something follows the end of the gzip body")
-        self._expanded_bytes += self._expanded.write(expanded)
+        self._expanded_bytes += len(expanded)
+        self._pieces.append(expanded)
+        if len(self._pieces) > _FEW_PIECES:
+            self._gather()
         if max(self._sent_bytes, self._expanded_bytes) > self._max_bytes:
             raise BodyError(f"the body is larger than {self._max_bytes} bytes")
 
@@ -112,4 +117,11 @@ class _Body:
         """
         if self._gzip is not None and not self._gzip.eof:
             raise BodyError(f"the gzip body ends after {self._sent_bytes} bytes, before its end")
-        return self._expanded.getvalue()
+        if not self._gathered.tell():
+            return b"".join(self._pieces)
+        self._gather()
+        return self._gathered.getvalue()
+
+    def _gather(self) -> None:
+        self._gathered.writelines(self._pieces)
+        self._pieces.clear()
