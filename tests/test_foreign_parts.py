@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,9 @@ import neows_async
 from neows_async import CloseApproachesWithin, open_neos
 from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.errors import AttemptError, PartError, SettingsError
+from neows_async.page import SpentPage
 from neows_async.pipeline import Parts, ingest
+from neows_async.scrub import Scrubber
 from neows_async.settings import Settings
 from neows_async.sinks.parquet import ParquetSink
 from neows_async.storage import LocalStorage
@@ -57,6 +61,31 @@ class Forgetful(ListSink):
 class Inventive(ListSink):
     async def finish(self) -> Sequence[DatasetFile]:
         return ["part-00000.parquet"]  # type: ignore[list-item]  # as above
+
+
+class Columnar(ListSink):
+    """Says that it looks at columns alone, and keeps what it was given."""
+
+    columns_only: bool | str = True
+
+    def __init__(self, name: str = "columnar") -> None:
+        super().__init__(name)
+        self.given: list[Page] = []
+
+    async def write(self, page: Page) -> None:
+        self.given.append(page)
+        await super().write(page)
+
+
+class Lying(Columnar):
+    async def write(self, page: Page) -> None:
+        assert next(page.raw_objects())
+
+
+class Unsure(ListSink):
+    @property
+    def columns_only(self) -> bool:
+        raise KeyError("who knows")
 
 
 class Result:
@@ -138,6 +167,39 @@ class CancelledInAThread(Result):
         raise asyncio.CancelledError(page.number)
 
 
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(
+    "also", [{}, {"sinks": [ListSink()]}, {"aggregators": [Result({})]}], ids=["nobody", "a sink", "an aggregator"]
+)
+async def test_bodies_are_let_go_unless_somebody_may_ask_for_them(
+    tmp_path: Path, also: dict[str, Any], archive: bool
+) -> None:
+    columnar, source = Columnar(), ListSource(catalogue(90))
+    parts = Parts(
+        storage=LocalStorage(tmp_path),
+        source=source,
+        source_name="test",
+        sinks=[columnar, ParquetSink("neos"), *also.get("sinks", ())],
+        aggregators=[CloseApproachesWithin(), *also.get("aggregators", ())],
+        aggregate_writer=JsonAggregates(),
+    )
+    receipt = await ingest(Settings(snapshot="a", limit=None, archive=archive), parts)
+    assert receipt.records.written == len(columnar.rows) == 90
+    bodies = [Scrubber()((await source.fetch(number, 20)).body) for number in range(5)]
+    assert [page.raw.size for page in columnar.given] == [len(body) for body in bodies]
+    if also:
+        assert [page.body for page in columnar.given] == bodies
+        return
+    for page in columnar.given:
+        for again in (page, copy.copy(page), pickle.loads(pickle.dumps(page))):  # noqa: S301 - our own
+            assert isinstance(again.raw, SpentPage)
+            assert (again.raw.number, again.raw.size) == (page.number, page.raw.size)
+            with pytest.raises(LookupError, match=f"the body of page {page.number} was let go"):
+                _ = again.body
+            with pytest.raises(LookupError):
+                again.raw.sha256()
+
+
 def visible(root: Path) -> set[str]:
     files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
     return {name for name in files if not name.startswith(("_staging/", "raw/snapshot=a/gen=0/"))}
@@ -149,6 +211,8 @@ def visible(root: Path) -> set[str]:
         ({"sinks": [Grouping("mine")]}, "mine failed: KeyError"),
         ({"sinks": [Forgetful("mine")]}, "mine failed: TypeError: 'NoneType' object is not iterable"),
         ({"sinks": [Inventive("mine")]}, "mine failed: TypeError: it gave a str where a DatasetFile was expected"),
+        ({"sinks": [Lying("mine")]}, "mine failed: LookupError: the body of page 0 was let go"),
+        ({"sinks": [Unsure("mine")]}, "mine failed: KeyError: 'who knows'"),
         ({"sinks": [ParquetSink("neos"), Writing("neos")]}, "two parts wrote neos/snapshot=a/part-00000.parquet"),
         ({"sinks": [Writing("raw")]}, "raw/ is the lake's own"),
         ({"aggregators": [Result({"figure": float("nan")})]}, "result failed: ValueError"),
@@ -164,7 +228,7 @@ async def test_a_part_that_breaks_its_promise_is_named(tmp_path: Path, changes: 
         "storage": LocalStorage(tmp_path),
         "source": ListSource(catalogue(50)),
         "source_name": "test",
-        "sinks": [ListSink()],
+        "sinks": [Columnar()],
         "aggregators": [],
         "aggregate_writer": JsonAggregates(),
     }

@@ -45,12 +45,14 @@ class Decoding:
     :param helpers: so many processes at most, started when pages have to wait
     :param orbiting_body: see :func:`neows_async.decode.decode`
     :param keeps: what is judged is to be kept: a helper that has it in hand makes it what is kept, too
+    :param spends: nobody will ask for the body of a page that was decoded
     """
 
-    def __init__(self, *, helpers: int, orbiting_body: str | None, keeps: bool = False) -> None:
+    def __init__(self, *, helpers: int, orbiting_body: str | None, keeps: bool = False, spends: bool = False) -> None:
         self._to_start = helpers
         self._orbiting_body = orbiting_body
         self._keeps = keeps
+        self._spends = spends
         self._one_here = anyio.CapacityLimiter(1)
         # To start and to end them. Not the program's own threads, which may all be busy with what is not ours.
         self._seeing_to_helpers = anyio.CapacityLimiter(1)
@@ -90,7 +92,7 @@ class Decoding:
             with telling_the_body(raw):
                 pages = await self._ask(helper, [raw], size, keep=self._keeps)
             if pages is not None:
-                return pages[0].raw.with_decoded(pages[0])
+                return pages[0].raw.with_decoded(self._given(pages[0]))
         return await self._here(lambda: judged(raw, size, self._read if decoded else None))
 
     async def judged_together(self, kept: Sequence[KeptPage], size: int) -> list[RawPage]:
@@ -104,7 +106,7 @@ class Decoding:
         pages = None if helper is None else await self._ask(helper, kept, size)
         if pages is None:
             pages = await self._here(lambda: [self._read(raw, size) for raw in kept])
-        return [raw.with_decoded(page) for raw, page in zip(kept, pages, strict=True)]
+        return [raw.with_decoded(self._given(page)) for raw, page in zip(kept, pages, strict=True)]
 
     async def read(self, raw: RawPage) -> Page:
         """:func:`neows_async.decode.check_and_decode` of a page of any size.
@@ -113,10 +115,13 @@ class Decoding:
         """
         helper = await self._helper_for([raw])
         pages = None if helper is None else await self._ask(helper, [raw], None)
-        return pages[0] if pages is not None else await self._here(lambda: self._read(raw, None))
+        return self._given(pages[0]) if pages is not None else await self._here(lambda: self._read(raw, None))
 
     def _read(self, raw: RawPage, size: int | None) -> Page:
-        return check_and_decode(raw, size, orbiting_body=self._orbiting_body)
+        return self._given(check_and_decode(raw, size, orbiting_body=self._orbiting_body))
+
+    def _given(self, page: Page) -> Page:
+        return page.spent() if self._spends else page
 
     async def _here(self, job: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)

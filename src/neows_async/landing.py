@@ -84,7 +84,7 @@ class Landing:
         if self._zone is not None:
             raw = await self._zone.put(raw)
         if self._zone is None or self.soon(raw.number):
-            self._waiting[raw.number] = raw
+            self._waiting[raw.number] = raw.lightened()
         self._agenda.landed(raw.number)
         self.announce()
 

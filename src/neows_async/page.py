@@ -47,9 +47,54 @@ class RawPage:
         """The same, of which ``page`` was read."""
         return replace(self, decoded=page)
 
+    def lightened(self) -> RawPage:
+        """The same without its body, if the page that was read of it does without."""
+        if self.decoded is None or not isinstance(self.decoded.raw, SpentPage):
+            return self
+        return self.decoded.raw.with_decoded(self.decoded)
+
     def __repr__(self) -> str:
         # The body may still hold a key, and a traceback shows reprs.
         return f"{type(self).__name__}(number={self.number}, <{self.size} bytes>)"
+
+
+class SpentPage(RawPage):
+    """A page whose columns were read, and whose body is gone.
+
+    :param size: bytes of the body that it had
+    """
+
+    __slots__ = ("_size",)
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    _size: int
+
+    def __init__(self, number: int, size: int, decoded: Page | None = None) -> None:
+        for name, value in (("number", number), ("rate_limit", None), ("decoded", decoded), ("_size", size)):
+            object.__setattr__(self, name, value)  # it is frozen
+
+    def __reduce__(self) -> tuple[type[SpentPage], tuple[object, ...]]:
+        return SpentPage, (self.number, self._size, self.decoded)
+
+    @property
+    def body(self) -> bytes:
+        """Raises.
+
+        :raises LookupError: always
+        """
+        raise LookupError(
+            f"the body of page {self.number} was let go, since all who take pages say that they look at columns_only"
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that it had."""
+        return self._size
+
+    def with_decoded(self, page: Page) -> SpentPage:
+        """The same, of which ``page`` was read."""
+        return SpentPage(self.number, self._size, page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +163,22 @@ class Page:
 
     @property
     def body(self) -> bytes:
-        """The raw page's JSON; of a page that is kept in a raw zone it is expanded anew at each call."""
+        """The raw page's JSON; of a page that is kept in a raw zone it is expanded anew at each call.
+
+        :raises LookupError: all who take pages say that they look at ``columns_only``, and one does not
+        """
         return self.raw.body
+
+    def spent(self) -> Page:
+        """The same without the raw page's body, for when nobody will ask for it."""
+        return replace(self, raw=SpentPage(self.raw.number, self.raw.size))
 
     def raw_objects(self) -> Iterator[dict[str, Any]]:
         """The source's own JSON of each row of ``neos``, in order: every field there is, unvalidated.
 
         Parsed anew at each call, one object at a time. A number of more than 64 characters comes as a float.
+
+        :raises LookupError: as ``body`` does
         """
         _, objects = browse.split(self.body)
         return (browse.parse(objects[index]) for index in self.indices)

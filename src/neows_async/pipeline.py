@@ -23,7 +23,7 @@ from neows_async import events
 from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_telling
 from neows_async.lake import Lake, LakeStage
 from neows_async.page_queue import PageQueue
-from neows_async.promises import all_files, introduce, naming, of_part, plain, refuse_clashes
+from neows_async.promises import all_files, asks_for_bodies, introduce, naming, of_part, plain, refuse_clashes
 from neows_async.raw import RawZone
 from neows_async.reading import UNPACED, Origin, Reading
 from neows_async.receipt import Receipt, Requests, SourceInfo
@@ -147,10 +147,16 @@ class _Run:
             if settings.archive and parts.parent is None
             else None
         )
-        self._reading = Reading(settings, Origin(parts.source, parts.pacing, parts.ledger), zone, listener)
+        self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
+        self._reading = Reading(
+            settings,
+            Origin(parts.source, parts.pacing, parts.ledger),
+            zone,
+            listener,
+            spends=not asks_for_bodies((*self._sinks, *parts.aggregators)),
+        )
         self._reckoning = self._reading.reckoning
         self._archived = zone is not None
-        self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
         self._taken: Counter[tuple[int, int]] = Counter()
         self._ended = 0  # of the reader and the consumers, those that came to the end of the pages
 
@@ -316,12 +322,12 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
 
 
 class PageStream:
-    """Pages in page order, each as soon as it was fetched and admitted."""
+    """Pages in page order, without their bodies, each as soon as it was fetched and admitted."""
 
     def __init__(self, settings: Settings, origin: Origin, listener: events.Listener) -> None:
         self._settings = settings
         self._listener = listener
-        self._reading = Reading(settings, origin, None, listener, to_the_end=True)
+        self._reading = Reading(settings, origin, None, listener, to_the_end=True, spends=True)
         self._queue = PageQueue(settings.queue_neos)
         self._failure: Exception | None = None
         self._ended = self._closed = False

@@ -13,9 +13,10 @@ import anyio
 
 from neows_async.errors import NeowsError, PartError, SettingsError, most_telling
 from neows_async.page import DatasetFile
+from neows_async.protocols import ColumnsOnly
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
     from neows_async.protocols import Aggregator, Sink, Source
 
@@ -76,6 +77,18 @@ def introduce(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[
             if name in names:
                 raise SettingsError(f"two {kind} are called {name!r}: what the one gives would pass for the other's")
             names.add(name)
+
+
+def asks_for_bodies(parts: Iterable[Sink | Aggregator]) -> bool:
+    """Whether one of them may ask for a page's body: whoever does not say that it looks at columns alone.
+
+    :raises PartError: one cannot say
+    """
+    for part in parts:
+        with naming(part.name):
+            if not (isinstance(part, ColumnsOnly) and part.columns_only):
+                return True
+    return False
 
 
 def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:

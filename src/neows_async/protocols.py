@@ -177,6 +177,18 @@ class Aggregator(Protocol):
         """The figures so far. Equal pages give an equal result, key order included."""
 
 
+@runtime_checkable
+class ColumnsOnly(Protocol):
+    """What a sink or an aggregator may say besides: that it never asks for ``page.body`` or ``page.raw_objects()``.
+
+    If all of a run say so, a page's body is let go as soon as it was decoded, which is most of the page's memory.
+    """
+
+    @property
+    def columns_only(self) -> bool:
+        """True."""
+
+
 class AggregateWriter(Protocol):
     """Writes results, however they were computed."""
 

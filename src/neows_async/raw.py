@@ -17,6 +17,7 @@ from neows_async import lake as layout
 from neows_async.errors import BadPageError, DataError, NotFoundError
 from neows_async.frame import KeptPage, keep, kept_page
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
+from neows_async.page import SpentPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -161,7 +162,8 @@ def _kept(page: RawPage) -> KeptPage:
     if page.decoded is None:
         return keep(page, page.sha256())
     kept = keep(page, page.decoded.body_sha256)
-    return kept.with_decoded(replace(page.decoded, raw=kept))
+    spent = isinstance(page.decoded.raw, SpentPage)
+    return kept.with_decoded(page.decoded if spent else replace(page.decoded, raw=kept))
 
 
 @dataclass(frozen=True, slots=True)

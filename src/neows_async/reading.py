@@ -77,6 +77,7 @@ class Reading:
     :param zone: where raw pages are kept; None keeps a window of them in memory
     :param to_the_end: when fetching fails, what was fetched is read first; without it, what is under way comes in,
         if it can be kept, and then the reading ends
+    :param spends: nobody will ask for a page's body once it was decoded
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Reading:
         listener: events.Listener,
         *,
         to_the_end: bool = False,
+        spends: bool = False,
     ) -> None:
         self._settings = settings
         self._source = origin.source
@@ -94,7 +96,10 @@ class Reading:
         self._listener = listener
         self._to_the_end = to_the_end
         self._decoding = Decoding(
-            helpers=settings.decode_processes, orbiting_body=settings.orbiting_body, keeps=zone is not None
+            helpers=settings.decode_processes,
+            orbiting_body=settings.orbiting_body,
+            keeps=zone is not None,
+            spends=spends,
         )
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
         self.gate: Gate = _gate(settings, origin, listener)

@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from neows_async.aggregates.within import CloseApproachesWithin
     from neows_async.lake import LakeFile, LakeStage
     from neows_async.ledger import FileLedger, MemoryLedger
-    from neows_async.protocols import AggregateWriter, Aggregator, Ledger, Sink, Source, Stage, StagedFile, Storage
+    from neows_async.protocols import (
+        AggregateWriter,
+        Aggregator,
+        ColumnsOnly,
+        Ledger,
+        Sink,
+        Source,
+        Stage,
+        StagedFile,
+        Storage,
+    )
     from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
     from neows_async.sinks.parquet import ParquetSink
     from neows_async.sinks.quarantine import Quarantine
@@ -30,6 +40,11 @@ if TYPE_CHECKING:
 
     def aggregators(one: CloseApproachesWithin, two: CloseApproachesByYear) -> list[Aggregator]:
         return [one, two]
+
+    def columns_only(
+        one: ParquetSink, two: Quarantine, three: CloseApproachesWithin, four: CloseApproachesByYear
+    ) -> list[ColumnsOnly]:
+        return [one, two, three, four]
 
     def aggregate_writers(one: JsonAggregates, two: CsvAggregates) -> list[AggregateWriter]:
         return [one, two]

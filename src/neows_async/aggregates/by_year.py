@@ -24,6 +24,7 @@ class CloseApproachesByYear:
     """
 
     name = "close_approaches_by_year"
+    columns_only = True
 
     def __init__(self, orbiting_body: str | None = None) -> None:
         self._orbiting_body = orbiting_body

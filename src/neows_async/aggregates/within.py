@@ -23,6 +23,7 @@ class CloseApproachesWithin:
     """
 
     name = "close_approaches_within"
+    columns_only = True
 
     def __init__(self, threshold_au: float = 0.2, orbiting_body: str | None = None) -> None:
         self._threshold_au = threshold_au

@@ -47,6 +47,9 @@ class ParquetSink:
     :raises SettingsError: there is no such dataset or column, or its type cannot be laid out by
     """
 
+    columns_only = True
+    """See :class:`~neows_async.protocols.ColumnsOnly`."""
+
     def __init__(
         self,
         dataset: str,
