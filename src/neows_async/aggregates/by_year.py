@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from neows_async.page import Json, Page
 
 
-_COUNT_PAGES: Final = 32
+_COUNT_PAGES: Final = 8
 
 
 class CloseApproachesByYear:
@@ -37,7 +37,7 @@ class CloseApproachesByYear:
         if self._orbiting_body is not None:
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
         self._uncounted.append(approaches["close_approach_date"])
-        # Counting takes one call for many pages as it does for one.
+        # Counting takes one call for many pages as it does for one; but what waits holds all of its page's approaches.
         if len(self._uncounted) == _COUNT_PAGES:
             self._count()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from neows_async.page import Json, Page
 
 
-_COUNT_PAGES: Final = 32
+_COUNT_PAGES: Final = 8
 
 
 class CloseApproachesWithin:
@@ -39,7 +39,7 @@ class CloseApproachesWithin:
         self._neos += page.neos.num_rows
         self._close_approaches += approaches.num_rows
         self._uncounted.append(approaches["miss_distance_au"])
-        # Counting takes one call for many pages as it does for one.
+        # Counting takes one call for many pages as it does for one; but what waits holds all of its page's approaches.
         if len(self._uncounted) == _COUNT_PAGES:
             self._count_all()
 
