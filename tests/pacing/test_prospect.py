@@ -144,5 +144,8 @@ def test_a_drawing_fits_the_screen(of: Terms, start_s: float, fine: bool) -> Non
     assert max(map(len, lines)) <= 79
     assert fine or "".join(lines).isascii()
     hours, drawn = lines[0][7:], lines[1][7:]
-    assert drawn[0] not in " .·" or now.waits  # what goes out first is seen
+    if now.sent_s:  # what goes out first is seen where it does
+        cell = int((now.sent_s[0] - start_s) / (max(now.end_s, later.end_s) - start_s) * 64)
+        assert drawn[max(0, cell - 1) : cell + 2].strip(" .·")
+        assert not drawn[: max(0, cell - 1)].strip(" .·")
     assert len(hours) == 64
