@@ -18,7 +18,7 @@ from neows_async.decode import check_and_decode
 from neows_async.decoding import Decoding
 from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, compress, kept_page, seal
-from neows_async.helper import _ANSWER, _ASKED_AT_ONCE, _QUESTION, _TOLD, PLACE_BYTES, Helper, _answer
+from neows_async.helper import _ANSWER, _ASKED_AT_ONCE, _QUESTION, _TOLD, PLACE_BYTES, Helper, _answer, _read
 from neows_async.intake import take_in
 from neows_async.page import Page, RawPage
 from neows_async.scrub import Scrubber
@@ -344,8 +344,14 @@ def told(parts: tuple[bytes, bytes, bytes, bytes], sizes: tuple[int, int, int, i
     return b"".join((_TOLD.pack(*(sizes or map(len, parts))), *parts))
 
 
-RIGHT = _answer(RawPage(0, REGULAR), 20, "Venus", keep=True)
-OTHERS = _answer(RawPage(0, browse_page(catalogue(3), 0, 3)), 3, "Venus", keep=True)
+def answer_of(raw: RawPage, size: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """What a helper says of it."""
+    (page,) = _read([raw], size, "Venus")
+    return _answer(page, keep=True)
+
+
+RIGHT = answer_of(RawPage(0, REGULAR), 20)
+OTHERS = answer_of(RawPage(0, browse_page(catalogue(3), 0, 3)), 3)
 DAMAGED = RIGHT[3].replace(b"neows-async seal", b"neows-async-seal")
 GARBAGE: dict[str, tuple[bytes, int | None]] = {
     "no room": (b"", 0),
@@ -354,7 +360,7 @@ GARBAGE: dict[str, tuple[bytes, int | None]] = {
     "sizes of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5, 0)), None),
     "a length of more than there is": (told(RIGHT, (1 << 63, 1 << 62, 5, 0)), 1 << 63),
     "nothing about the page": (told((RIGHT[0], RIGHT[1], b"\x90", RIGHT[3])), None),
-    "another page": (told(_answer(RawPage(1, BODIES["another page"]), 20, "Venus", keep=True)), None),
+    "another page": (told(answer_of(RawPage(1, BODIES["another page"]), 20)), None),
     "text that is not UTF-8": (told((b"", b"", b"\x91\xa1\xff", b"")), None),
     "no message": (told((RIGHT[0], RIGHT[1], b"\xc1", RIGHT[3])), None),
     "columns of another page": (told((OTHERS[0], *RIGHT[1:])), None),

@@ -14,6 +14,8 @@ from neows_async.page import Page, RawPage, Rejected
 from neows_async.schema import NEOS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from neows_async.regular import Columns
@@ -45,6 +47,40 @@ def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | Non
     return _regular(raw, read, orbiting_body)
 
 
+def check_and_decode_together(raws: Sequence[RawPage], size: int | None, *, orbiting_body: str | None) -> list[Page]:
+    """:func:`check_and_decode` of each, for three quarters of the price where all of them are regular.
+
+    :raises BadPageError: as that does, of the first that is none
+    """
+    read = regular.read_together(raw.body for raw in raws) if len(raws) > 1 else None
+    if read is None:
+        return [check_and_decode(raw, size, orbiting_body=orbiting_body) for raw in raws]
+    infos, objects, columns = read
+    for raw, info, count in zip(raws, infos, objects, strict=True):
+        browse.judged(info, count, raw.number, size)
+    neos, close_approaches = _rows(columns, orbiting_body)
+    pages: list[Page] = []
+    first = first_approach = 0
+    for raw, info, count in zip(raws, infos, objects, strict=True):
+        counts = columns.approach_counts[first : first + count]
+        pages.append(
+            Page(
+                info=info,
+                raw=raw,
+                body_sha256=raw.sha256(),
+                indices=tuple(range(count)),
+                neos=neos.slice(first, count),
+                close_approaches=close_approaches.slice(first_approach, sum(counts)),
+                approach_counts=counts,
+                rejected=(),
+                unknown_fields={},
+            )
+        )
+        first += count
+        first_approach += sum(counts)
+    return pages
+
+
 def decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
     """As :func:`decode`, but the contract judges each object, also of a regular page."""
     return _by_contract(raw, raw.body, orbiting_body)
@@ -71,23 +107,30 @@ def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of re
     rejected: tuple[Rejected, ...] = (),
     unknown_fields: dict[int, dict[str, int]] | None = None,
 ) -> Page:
+    neos, close_approaches = _rows(columns, orbiting_body)
+    return Page(
+        info=info,
+        raw=raw,
+        body_sha256=raw.sha256(),
+        indices=indices,
+        neos=neos,
+        close_approaches=close_approaches,
+        approach_counts=columns.approach_counts,
+        rejected=rejected,
+        unknown_fields=unknown_fields or {},
+    )
+
+
+def _rows(columns: Columns, orbiting_body: str | None) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Those of both datasets."""
     closest = columns.close_approaches.take(_closest(columns, orbiting_body))
     neos = columns.neos | {
         "closest_approach_miss_distance_km": closest["miss_distance_km"],
         "closest_approach_date": closest["close_approach_date"],
         "closest_approach_relative_velocity_km_s": closest["relative_velocity_km_s"],
     }
-    return Page(
-        info=info,
-        raw=raw,
-        body_sha256=raw.sha256(),
-        indices=indices,
-        neos=pa.RecordBatch.from_arrays([neos[name] for name in NEOS.names], schema=NEOS),
-        close_approaches=columns.close_approaches,
-        approach_counts=columns.approach_counts,
-        rejected=rejected,
-        unknown_fields=unknown_fields or {},
-    )
+    rows = pa.RecordBatch.from_arrays([neos[name] for name in NEOS.names], schema=NEOS)
+    return rows, columns.close_approaches
 
 
 def _closest(columns: Columns, orbiting_body: str | None) -> pa.Array:

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 from anyio import to_thread
 
-from neows_async.decode import check_and_decode
+from neows_async.decode import check_and_decode, check_and_decode_together
 from neows_async.frame import KeptPage
 from neows_async.helper import PLACE_BYTES, Helper, NoRoomError, handed_over_bytes
 from neows_async.intake import judged, scrubbed, telling_the_body
@@ -105,7 +105,7 @@ class Decoding:
             helper = None  # nothing else is to be done here that would have to wait
         pages = None if helper is None else await self._ask(helper, kept, size)
         if pages is None:
-            pages = await self._here(lambda: [self._read(raw, size) for raw in kept])
+            pages = await self._here(lambda: check_and_decode_together(kept, size, orbiting_body=self._orbiting_body))
         return [raw.with_decoded(self._given(page)) for raw, page in zip(kept, pages, strict=True)]
 
     async def read(self, raw: RawPage) -> Page:

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from neows_async import frame
 from neows_async.browse import PageInfo
-from neows_async.decode import check_and_decode
+from neows_async.decode import check_and_decode_together
 from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, kept_page
 from neows_async.page import Page, RawPage, Rejected
@@ -294,10 +294,8 @@ def serve() -> None:
         while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
             place, count, size = _QUESTION.unpack(question)
             raws = _asked(places, place * PLACE_BYTES, count)
-            answers = [
-                _answer(raw, None if size == _UNCHECKED else size, orbiting_body, keep=kind == _BODY_TO_KEEP)
-                for raw, kind in raws
-            ]
+            pages = _read([raw for raw, _ in raws], None if size == _UNCHECKED else size, orbiting_body)
+            answers = [_answer(page, keep=kind == _BODY_TO_KEEP) for page, (_, kind) in zip(pages, raws, strict=True)]
             told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
             parts = [told, *itertools.chain.from_iterable(answers)]
             length = sum(map(len, parts))
@@ -322,13 +320,19 @@ def _asked(places: mmap.mmap, start: int, count: int) -> list[tuple[RawPage, int
     return raws
 
 
-def _answer(
-    raw: RawPage, size: int | None, orbiting_body: str | None, *, keep: bool
-) -> tuple[bytes, bytes, bytes, bytes]:
+def _read(raws: Sequence[RawPage], size: int | None, orbiting_body: str | None) -> list[Page | BadPageError]:
+    """Of each the page, or why it is none."""
     try:
-        page = check_and_decode(raw, size, orbiting_body=orbiting_body)
+        return [*check_and_decode_together(raws, size, orbiting_body=orbiting_body)]
     except BadPageError as exc:
-        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(exc))), b""
+        if len(raws) == 1:
+            return [exc]
+    return [page for raw in raws for page in _read([raw], size, orbiting_body)]
+
+
+def _answer(page: Page | BadPageError, *, keep: bool) -> tuple[bytes, bytes, bytes, bytes]:
+    if isinstance(page, BadPageError):
+        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(page))), b""
     rest = msgspec.msgpack.encode(
         _Rest(
             info=page.info,
@@ -339,5 +343,5 @@ def _answer(
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
         )
     )
-    kept = frame.keep(raw, page.body_sha256).data if keep else b""
+    kept = frame.keep(page.raw, page.body_sha256).data if keep else b""
     return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest, kept

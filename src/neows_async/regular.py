@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,6 +32,9 @@ from neows_async.browse import (
 )
 from neows_async.errors import BadPageError
 from neows_async.schema import CLOSE_APPROACHES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _Ignored = msgspec.Raw
 _Entry = TypeVar("_Entry")
@@ -147,7 +150,7 @@ KNOWN_FIELDS: Final = _tree(_Neo[_Approach])
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A page's rows, before the closest approaches are chosen.
+    """A page's rows, or those of several, before the closest approaches are chosen.
 
     :param neos: the columns of ``NEOS`` without ``closest_*``
     :param close_approaches: schema ``CLOSE_APPROACHES``
@@ -163,19 +166,59 @@ class _IrregularError(Exception):
     """Some value is not what it always is."""
 
 
+_OUT_OF_THE_ORDINARY: Final = (
+    *(msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException),
+    *(BadPageError, _IrregularError),
+)
+
+
 def read(body: bytes) -> tuple[PageInfo, Columns] | None:
     """The page's envelope and columns, or None if it is not entirely regular."""
     try:
-        info, neos, approaches = _from_layout(body) or _from_json(body)
+        info, neos, approaches = _found(body)
         return checked(info), _columns(neos, approaches)
-    except (
-        *(msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException),
-        *(BadPageError, _IrregularError),
-    ):
+    except _OUT_OF_THE_ORDINARY:
         return None
 
 
+def read_together(bodies: Iterable[bytes]) -> tuple[list[PageInfo], list[int], Columns] | None:
+    """The envelopes of several pages, how many objects each has, and the columns of all, one page behind the other.
+
+    Half of what the columns of a page cost is the same for however many rows. None if a page is not entirely regular.
+
+    :param bodies: one page or more; none need be held when the next is taken
+    """
+    try:
+        infos, lists, approaches = zip(*map(_found, bodies), strict=True)
+        neos = list(itertools.chain.from_iterable(lists))
+        return [checked(info) for info in infos], [*map(len, lists)], _columns(neos, _together(approaches))
+    except _OUT_OF_THE_ORDINARY:
+        return None
+
+
+def _together(lists: Sequence[Approaches]) -> Approaches:
+    borders = [(0, len(one.dates), 2 * len(one.dates), 3 * len(one.dates)) for one in lists]
+    return Approaches(
+        counts=tuple(itertools.chain.from_iterable(one.counts for one in lists)),
+        dates=pa.concat_arrays([one.dates for one in lists]),
+        epochs_ms=pa.concat_arrays([one.epochs_ms for one in lists]),
+        orbiting_bodies=pa.concat_arrays([one.orbiting_bodies for one in lists]),
+        # All distances in au, then all in km, then all velocities, as each list has them.
+        numbers=pa.concat_arrays(
+            [
+                one.numbers[at[third] : at[third + 1]]
+                for third in range(3)
+                for one, at in zip(lists, borders, strict=True)
+            ]
+        ),
+    )
+
+
 _Found = tuple[PageInfo, list[_Neo[Any]], Approaches]
+
+
+def _found(body: bytes) -> _Found:
+    return _from_layout(body) or _from_json(body)
 
 
 def _from_layout(body: bytes) -> _Found | None:
