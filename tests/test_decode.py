@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neows_async import browse, regular
-from neows_async.decode import check_and_decode, decode, decode_by_contract
+from neows_async.decode import check_and_decode, check_and_decode_together, decode, decode_by_contract
 from neows_async.errors import BadPageError
 from neows_async.model import Neo
 from neows_async.page import Page, RawPage, Rejected
@@ -746,8 +746,65 @@ def test_checking_and_decoding_in_one_go_is_the_one_and_then_the_other(
 
 
 def outcome(read: Callable[[], Page]) -> object:
+    return outcomes(lambda: [read()])
+
+
+def outcomes(read: Callable[[], list[Page]]) -> object:
     try:
-        page = read()
+        pages = read()
     except BadPageError as exc:
         return str(exc)
-    return page.info, page.indices, page.rejected, exactly(page.neos), exactly(page.close_approaches)
+    return [
+        (
+            *(page.info, page.raw, page.body_sha256, page.indices, page.approach_counts),
+            *(page.rejected, page.unknown_fields),
+            *(exactly(page.neos), exactly(page.close_approaches), page.neos.schema, page.close_approaches.schema),
+        )
+        for page in pages
+    ]
+
+
+def check_together(raws: list[RawPage], size: int | None, orbiting_body: str | None) -> None:
+    together = outcomes(lambda: check_and_decode_together(raws, size, orbiting_body=orbiting_body))
+    assert together == outcomes(lambda: [check_and_decode(raw, size, orbiting_body=orbiting_body) for raw in raws])
+
+
+regular_bodies = st.lists(regular_objects(), max_size=3).map(
+    lambda objects: page_of([json.dumps(record) for record in objects])
+)
+
+
+@given(st.lists(regular_bodies, max_size=5), st.none() | st.sampled_from(BODIES), st.sampled_from([None, 2]))
+def test_regular_pages_together_are_what_each_is_by_itself(
+    bodies: list[bytes], orbiting_body: str | None, size: int | None
+) -> None:
+    check_together([RawPage(0, body) for body in bodies], size, orbiting_body)
+
+
+@given(
+    st.lists(regular_bodies, min_size=2, max_size=4),
+    st.integers(0, 3),
+    mutations | st.sampled_from([b"", b"{}", b"\xff"]),
+    st.sampled_from([0, 1]),
+)
+def test_one_that_is_not_regular_changes_none_of_the_others(
+    bodies: list[bytes], at: int, trouble: list[tuple[int, tuple[str | int, ...], str | None]] | bytes, number: int
+) -> None:
+    if isinstance(trouble, bytes):
+        other = trouble
+    else:
+        record, literals = neo(1, [approach()]), list[str]()
+        for _, path, text in trouble:
+            put(record, path, text, literals)
+        other = page_of([dump(record, literals)], number=number)
+    raws = [RawPage(0, body) for body in bodies]
+    raws.insert(at % (len(raws) + 1), RawPage(0, other))
+    check_together(raws, None, None)
+
+
+def test_the_recorded_pages_together_are_what_each_is_by_itself(recorded_pages: Path) -> None:
+    bodies = [gzip.decompress(file.read_bytes()) for file in sorted(recorded_pages.glob("page_*.json.gz"))]
+    raws = [RawPage(browse.split(body)[0].number, body) for body in bodies]
+    assert regular.read_together(bodies) is not None
+    for count in (1, 4, len(raws)):
+        check_together(raws[:count], None, "Earth")
