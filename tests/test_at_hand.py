@@ -10,6 +10,7 @@ import pytest
 import zstandard
 
 from neows_async import pipeline
+from neows_async.aggregates.json_files import JsonAggregates
 from neows_async.browse import PageInfo
 from neows_async.errors import DataError, PausedError
 from neows_async.frame import compress
@@ -20,6 +21,7 @@ from neows_async.reading import Origin
 from neows_async.settings import Settings
 from neows_async.sources.archive import ArchiveSource
 from neows_async.storage import CountingStorage, LocalStorage
+from neows_async.testing import ListSink
 from neows_async.verify import verify
 from tests import lakes
 from tests.neos import catalogue, neo
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from neows_async.page import Page
     from neows_async.receipt import Receipt
 
 OBJECTS = [*catalogue(225), neo(225, absolute_magnitude_h="bright"), *catalogue(7), *catalogue(600)[240:]]
@@ -120,28 +123,64 @@ async def test_a_budget_holds_for_them_too(tmp_path: Path) -> None:
         await lakes.rebuild(LocalStorage(tmp_path), "a", "b", budget_requests=7)
 
 
-@pytest.mark.parametrize(("bare", "windows"), [(range(0), 4), (range(PAGES), 1)], ids=["as they were kept", "expanded"])
+class Waiting(ListSink):
+    """Takes a page when as many were read as may be, and sees that it never was more.
+
+    :param ahead: pages, in the window, which begins with that in the reader's hand, and in the queue
+    """
+
+    def __init__(self, reads: Reads, ahead: int) -> None:
+        super().__init__()
+        self._reads = reads
+        self._ahead = ahead
+
+    async def write(self, page: Page) -> None:
+        await super().write(page)
+        may = min(len(self.pages) + self._ahead, PAGES)
+        with anyio.fail_after(20):
+            while len(self._reads.keys) < may:
+                await anyio.wait_all_tasks_blocked()
+        assert len(self._reads.keys) <= may
+
+
+class Glancing(Waiting):
+    columns_only = True
+
+
+@pytest.mark.parametrize(
+    ("bare", "kind", "windows"),
+    [
+        (range(0), Waiting, 4),
+        (range(0), Glancing, 4),
+        (range(PAGES), Glancing, 4),
+        (range(PAGES), Waiting, 1),
+        # Four are taken at once: one of the first four tells that the others wait with their bodies.
+        (range(1, PAGES), Waiting, 1),
+    ],
+    ids=["as they were kept", "as columns", "bare, as columns", "bare", "bare but for the first"],
+)
 async def test_no_more_of_them_wait_in_memory_than_have_the_room_of_a_window(
-    tmp_path: Path, bare: range, windows: int
+    tmp_path: Path, bare: range, kind: type[Waiting], windows: int
 ) -> None:
     window = 3
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     unsealed(tmp_path, bare)
     reads = Reads()
-    zone = RawZone(Lake(CountingStorage(LocalStorage(tmp_path), reads)), "a", max_body_bytes=1 << 24)
-    source = ArchiveSource(zone, snapshot="a", synthetic=True)
-    settings = Settings(limit=None, window_pages=window, queue_neos=20)
-    # In the window, which begins with that in the reader's hand, and in the queue.
-    ahead = windows * window + 1
-    taken = 0
-    async with pipeline.open_pages(settings, Origin(source), lambda _: None) as stream:
-        while (await stream.next_page()) is not None:
-            taken += 1
-            with anyio.fail_after(20):
-                while len(reads.keys) < min(taken + ahead, PAGES):
-                    await anyio.wait_all_tasks_blocked()
-            assert len(reads.keys) <= taken + ahead
-    assert taken == len(reads.keys) == PAGES
+    storage = CountingStorage(LocalStorage(tmp_path), reads)
+    sink = kind(reads, windows * window + 1)
+    parts = pipeline.Parts(
+        storage=storage,
+        source=ArchiveSource(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True),
+        source_name="test",
+        sinks=[sink],
+        aggregators=[],
+        aggregate_writer=JsonAggregates(),
+        parent="a",
+        raw_snapshot="a",
+    )
+    settings = Settings(limit=None, snapshot="b", window_pages=window, queue_neos=20, concurrency=1)
+    await pipeline.ingest(settings, parts)
+    assert sink.pages == [*range(PAGES)]
 
 
 class Confused(ArchiveSource):

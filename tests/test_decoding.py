@@ -20,13 +20,20 @@ from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, compress, kept_page, seal
 from neows_async.helper import _ANSWER, _ASKED_AT_ONCE, _QUESTION, _TOLD, PLACE_BYTES, Helper, _answer, _read
 from neows_async.intake import take_in
-from neows_async.page import Page, RawPage
+from neows_async.lake import Lake
+from neows_async.page import Page, RawPage, SpentPage
+from neows_async.raw import RawZone
+from neows_async.reading import Origin, Reading
 from neows_async.scrub import Scrubber
-from neows_async.testing import browse_page
+from neows_async.settings import Settings
+from neows_async.storage import LocalStorage
+from neows_async.testing import ListSource, browse_page
+from tests import lakes
 from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 REGULAR = browse_page(catalogue(40), 0, 20)
 TROUBLE = browse_page(
@@ -384,3 +391,44 @@ async def test_an_answer_that_is_none_costs_the_helper_and_not_the_page(name: st
         assert judged.decoded is not None
         assert outcome(judged.decoded) == outcome(here(raw, 20))
         assert helper.alive is (name == "no room"), "what has no room is read here, and the next is asked again"
+
+
+class Noting(RawZone):
+    """A zone that notes in what form pages come to be kept."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__(lake, "a", max_body_bytes=1 << 24)
+        self.came: list[type[RawPage]] = []
+
+    async def put(self, page: RawPage, *, lingers: bool = True) -> KeptPage:
+        self.came.append(type(page))
+        return await super().put(page, lingers=lingers)
+
+
+@pytest.mark.parametrize("spends", [False, True])
+async def test_in_a_run_the_helper_makes_pages_what_is_kept_the_same_as_here(tmp_path: Path, spends: bool) -> None:
+    objects = [*catalogue(200), neo(200, absolute_magnitude_h="bright")]
+    settings = Settings(limit=None, decode_processes=1, concurrency=2)
+    read: list[Page] = []
+
+    async def take(page: Page) -> None:
+        read.append(page)
+
+    zone = Noting(Lake(LocalStorage(tmp_path / "helped")))
+    reading = Reading(settings, Origin(ListSource(objects)), zone, lambda _: None, spends=spends)
+    async with reading:
+        await started(reading._decoding)
+        await reading.open(set())
+        async with anyio.create_task_group() as fetchers:
+            for _ in range(reading.fetchers):
+                fetchers.start_soon(reading.fetch_pages)
+            await reading.read_pages(take)
+            fetchers.cancel_scope.cancel()
+    assert [page.number for page in read] == [*range(11)]
+    assert all(isinstance(page.raw, SpentPage if spends else KeptPage) for page in read)
+    assert zone.came == [KeptPage] * 11
+
+    await lakes.make(LocalStorage(tmp_path / "alone"), objects, "a", decode_processes=0)
+    alone, helped = (sorted((tmp_path / name / "raw").rglob("page=*")) for name in ("alone", "helped"))
+    assert [file.read_bytes() for file in helped] == [file.read_bytes() for file in alone]
+    assert len(alone) == 11

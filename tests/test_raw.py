@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import BadPageError, NotFoundError, StorageError
-from neows_async.frame import compress, expand
+from neows_async.frame import KeptPage, compress, expand, keep, seal
 from neows_async.lake import Lake
 from neows_async.page import RawPage
 from neows_async.raw import RawZone
@@ -208,3 +208,28 @@ async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: 
             tasks.cancel_scope.cancel()
     assert await zone.counted() == set()
     storage.go_on.set()
+
+
+async def test_what_is_as_it_is_kept_is_written_so(tmp_path: Path) -> None:
+    kept = keep(RawPage(0, PAGE), RawPage(0, PAGE).sha256())
+    other = zstandard.ZstdCompressor(level=9, write_checksum=True).compress(PAGE)
+    theirs = KeptPage(0, seal(other, kept.sha256()), len(PAGE), kept.sha256())
+    for page in (kept, theirs):
+        assert await zone(tmp_path).put(page) is page
+        assert lies(tmp_path).read_bytes() == page.data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        compress(PAGE) + bytes(64),
+        compress(PAGE) + seal(compress(BODY), RawPage(0, BODY).sha256())[-64:],
+        seal(compress(PAGE), RawPage(0, BODY).sha256()),
+    ],
+    ids=["no seal", "another frame's seal", "a seal that tells another digest"],
+)
+async def test_what_is_not_as_it_should_be_is_made_so(tmp_path: Path, data: bytes) -> None:
+    sha256 = RawPage(0, PAGE).sha256()
+    kept = await zone(tmp_path).put(KeptPage(0, data, len(PAGE), sha256))
+    assert lies(tmp_path).read_bytes() == kept.data == keep(RawPage(0, PAGE), sha256).data
+    assert (await zone(tmp_path).get(0)).body == PAGE

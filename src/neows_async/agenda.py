@@ -30,7 +30,7 @@ class Agenda:
         self._in = set(kept)
         self._tried: set[int] = set()
         self._kept = kept
-        self._window = window
+        self.window: int | None = window
         self._patient = patient
         self._reading = 0
         self.reader_waits: bool = False
@@ -44,7 +44,7 @@ class Agenda:
 
     def next_page(self) -> int | None:
         """The page to fetch now, from then on under way; None if there is none now."""
-        if self._todo and (self._window is None or self._todo[0] < self._reading + self._window or self._may_go_far()):
+        if self._todo and (self.window is None or self._todo[0] < self._reading + self.window or self._may_go_far()):
             return self._todo.popleft()
         self.is_held = bool(self._todo)
         # Either all others are in or under way, or the window waits for a late one.
@@ -66,7 +66,7 @@ class Agenda:
     def reading(self, number: int) -> None:
         """The reader has come to ``number``; what lies before it is done with."""
         self._reading = number
-        if not self._patient and self._window is not None:
+        if not self._patient and self.window is not None:
             self._in.discard(number - 1)
 
     def ahead(self, number: int) -> int:

@@ -88,6 +88,15 @@ def kept_page(number: int, data: bytes, max_bytes: int) -> RawPage:
     return RawPage(number, _expanded(frame)) if sha256 is None else KeptPage(number, data, size, sha256)
 
 
+def is_sound(page: KeptPage) -> bool:
+    """Whether what is kept is sealed, and says of itself what the page says, as far as shows without expanding it."""
+    try:
+        found = kept_page(page.number, page.data, page.size)
+    except BadPageError:
+        return False
+    return isinstance(found, KeptPage) and (found.size, found.sha256()) == (page.size, page.sha256())
+
+
 class KeptPage(RawPage):
     """A page that was whole, right and scrubbed when it was kept, and is not expanded yet.
 

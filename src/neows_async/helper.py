@@ -137,7 +137,7 @@ class Helper:
     async def ask(self, raws: Sequence[RawPage], size: int | None, *, keep: bool = False) -> list[Page]:
         """Of each, as :func:`neows_async.decode.check_and_decode`; for bodies that have room in one place.
 
-        :param keep: the pages' ``raw`` are then as :func:`neows_async.frame.keep` makes them
+        :param keep: the pages' ``raw`` are then as :func:`neows_async.frame.keep` makes them, if they are not already
         :raises BadPageError: as that does, of the first that is none
         :raises NoRoomError: the answer is too long to be given
         :raises OSError, EOFError: it gave no answer; nobody will get one any more
@@ -257,11 +257,10 @@ def _page_of(raw: RawPage, neos: bytes, close_approaches: bytes, rest: bytes, ke
 
 
 def _kept(raw: RawPage, data: bytes, body_sha256: bytes) -> KeptPage:
-    with suppress(BadPageError):
-        page = kept_page(raw.number, data, raw.size)
-        if isinstance(page, KeptPage) and (page.size, page.sha256()) == (raw.size, body_sha256):
-            return page
-    raise EOFError("no answer to this question")
+    page = KeptPage(raw.number, data, raw.size, body_sha256)
+    if not frame.is_sound(page):
+        raise EOFError("no answer to this question")
+    return page
 
 
 @contextmanager

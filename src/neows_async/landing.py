@@ -88,6 +88,11 @@ class Landing:
         self._agenda.landed(raw.number)
         self.announce()
 
+    def narrow(self, window_pages: int) -> None:
+        """No more pages than that wait in memory from now on, and none further ahead is fetched."""
+        if window_pages < self._window_pages:
+            self._window_pages = self._agenda.window = window_pages
+
     def failed(self, number: int, exc: UnavailableError) -> None:
         """The page could not be had: the others go first, then it has one more chance.
 

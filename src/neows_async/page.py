@@ -48,7 +48,7 @@ class RawPage:
         return replace(self, decoded=page)
 
     def lightened(self) -> RawPage:
-        """The same without its body, if the page that was read of it does without."""
+        """The same without its body, if ``decoded`` is spent."""
         if self.decoded is None or not isinstance(self.decoded.raw, SpentPage):
             return self
         return self.decoded.raw.with_decoded(self.decoded)
@@ -76,10 +76,12 @@ class SpentPage(RawPage):
         return SpentPage, (self.number, self._size, self.decoded)
 
     def __eq__(self, other: object) -> bool:
-        return self is other  # there is no body to compare
+        if not isinstance(other, SpentPage):
+            return NotImplemented
+        return (self.number, self._size) == (other.number, other._size)  # a Page knows the digest besides
 
     def __hash__(self) -> int:
-        return id(self)
+        return hash((self.number, self._size))
 
     @property
     def body(self) -> bytes:
@@ -88,7 +90,8 @@ class SpentPage(RawPage):
         :raises LookupError: always
         """
         raise LookupError(
-            f"the body of page {self.number} was let go, since all who take pages say that they look at columns_only"
+            f"the body of page {self.number} was let go, since all sinks and aggregators say `columns_only = True`; "
+            "who asks for bodies must not"
         )
 
     @property
@@ -169,7 +172,7 @@ class Page:
     def body(self) -> bytes:
         """The raw page's JSON; of a page that is kept in a raw zone it is expanded anew at each call.
 
-        :raises LookupError: all who take pages say that they look at ``columns_only``, and one does not
+        :raises LookupError: all sinks and aggregators say that they look at columns only, and one does not
         """
         return self.raw.body
 

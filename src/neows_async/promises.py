@@ -13,7 +13,6 @@ import anyio
 
 from neows_async.errors import NeowsError, PartError, SettingsError, most_telling
 from neows_async.page import DatasetFile
-from neows_async.protocols import ColumnsOnly
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
@@ -80,15 +79,11 @@ def introduce(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[
 
 
 def asks_for_bodies(parts: Iterable[Sink | Aggregator]) -> bool:
-    """Whether one of them may ask for a page's body: whoever does not say that it looks at columns alone.
+    """Whether one of them may ask for a page's body: whose own class does not say that it looks at columns alone.
 
-    :raises PartError: one cannot say
+    A subclass or a proxy of one that says so may ask for more.
     """
-    for part in parts:
-        with naming(part.name):
-            if not (isinstance(part, ColumnsOnly) and part.columns_only):
-                return True
-    return False
+    return not all(vars(type(part)).get("columns_only") is True for part in parts)
 
 
 def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:

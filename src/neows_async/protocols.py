@@ -177,11 +177,11 @@ class Aggregator(Protocol):
         """The figures so far. Equal pages give an equal result, key order included."""
 
 
-@runtime_checkable
 class ColumnsOnly(Protocol):
     """What a sink or an aggregator may say besides: that it never asks for ``page.body`` or ``page.raw_objects()``.
 
-    If all of a run say so, a page's body is let go as soon as it was decoded, which is most of the page's memory.
+    If all of a run say so, a page's body is let go as soon as it was decoded, which is most of the page's memory. It is
+    an attribute of the part's own class; a subclass says it anew.
     """
 
     @property

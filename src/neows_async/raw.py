@@ -15,7 +15,7 @@ from anyio import to_thread
 from neows_async import browse
 from neows_async import lake as layout
 from neows_async.errors import BadPageError, DataError, NotFoundError
-from neows_async.frame import KeptPage, keep, kept_page
+from neows_async.frame import KeptPage, is_sound, keep, kept_page
 from neows_async.journal import are_synthetic, receipt_or_none, unfinished_or_none
 from neows_async.page import SpentPage
 
@@ -161,7 +161,7 @@ class RawZone:
 
 
 def _kept(page: RawPage) -> KeptPage:
-    if isinstance(page, KeptPage):
+    if isinstance(page, KeptPage) and is_sound(page):
         return page
     if page.decoded is None:
         return keep(page, page.sha256())

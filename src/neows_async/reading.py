@@ -29,6 +29,7 @@ from neows_async.frame import KeptPage
 from neows_async.gate import Gate, GateLimits
 from neows_async.landing import Landing, first_page
 from neows_async.pacing import Pacing, PacingRules
+from neows_async.page import SpentPage
 from neows_async.plan import plan
 from neows_async.protocols import AtHand, Generations, Lasting, Resting
 from neows_async.raw import MOMENT_S
@@ -50,9 +51,9 @@ FAILURES_TO_OPEN: Final = 6
 SEEING_TO: Final = 4
 # Of pages at hand: what is done for each step is then done for so many at once.
 _AT_ONCE_PAGES: Final = 4
-# Those that come as they were kept wait so, in a fifth of the room. So many more may: this process and its helpers have
-# sixteen in hand at once, and would all wait for whichever of these is to be written next.
-_KEPT_WINDOWS: Final = 4
+# Those that wait without their bodies, as they were kept or as columns alone, take a third of the room or less. More of
+# them may: this process and its helpers have sixteen in hand, and would all wait for whichever is to be written next.
+_LIGHT_WINDOWS: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,8 +180,8 @@ class Reading:
         )
 
     def _window_pages(self, first: RawPage) -> int:
-        kept_at_hand = self._at_hand is not None and isinstance(first, KeptPage)
-        return self._settings.window_pages * (_KEPT_WINDOWS if kept_at_hand else 1)
+        light = self._at_hand is not None and _is_light(first)
+        return self._settings.window_pages * (_LIGHT_WINDOWS if light else 1)
 
     # -- fetching -----------------------------------------------------------------------------
 
@@ -269,6 +270,8 @@ class Reading:
     async def _landed(self, landing: Landing, raws: Sequence[RawPage], fetch_s: float) -> None:
         self.fetcher.took(raws, fetch_s)
         for raw in raws:
+            if self._zone is None and not _is_light(raw):
+                landing.narrow(self._settings.window_pages)
             await landing.land(raw)
 
     async def _scrub(self, came: RawPage) -> RawPage:
@@ -356,6 +359,11 @@ class Reading:
             self.reckoning.rejected(rejected.reason)
             self._listener(events.ObjectRejected(rejected))
         return admitted
+
+
+def _is_light(raw: RawPage) -> bool:
+    """Whether it waits without its body."""
+    return isinstance(raw.lightened(), (KeptPage, SpentPage))
 
 
 def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate:

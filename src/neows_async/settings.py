@@ -111,7 +111,7 @@ class Settings(BaseModel):
     window_pages: _Positive = Field(
         default=16,
         description="Pages that wait in memory for the writing, at most; without the archive fetching waits too, "
-        "with it only while reading them is what takes the time. Of an archive four times as many, as they were kept.",
+        "with it only while reading them is what takes the time. Of an archive four times as many, without their JSON.",
     )
     decode_processes: Annotated[int, Field(ge=0, le=16)] = Field(
         default=0, description="Processes that help decoding when pages have to wait for it, at most; 0 starts none."
