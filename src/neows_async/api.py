@@ -143,8 +143,9 @@ async def open_neos(
     ``client``, ``pacing``, ``ledger`` and ``on_event``. Nothing is stored: what needs a lake (``root``, ``archive``,
     ``snapshot`` …) is ignored, and nothing can be resumed.
 
-    *Backpressure.* At most ``settings.window_pages`` pages are fetched ahead of the reading (from an archive, where they wait
-    without their JSON, four times as many), which is at most ``settings.queue_neos`` objects (or one page) ahead of whoever iterates; then no request goes out.
+    *Backpressure.* At most ``settings.window_pages`` pages are fetched ahead of the reading (from an archive, where
+    they wait without their JSON, four times as many), which is at most ``settings.queue_neos`` objects (or one page)
+    ahead of whoever iterates; then no request goes out.
 
     *Rejected objects* are told to ``on_event`` and counted in ``neos.records``; more than ``max_rejects`` are an error.
 
