@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -112,12 +113,22 @@ def _rebuild(size: Size, folder: Path) -> None:
 
 def _memory(size: Size, folder: Path) -> None:
     counts = [size.small_pages, size.pages, size.large_pages]
-    print(f"{'peak MB by NEOs':20}" + "".join(f"{20 * pages:>12,}" for pages in counts) + f"{'largest/smallest':>20}")
+    print(f"peak MB by NEOs, medians of {size.rounds} runs, of the largest one run; and as multiples of the smallest")
+    print(f"{'':20}" + "".join(f"{20 * pages:>12,}" for pages in counts))
     with pages_server() as url_of:
         for name, more in (("no archive", ["--no-archive"]), ("archive", [])):
-            peaks = [measure(run(url_of(pages), fresh(folder / "m"), *more)).peak_mb for pages in counts]
+            peaks = [
+                statistics.median(
+                    measure(run(url_of(pages), fresh(folder / "m"), *more)).peak_mb
+                    for _ in range(size.rounds if pages <= size.pages else 1)
+                )
+                for pages in counts
+            ]
             print(
-                f"{name:20}" + "".join(f"{peak:12.0f}" for peak in peaks) + f"{peaks[-1] / peaks[0]:20.3f}", flush=True
+                f"{name:20}"
+                + "".join(f"{peak:12.0f}" for peak in peaks)
+                + "".join(f"{peak / peaks[0]:10.3f}" for peak in peaks[1:]),
+                flush=True,
             )
             fresh(folder / "m")
 
