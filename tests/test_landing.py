@@ -15,12 +15,21 @@ from tests.neos import catalogue
 BODY = browse_page(catalogue(20), 0, 20)
 
 
+def landing_of(body: bytes, window_pages: int) -> Landing:
+    info, _ = browse.split(body)
+    return Landing(
+        plan(info, None),
+        None,
+        kept=frozenset(),
+        window_pages=window_pages,
+        max_missing_pages=0,
+        listener=lambda _: None,
+    )
+
+
 @pytest.mark.parametrize("spent", [False, True])
 async def test_what_waits_in_memory_waits_without_a_body_that_is_spent(spent: bool) -> None:
-    info, _ = browse.split(BODY)
-    landing = Landing(
-        plan(info, None), None, kept=frozenset(), window_pages=4, max_missing_pages=0, listener=lambda _: None
-    )
+    landing = landing_of(BODY, 4)
     raw = RawPage(0, BODY)
     page = check_and_decode(raw, None)
     assert landing.next_page() == 0
@@ -36,10 +45,7 @@ async def test_what_waits_in_memory_waits_without_a_body_that_is_spent(spent: bo
 
 
 async def test_without_a_zone_nobody_fetches_further_ahead_than_the_window_which_may_become_narrower() -> None:
-    info, _ = browse.split(browse_page(catalogue(400), 0, 20))
-    landing = Landing(
-        plan(info, None), None, kept=frozenset(), window_pages=8, max_missing_pages=0, listener=lambda _: None
-    )
+    landing = landing_of(browse_page(catalogue(400), 0, 20), 8)
     assert [landing.next_page() for _ in range(9)] == [*range(8), None]
     landing.narrow(16)  # which it is not
     assert landing.next_page() is None

@@ -63,19 +63,8 @@ def check_and_decode_together(raws: Sequence[RawPage], size: int | None, *, orbi
     first = first_approach = 0
     for raw, info, count in zip(raws, infos, objects, strict=True):
         counts = columns.approach_counts[first : first + count]
-        pages.append(
-            Page(
-                info=info,
-                raw=raw,
-                body_sha256=raw.sha256(),
-                indices=tuple(range(count)),
-                neos=neos.slice(first, count),
-                close_approaches=close_approaches.slice(first_approach, sum(counts)),
-                approach_counts=counts,
-                rejected=(),
-                unknown_fields={},
-            )
-        )
+        rows = neos.slice(first, count), close_approaches.slice(first_approach, sum(counts))
+        pages.append(_page(raw, info, tuple(range(count)), rows, counts))
         first += count
         first_approach += sum(counts)
     return pages
@@ -90,24 +79,26 @@ def _by_contract(raw: RawPage, body: bytes, orbiting_body: str | None) -> Page:
     from neows_async import contract  # noqa: PLC0415 - pydantic loads only for a page that is out of the ordinary
 
     read = contract.read(body)
-    return _page(raw, read.info, read.indices, read.columns, orbiting_body, read.rejected, read.unknown_fields)
+    rows, counts = _rows(read.columns, orbiting_body), read.columns.approach_counts
+    return _page(raw, read.info, read.indices, rows, counts, read.rejected, read.unknown_fields)
 
 
 def _regular(raw: RawPage, read: tuple[browse.PageInfo, Columns], orbiting_body: str | None) -> Page:
     info, columns = read
-    return _page(raw, info, tuple(range(len(columns.approach_counts))), columns, orbiting_body)
+    counts = columns.approach_counts
+    return _page(raw, info, tuple(range(len(counts))), _rows(columns, orbiting_body), counts)
 
 
 def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of reading one end here
     raw: RawPage,
     info: browse.PageInfo,
     indices: tuple[int, ...],
-    columns: Columns,
-    orbiting_body: str | None,
+    rows: tuple[pa.RecordBatch, pa.RecordBatch],
+    approach_counts: tuple[int, ...],
     rejected: tuple[Rejected, ...] = (),
     unknown_fields: dict[int, dict[str, int]] | None = None,
 ) -> Page:
-    neos, close_approaches = _rows(columns, orbiting_body)
+    neos, close_approaches = rows
     return Page(
         info=info,
         raw=raw,
@@ -115,7 +106,7 @@ def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of re
         indices=indices,
         neos=neos,
         close_approaches=close_approaches,
-        approach_counts=columns.approach_counts,
+        approach_counts=approach_counts,
         rejected=rejected,
         unknown_fields=unknown_fields or {},
     )

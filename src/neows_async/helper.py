@@ -44,18 +44,15 @@ _ASKED_AT_ONCE: Final = 3
 PLACE_BYTES: Final = 4 << 20
 _ANSWER_S: Final = 20
 _UNCHECKED: Final = 0  # no page has no objects to a page
-# What goes through the socket: in which place of the memory so many pages lie, and their size; then how long the answer
-# is that lies in the same place.
-_QUESTION: Final = struct.Struct("<QQQ")
+# What goes through the socket: in which place of the memory so many pages lie, their size, and whether they are to be
+# kept; then how long the answer is that lies in the same place.
+_QUESTION: Final = struct.Struct("<QQQ?")
 _ANSWER: Final = struct.Struct("<Q")
 _NO_ROOM: Final = _ANSWER.pack(0)
-# What a place holds: of each page the number, how many bytes, and what they are; then those bytes.
+# What a place holds: of each page the number, how many bytes, and whether they are as they were kept; then those bytes.
 # Or of each page how many bytes either batch, the rest and the page as it is to be kept have; then those.
 _ASKED: Final = struct.Struct("<QQQ")
 _TOLD: Final = struct.Struct("<QQQQ")
-_BODY: Final = 0
-_BODY_TO_KEEP: Final = 1
-_AS_KEPT: Final = 2
 _READY: Final = b"+"
 _PROGRAM: Final = (
     # What multiplies matrices is imported with numpy, and would start a thread for each processor.
@@ -168,14 +165,13 @@ class Helper:
         at = place * PLACE_BYTES
         parts = [_handed_over(raw) for raw in raws]
         for raw, part in zip(raws, parts, strict=True):
-            kind = _AS_KEPT if isinstance(raw, KeptPage) else _BODY_TO_KEEP if keep else _BODY
-            _ASKED.pack_into(self._places, at, raw.number, len(part), kind)
+            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, KeptPage))
             at += _ASKED.size
         for part in parts:
             self._places[at : at + len(part)] = part
             at += len(part)
         # A few bytes, and few of them are under way: the socket has room for them.
-        self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED))
+        self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED, keep))
 
     def _taken(self, place: int, length: int, count: int) -> list[tuple[bytes, ...]]:
         """Of each page its parts, each in memory of its own, since the one outlives the other; none without room."""
@@ -291,10 +287,10 @@ def serve() -> None:
     with socket.socket(fileno=0) as asked, suppress(OSError):
         asked.sendall(_READY)
         while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
-            place, count, size = _QUESTION.unpack(question)
+            place, count, size, keep = _QUESTION.unpack(question)
             raws = _asked(places, place * PLACE_BYTES, count)
-            pages = _read([raw for raw, _ in raws], None if size == _UNCHECKED else size, orbiting_body)
-            answers = [_answer(page, keep=kind == _BODY_TO_KEEP) for page, (_, kind) in zip(pages, raws, strict=True)]
+            pages = _read(raws, None if size == _UNCHECKED else size, orbiting_body)
+            answers = [_answer(page, keep=keep) for page in pages]
             told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
             parts = [told, *itertools.chain.from_iterable(answers)]
             length = sum(map(len, parts))
@@ -308,13 +304,12 @@ def serve() -> None:
             asked.sendall(_ANSWER.pack(length))
 
 
-def _asked(places: mmap.mmap, start: int, count: int) -> list[tuple[RawPage, int]]:
-    """The pages, and what was given of each."""
+def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
     at = start + count * _ASKED.size
-    raws: list[tuple[RawPage, int]] = []
-    for number, length, kind in _ASKED.iter_unpack(places[start:at]):
+    raws: list[RawPage] = []
+    for number, length, as_kept in _ASKED.iter_unpack(places[start:at]):
         data = places[at : at + length]
-        raws.append((kept_page(number, data, sys.maxsize) if kind == _AS_KEPT else RawPage(number, data), kind))
+        raws.append(kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data))
         at += length
     return raws
 
@@ -342,5 +337,5 @@ def _answer(page: Page | BadPageError, *, keep: bool) -> tuple[bytes, bytes, byt
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
         )
     )
-    kept = frame.keep(page.raw, page.body_sha256).data if keep else b""
+    kept = frame.keep(page.raw, page.body_sha256).data if keep and not isinstance(page.raw, KeptPage) else b""
     return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest, kept

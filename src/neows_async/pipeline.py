@@ -83,9 +83,8 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
     :raises NeowsError: one of the tree in :mod:`neows_async.errors`; never a group of exceptions
     """
     introduce(parts.source, parts.sinks, parts.aggregators)
-    spends = not asks_for_bodies((*parts.sinks, *parts.aggregators))
     with _telling(parts.source, listener, lambda: "committed"):
-        return await _ingest(settings, parts, listener, spends=spends)
+        return await _ingest(settings, parts, listener)
 
 
 @contextmanager
@@ -109,12 +108,12 @@ def _outcome(exc: BaseException) -> Literal["paused", "cancelled", "failed"]:
     return "cancelled" if isinstance(exc, anyio.get_cancelled_exc_class()) else "failed"
 
 
-async def _ingest(settings: Settings, parts: Parts, listener: events.Listener, *, spends: bool) -> Receipt:
+async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -> Receipt:
     lake = Lake(parts.storage, timeout_s=settings.storage_timeout_s)
     snapshot = await open_snapshot(lake, _wanted(settings, parts), listener)
     async with snapshot:
         if snapshot.committed is None:
-            run = _Run(settings, parts, lake, snapshot, listener, spends=spends)
+            run = _Run(settings, parts, lake, snapshot, listener)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(snapshot.keep)
@@ -135,14 +134,7 @@ class _Run:
     """One run's state. The methods stand in the order of a page's way."""
 
     def __init__(
-        self,
-        settings: Settings,
-        parts: Parts,
-        lake: Lake,
-        snapshot: Snapshot,
-        listener: events.Listener,
-        *,
-        spends: bool,
+        self, settings: Settings, parts: Parts, lake: Lake, snapshot: Snapshot, listener: events.Listener
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -157,6 +149,7 @@ class _Run:
         )
         self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
         origin = Origin(parts.source, parts.pacing, parts.ledger)
+        spends = not asks_for_bodies((*self._sinks, *parts.aggregators))
         self._reading = Reading(settings, origin, zone, listener, spends=spends)
         self._reckoning = self._reading.reckoning
         self._archived = zone is not None
