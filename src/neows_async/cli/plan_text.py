@@ -84,8 +84,8 @@ def _runs(known: Known, prospect: Prospect, hopeful: Run) -> Iterator[str]:
         yield f"Started now, {_moment(at_s, at_s, seconds=True)} UTC, it ends {_end(now, at_s)}"
         if _differ(now, hopeful):
             yield (
-                f"  or as early as {_moment(hopeful.end_s, at_s)}: when the {_used(known):,} used requests come free "
-                "is not known"
+                f"  or as early as {_moment(hopeful.end_s, at_s)}: when the {_used(known):,} used come free is "
+                "not known"
             )
     else:
         yield from _stops(known, now)
