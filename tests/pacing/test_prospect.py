@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neows_async.cli import plan_text
 from neows_async.cli.timeline import draw
 from neows_async.forecast import Outlook, forecast
+from neows_async.inquiry import InLake, Known, QuotaKnown
 from neows_async.pacing import HourCounts
+from neows_async.plan import Plan
 from neows_async.prospect import Terms, look_ahead, walk
 from neows_async.sandbox.gateway import DEMO_KEY
 from neows_async.sandbox.gateway import Gateway as Demo
@@ -149,3 +152,25 @@ def test_a_drawing_fits_the_screen(of: Terms, start_s: float, fine: bool) -> Non
         assert drawn[max(0, cell - 1) : cell + 2].strip(" .·")
         assert not drawn[: max(0, cell - 1)].strip(" .·")
     assert len(hours) == 64
+
+
+@pytest.mark.parametrize("at_h", [hours / 8 for hours in range(96)])
+def test_a_plan_has_room_in_a_line_also_when_its_run_ends_on_another_day(at_h: float) -> None:
+    at_s = NOON_S + 3_600 * at_h
+    hour = int(at_s) // 3600
+    now, hopeful = (replace(terms(), counts=counts) for counts in (HourCounts(hour, 361, 0), HourCounts(hour, 0, 361)))
+    known = Known(
+        at_s=at_s,
+        lake=InLake(),
+        plan=Plan(41_282, 20, 41_282),
+        pages_kept=0,
+        asked=1,
+        quota=QuotaKnown("answer", 1_000, 639),
+        answer_from="answer",
+        answers=1,
+        terms=now,
+        hopeful=hopeful,
+    )
+    said = [*plan_text.lines(known, look_ahead(now, at_s, within_s=3_600), walk(hopeful, at_s), fine=False)]
+    assert any("or as early as" in line for line in said)
+    assert max(map(len, said)) <= 80

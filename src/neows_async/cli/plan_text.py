@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neows_async.prospect import Prospect, Run
 
 _WAITS: Final = 3
+_WIDTH: Final = 80
 _DRAWN_S: Final = 600.0
 _DAY_S: Final = 86_400
 _SAME_S: Final = 60.0
@@ -95,9 +96,9 @@ def _runs(known: Known, prospect: Prospect, hopeful: Run) -> Iterator[str]:
     elif now.done:
         yield "Best minute to start: now"
     if shortest is not best:
-        yield (
-            f"Shortest when started at {_moment(shortest.start_s, at_s)}: {_span(shortest.lasts_s)}, but it ends "
-            f"{_span(shortest.end_s - best.end_s)} later, at {_moment(shortest.end_s, at_s)}"
+        yield from _in_room(
+            f"Shortest when started at {_moment(shortest.start_s, at_s)}: {_span(shortest.lasts_s)},",
+            f"but it ends {_span(shortest.end_s - best.end_s)} later, at {_moment(shortest.end_s, at_s)}",
         )
 
 
@@ -124,9 +125,9 @@ def _waits(known: Known, run: Run) -> Iterator[str]:
     what = "--max-rate or the quota" if rate is not None and rate * _SAME_S < 1 else "the quota"
     for wait in run.waits[:_WAITS]:
         sent = sum(one <= wait.from_s for one in run.sent_s)
-        yield (
-            f"  waits for {what} after {counted(sent, 'request')}: {_moment(wait.from_s, at_s)} to "
-            f"{_moment(wait.to_s, at_s)}"
+        yield from _in_room(
+            f"  waits for {what} after {counted(sent, 'request')}:",
+            f"{_moment(wait.from_s, at_s)} to {_moment(wait.to_s, at_s)}",
         )
     if len(run.waits) > _WAITS:
         yield f"  and so on, {len(run.waits):,} waits in all"
@@ -135,11 +136,17 @@ def _waits(known: Known, run: Run) -> Iterator[str]:
 def _better(now: Run, best: Run, at_s: float) -> Iterator[str]:
     when = f"Best minute to start: {_moment(best.start_s, at_s)}; it takes {_span(best.lasts_s)}"
     if not now.done:
-        yield f"{when}, ends at {_moment(best.end_s, at_s)}, and does not pause"
+        yield from _in_room(f"{when},", f"ends at {_moment(best.end_s, at_s)}, and does not pause")
         return
     later_s = best.end_s - now.end_s
     end = "ends no later" if later_s <= _SAME_S else f"ends {_span(later_s)} later"
-    yield f"{when}, {_span(now.lasts_s - best.lasts_s)} less, and {end}"
+    yield from _in_room(f"{when}, {_span(now.lasts_s - best.lasts_s)} less,", f"and {end}")
+
+
+def _in_room(first: str, rest: str) -> tuple[str, ...]:
+    """One line or, where that is too long, as with a date in it, two."""
+    line = f"{first} {rest}"
+    return (line,) if len(line) <= _WIDTH else (first, f"    {rest}")
 
 
 def _differ(now: Run, hopeful: Run) -> bool:
