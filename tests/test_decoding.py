@@ -18,7 +18,17 @@ from neows_async.decode import check_and_decode
 from neows_async.decoding import Decoding
 from neows_async.errors import BadPageError
 from neows_async.frame import KeptPage, compress, kept_page, seal
-from neows_async.helper import _ANSWER, _ASKED_AT_ONCE, _QUESTION, _TOLD, PLACE_BYTES, Helper, _answer, _read
+from neows_async.helper import (
+    _ANSWER,
+    _ASKED_AT_ONCE,
+    _QUESTION,
+    _TOLD,
+    PLACE_BYTES,
+    Helper,
+    NotReadError,
+    _answer,
+    _read,
+)
 from neows_async.intake import take_in
 from neows_async.lake import Lake
 from neows_async.page import Page, RawPage, SpentPage
@@ -147,6 +157,22 @@ async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> No
                     await decoding.judged_together([kept(raw) for raw in raws], 20)
                 assert str(caught.value) == here(raw, 20), name
         assert [helper.alive for helper in decoding._helpers] == [True] * helpers
+
+
+async def test_a_kept_page_that_is_not_as_it_was_kept_costs_no_helper() -> None:
+    good, other = (kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(2))
+    data = good.data[:-1] + bytes([good.data[-1] ^ 1])  # in its seal's own checksum: what is in the frame is whole
+    odd = KeptPage(0, data, good.size, good.sha256())
+    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+        helper = await started(decoding)
+        with pytest.raises(NotReadError):
+            await helper.ask([odd], 20)
+        raws = await decoding.judged_together([odd, other], 20)
+        assert [raw.decoded and outcome(raw.decoded) for raw in raws] == [
+            outcome(here(raw, 20)) for raw in (good, other)
+        ]
+        assert helper.alive
+        assert outcome(await there(helper, good, 20)) == outcome(here(good, 20))
 
 
 async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: Helper) -> None:

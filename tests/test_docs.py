@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import pytest
 
 from neows_async import schema
@@ -120,6 +124,53 @@ def test_the_readmes_own_part_works(tmp_path: Path) -> None:
     figures = json.loads(file.read_bytes())
     assert figures["neos"] == 20
     assert 0 < figures["mean"] < 1
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose ``data/`` is a lake of 40 synthetic objects, its snapshot's id one that looks like a date."""
+    folder = tmp_path_factory.mktemp("readers")
+    ended = program.run(
+        folder, "run", "--source", "sandbox", "--limit", "40", "--root", "data", "--snapshot", "2026-11-22"
+    )
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def test_the_readmes_query_for_duckdb_reads_the_lake(lake: Path) -> None:
+    block = re.search(r"```sh\n(duckdb -c .*?)```", README, flags=re.DOTALL)
+    assert block is not None
+    # DuckDB's own program is no part of its package for Python: a shell makes of the line what that would be given.
+    told = f"duckdb() {{ printf '%s' \"$2\"; }}\n{block[1]}"
+    query = subprocess.run(
+        ["/bin/sh", "-c", told], cwd=lake, env=with_the_program(), capture_output=True, text=True, check=True
+    ).stdout
+    with duckdb.connect() as connection:
+        connection.execute(f"SET file_search_path = '{lake}'")
+        rows = connection.execute(query).fetchall()
+    assert len(rows) == 5
+    assert [row[2] for row in rows] == sorted(row[2] for row in rows)
+
+
+def test_the_readmes_lines_for_polars_and_pandas_read_the_lake(lake: Path) -> None:
+    block = re.search(r"```python\n(import subprocess, polars, pandas\n.*?)```", README, flags=re.DOTALL)
+    assert block is not None
+    lines = [f"print({line}.shape)" if ".read_parquet(" in line else line for line in block[1].splitlines()]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=lake,
+        env=with_the_program(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split("\n")[:-1] == [str((40, len(schema.NEOS.names)))] * 2, done.stderr
+
+
+def with_the_program() -> dict[str, str]:
+    """An environment in which ``neows-async`` is found."""
+    here = Path(sys.executable).parent
+    return program.clean_environment(PATH=f"{here}{os.pathsep}{os.environ['PATH']}")
 
 
 def test_the_readmes_own_scenario_can_be_played() -> None:

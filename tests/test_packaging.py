@@ -182,7 +182,19 @@ def imported() -> dict[str, Any]:
 
 
 def test_importing_the_package_is_light(imported: dict[str, Any]) -> None:
-    heavy = {"click", "duckdb", "httpx", "msgspec", "obstore", "polars", "pyarrow", "pydantic", "rich", "uvicorn"}
+    heavy = {
+        "click",
+        "duckdb",
+        "httpx",
+        "msgspec",
+        "obstore",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "pydantic",
+        "rich",
+        "uvicorn",
+    }
 
     assert heavy.isdisjoint(imported["at_first"])
 

@@ -20,7 +20,7 @@ from anyio import to_thread
 
 from neows_async.decode import check_and_decode, check_and_decode_together
 from neows_async.frame import KeptPage
-from neows_async.helper import PLACE_BYTES, Helper, NoRoomError, handed_over_bytes
+from neows_async.helper import PLACE_BYTES, Helper, NotReadError, handed_over_bytes
 from neows_async.intake import judged, scrubbed, telling_the_body
 from neows_async.page import RawPage
 
@@ -158,7 +158,7 @@ class Decoding:
             return None
         try:
             return await helper.ask(raws, size, keep=keep)
-        except NoRoomError:
+        except NotReadError:
             return None
         except (OSError, EOFError, ValueError, msgspec.MsgspecError, pa.ArrowException):
             helper.alive = False  # before its memory goes, so that nobody else looks there

@@ -48,7 +48,7 @@ _UNCHECKED: Final = 0  # no page has no objects to a page
 # kept; then how long the answer is that lies in the same place.
 _QUESTION: Final = struct.Struct("<QQQ?")
 _ANSWER: Final = struct.Struct("<Q")
-_NO_ROOM: Final = _ANSWER.pack(0)
+_NOT_READ: Final = _ANSWER.pack(0)
 # What a place holds: of each page the number, how many bytes, and whether they are as they were kept; then those bytes.
 # Or of each page how many bytes either batch, the rest and the page as it is to be kept have; then those.
 _ASKED: Final = struct.Struct("<QQQ")
@@ -77,8 +77,11 @@ class _Rest(msgspec.Struct, array_like=True):
 _rest = msgspec.msgpack.Decoder(_Rest)
 
 
-class NoRoomError(Exception):
-    """The columns of a page take more than a place in the shared memory."""
+class NotReadError(Exception):
+    """It leaves these pages to whoever asks.
+
+    Their columns take more than a place in the shared memory, or one that is to be as it was kept is not.
+    """
 
 
 class Helper:
@@ -136,7 +139,7 @@ class Helper:
 
         :param keep: the pages' ``raw`` are then as :func:`neows_async.frame.keep` makes them, if they are not already
         :raises BadPageError: as that does, of the first that is none
-        :raises NoRoomError: the answer is too long to be given
+        :raises NotReadError: whoever asks has to read them
         :raises OSError, EOFError: it gave no answer; nobody will get one any more
         """
         self.asked += 1
@@ -156,7 +159,7 @@ class Helper:
         finally:
             self.asked -= 1
         if not answers:
-            raise NoRoomError
+            raise NotReadError
         return [_page_of(raw, *parts) for raw, parts in zip(raws, answers, strict=True)]
 
     def _send(self, raws: Sequence[RawPage], size: int | None, place: int, *, keep: bool) -> None:
@@ -288,14 +291,18 @@ def serve() -> None:
         asked.sendall(_READY)
         while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
             place, count, size, keep = _QUESTION.unpack(question)
-            raws = _asked(places, place * PLACE_BYTES, count)
+            try:
+                raws = _asked(places, place * PLACE_BYTES, count)
+            except BadPageError:
+                asked.sendall(_NOT_READ)
+                continue
             pages = _read(raws, None if size == _UNCHECKED else size, orbiting_body)
             answers = [_answer(page, keep=keep) for page in pages]
             told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
             parts = [told, *itertools.chain.from_iterable(answers)]
             length = sum(map(len, parts))
             if length > PLACE_BYTES:
-                asked.sendall(_NO_ROOM)
+                asked.sendall(_NOT_READ)
                 continue
             at = place * PLACE_BYTES
             for part in parts:

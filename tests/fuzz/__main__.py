@@ -6,6 +6,7 @@ of ``.fuzz/found``. One for the decoder goes into ``tests/fuzz/found/NAME.bin``,
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import pickle
 import resource
@@ -29,8 +30,11 @@ _MOST_RSS_BYTES: Final = 600 << 20
 
 
 def main() -> int:
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else _GUIDED_S
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else _ANSWERS
+    asked = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Give hostile answers to what reads them.")
+    asked.add_argument("seconds", type=int, nargs="?", default=_GUIDED_S, help="of fuzzing guided by coverage")
+    asked.add_argument("answers", type=int, nargs="?", default=_ANSWERS, help="before it, and as many bodies")
+    told = asked.parse_args()
+    seconds, count = told.seconds, told.answers
     (FOLDER / "found").mkdir(parents=True, exist_ok=True)
     found = _answers(count) + _bodies(count)
     rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

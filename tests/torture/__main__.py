@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import tempfile
@@ -27,7 +28,10 @@ LEAST_S3: Final = 100
 
 
 def main() -> int:
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.randrange(10**6)
+    asked = argparse.ArgumentParser(prog="python -m tests.torture", description="Kill runs, and look what is left.")
+    asked.add_argument("seed", type=int, nargs="?", help="that of a failure repeats its random instants")
+    given: int | None = asked.parse_args().seed
+    seed = random.randrange(10**6) if given is None else given
     print(f"seed {seed}", flush=True)
     catalogues = [synthetic(4, 3), synthetic(100)]
     if RECORDED.is_dir():
