@@ -210,7 +210,7 @@ class GatewaySource:
         # Not by the client's `build_request`, which would add what it sends to others.
         request = httpx.Request(
             "GET",
-            self._url.copy_merge_params({"page": number, "size": size}),
+            self._url.copy_with(query=b"page=%d&size=%d" % (number, size)),
             headers=self._headers,
             extensions={"timeout": self._timeouts},
         )
