@@ -129,7 +129,8 @@ def _closest(columns: Columns, orbiting_body: str | None) -> pa.Array:
     approaches = columns.close_approaches
     distances_km = approaches["miss_distance_km"].to_numpy(zero_copy_only=False)  # null is NaN
     if orbiting_body is not None:
-        of_body = pc.fill_null(pc.equal(approaches["orbiting_body"], orbiting_body), False)  # noqa: FBT003 - a value
+        body = pa.scalar(orbiting_body, pa.string())
+        of_body = pc.fill_null(pc.equal(approaches["orbiting_body"], body), pa.scalar(False, pa.bool_()))  # noqa: FBT003 - a value
         distances_km = np.where(of_body.to_numpy(zero_copy_only=False), distances_km, np.nan)
     counts = np.array(columns.approach_counts, np.int64)
     firsts = np.cumsum(counts) - counts

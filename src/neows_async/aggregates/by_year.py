@@ -35,7 +35,8 @@ class CloseApproachesByYear:
         """Fold one page. An approach without a date is in no year."""
         approaches = page.close_approaches
         if self._orbiting_body is not None:
-            approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
+            body = pa.scalar(self._orbiting_body, pa.string())
+            approaches = approaches.filter(pc.equal(approaches["orbiting_body"], body))
         self._uncounted.append(approaches["close_approach_date"])
         # Counting takes one call for many pages as it does for one; but what waits holds all of its page's approaches.
         if len(self._uncounted) == _COUNT_PAGES:

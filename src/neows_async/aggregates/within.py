@@ -35,7 +35,8 @@ class CloseApproachesWithin:
         """Fold one page."""
         approaches = page.close_approaches
         if self._orbiting_body is not None:
-            approaches = approaches.filter(pc.equal(approaches["orbiting_body"], self._orbiting_body))
+            body = pa.scalar(self._orbiting_body, pa.string())
+            approaches = approaches.filter(pc.equal(approaches["orbiting_body"], body))
         self._neos += page.neos.num_rows
         self._close_approaches += approaches.num_rows
         self._uncounted.append(approaches["miss_distance_au"])
@@ -46,8 +47,10 @@ class CloseApproachesWithin:
     def _count_all(self) -> None:
         distances_au = pa.chunked_array(self._uncounted, pa.float64())
         self._uncounted.clear()
+        # Without its type Arrow would look for other libraries' numbers, and import those, each time.
+        threshold_au = pa.scalar(self._threshold_au, pa.float64())
         # An unknown distance is not below the threshold.
-        self._count += pc.sum(pc.less(distances_au, self._threshold_au)).as_py() or 0
+        self._count += pc.sum(pc.less(distances_au, threshold_au)).as_py() or 0
 
     def merge(self, other: Self) -> None:
         """Take in what ``other`` counted in other pages."""
