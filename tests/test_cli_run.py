@@ -409,6 +409,42 @@ def test_quiet_says_nothing(tmp_path: Path) -> None:
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
 
+def loaded(root: Path, *arguments: str) -> set[str]:
+    """The modules that a command loads."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "neows_async", *arguments],
+        cwd=root,
+        env=program.clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_pandas_is_loaded_for_parts_of_ones_own_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import pandas, pyarrow\n"
+        "class Nulls:\n"
+        "    name = 'nulls'\n"
+        "    def update(self, page): pass\n"
+        "    def merge(self, other): pass\n"
+        "    def result(self): return {'nulls': pyarrow.array(pandas.Series([1.0, None])).null_count}\n"
+    )
+    for command in (
+        ("run", "--source", "sandbox", "--limit", "40", "--root", "lake", "--snapshot", "a"),
+        ("run", "--from-snapshot", "a", "--root", "lake", "--snapshot", "b"),
+        ("verify", "a", "--root", "lake"),
+    ):
+        modules = loaded(tmp_path, *command)
+        assert "pyarrow" in modules
+        assert "pandas.core" not in modules  # what is asked for in vain is listed too
+    assert "pandas.core" in loaded(
+        tmp_path, "run", "--from-snapshot", "a", "--aggregator", "own:Nulls", "--root", "lake", "--snapshot", "c"
+    )
+    assert json.loads((tmp_path / "lake/aggregates/snapshot=c/nulls.json").read_bytes()) == {"nulls": 1}
+
+
 def test_the_line_for_duckdb_works_when_pasted(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         root = tmp_path / "it's a lake"

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -43,7 +44,6 @@ from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 REGULAR = browse_page(catalogue(40), 0, 20)
 TROUBLE = browse_page(
@@ -236,6 +236,14 @@ async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: Hel
     helper._process.send_signal(signal.SIGCONT)
     with pytest.raises(EOFError):
         await helper.ask([RawPage(0, TROUBLE)], 2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what another process loaded is seen on Linux alone")
+async def test_a_helper_loads_no_pandas(helper: Helper) -> None:
+    await helper.ask([RawPage(0, REGULAR)], 20)
+    mapped = await anyio.Path(f"/proc/{helper._process.pid}/maps").read_text()
+    assert "/pyarrow/" in mapped
+    assert "/pandas/" not in mapped
 
 
 async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: Helper) -> None:

@@ -57,7 +57,8 @@ _READY: Final = b"+"
 _PROGRAM: Final = (
     # What multiplies matrices is imported with numpy, and would start a thread for each processor.
     "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neows_async.allocators import collect_seldom, keep_flat, spare_the_collector; collect_seldom(); keep_flat(); "
+    "from neows_async.allocators import collect_seldom, keep_flat, leave_pandas_out, spare_the_collector; "
+    "collect_seldom(); keep_flat(); leave_pandas_out(); "
     "from neows_async.helper import serve; spare_the_collector(); serve()"
 )
 

@@ -187,8 +187,19 @@ _MEMBERS: Final = {
 _SINKS: Final[dict[str, Factory]] = {"parquet": _parquet}
 _AGGREGATORS: Final[dict[str, Factory]] = {"close_approaches_within": _within, "close_approaches_by_year": _by_year}
 _AGGREGATE_WRITERS: Final[dict[str, Factory]] = {"json": _json_files, "csv": _csv_files}
+_SOURCES: Final = ("nasa", "sandbox", "archive")
 DEFAULT_SINKS: Final = tuple(_SINKS)
 DEFAULT_AGGREGATORS: Final = tuple(_AGGREGATORS)
+
+
+def all_ours(chosen: Chosen) -> bool:
+    """Whether no code of somebody else's is among the parts."""
+    return (
+        chosen.source in _SOURCES
+        and _SINKS.keys() >= {*chosen.sinks}
+        and _AGGREGATORS.keys() >= {*chosen.aggregators}
+        and chosen.aggregate_writer in _AGGREGATE_WRITERS
+    )
 
 
 def _sinks(settings: Settings, names: Sequence[str]) -> list[Sink]:

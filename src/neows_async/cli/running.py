@@ -12,10 +12,10 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from neows_async.allocators import spare_the_collector
+from neows_async.allocators import leave_pandas_out, spare_the_collector
 from neows_async.cli import exits, output
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
-from neows_async.cli.parts import Chosen, open_parts
+from neows_async.cli.parts import Chosen, all_ours, open_parts
 from neows_async.cli.screen import listening
 from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
 from neows_async.journal import read_receipt
@@ -169,6 +169,8 @@ def carry_out(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool)
     """One run, with signals, answers and errors; returns the exit code."""
     scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
     spare_the_collector()
+    if all_ours(chosen):
+        leave_pandas_out()
     outcome = anyio.run(_main, settings, chosen, quiet, as_json)
     if isinstance(outcome, int):
         return _stopped(outcome, as_json=as_json)

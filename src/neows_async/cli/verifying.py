@@ -38,9 +38,10 @@ def verify(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
 
     Files, sizes, digests, columns, rows, the figures computed again from the Parquet files, and every raw page.
     """
-    from neows_async.allocators import keep_flat  # noqa: PLC0415 - for those who need it
+    from neows_async.allocators import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
 
     keep_flat()
+    leave_pandas_out()
     from neows_async.cli.asking import ask  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.verify import verify as hold_against_receipt  # noqa: PLC0415 - as above
 
