@@ -192,6 +192,36 @@ async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: Helper
         decoding._helpers.clear()
 
 
+async def test_a_busy_program_leaves_kept_pages_to_a_busy_helper(helper: Helper) -> None:
+    pages = [kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(4)]
+    busy = False
+    read: list[int] = []
+    async with Decoding(helpers=0, orbiting_body="Venus", busy=lambda: busy) as decoding:
+        decoding._helpers.append(helper)
+
+        async def read_one(page: KeptPage) -> None:
+            (raw,) = await decoding.judged_together([page], 20)
+            assert raw.decoded is not None
+            read.append(raw.number)
+
+        helper._process.send_signal(signal.SIGSTOP)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for page in pages[:2]:
+                    tasks.start_soon(read_one, page)
+                await anyio.wait_all_tasks_blocked()
+                busy = True
+                tasks.start_soon(read_one, pages[2])
+                await anyio.wait_all_tasks_blocked()
+                assert (helper.asked, read) == (3, [])
+                busy = False
+                await read_one(pages[3])
+                assert read == [3]
+                helper._process.send_signal(signal.SIGCONT)
+        assert sorted(read) == [0, 1, 2, 3]
+        decoding._helpers.clear()
+
+
 async def test_several_who_ask_at_once_each_get_their_own_answer(helper: Helper) -> None:
     raws = [RawPage(0, body) for body in BODIES.values()] * 4
     answers: dict[int, object] = {}

@@ -46,13 +46,24 @@ class Decoding:
     :param orbiting_body: see :func:`neows_async.decode.decode`
     :param keeps: what is judged is to be kept: a helper that has it in hand makes it what is kept, too
     :param spends: nobody will ask for the body of a page that was decoded
+    :param busy: whether this process is at other work beside its event loop. Two threads at work and the loop would
+        take the GIL from each other at each step, and a helper its processor: what a helper can do is left to it then
     """
 
-    def __init__(self, *, helpers: int, orbiting_body: str | None, keeps: bool = False, spends: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        helpers: int,
+        orbiting_body: str | None,
+        keeps: bool = False,
+        spends: bool = False,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._to_start = helpers
         self._orbiting_body = orbiting_body
         self._keeps = keeps
         self._spends = spends
+        self._busy = busy
         self._one_here = anyio.CapacityLimiter(1)
         # To start and to end them. Not the program's own threads, which may all be busy with what is not ours.
         self._seeing_to_helpers = anyio.CapacityLimiter(1)
@@ -101,7 +112,7 @@ class Decoding:
         :raises BadPageError: one of them is none
         """
         helper = await self._helper_for(kept)
-        if helper is not None and helper.asked >= _BUSY and self._one_here.available_tokens:
+        if helper is not None and helper.asked >= _BUSY and self._one_here.available_tokens and not self._busy():
             helper = None  # nothing else is to be done here that would have to wait
         pages = None if helper is None else await self._ask(helper, kept, size)
         if pages is None:

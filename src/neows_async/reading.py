@@ -101,6 +101,7 @@ class Reading:
             orbiting_body=settings.orbiting_body,
             keeps=zone is not None,
             spends=spends,
+            busy=lambda: self.reckoning.under_way("write"),
         )
         self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
         self.gate: Gate = _gate(settings, origin, listener)

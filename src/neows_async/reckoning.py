@@ -70,6 +70,7 @@ class Reckoning:
         self._raw_pages = self._raw_bytes = 0
         self._rejected_because: Counter[str] = Counter()
         self._time_s: defaultdict[str, float] = defaultdict(float)
+        self._under_way: Counter[str] = Counter()
         self._planned = self._kept = 0
         self._missing: list[int] = []
         self._total = 0
@@ -80,10 +81,16 @@ class Reckoning:
     def timing(self, what: str) -> Iterator[None]:
         """Count the time of the block as spent on ``what``."""
         started_s = anyio.current_time()
+        self._under_way[what] += 1
         try:
             yield
         finally:
+            self._under_way[what] -= 1
             self._time_s[what] += anyio.current_time() - started_s
+
+    def under_way(self, what: str) -> bool:
+        """Whether time is being spent on it now."""
+        return self._under_way[what] > 0
 
     def generation_begins(self, plan: Plan, kept: int) -> None:
         """The pages of ``plan`` are to be read; ``kept`` of them are in already."""
