@@ -11,6 +11,7 @@ the rounds' own ratios.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +40,7 @@ class Size:
 
     :param pages: of the runs that are compared
     :param small_pages: and of those against which growth is seen
+    :param long_rounds: of what takes long
     """
 
     rounds: int
@@ -45,10 +48,19 @@ class Size:
     small_pages: int
     large_pages: int
     latency_pages: dict[float, int]
+    long_rounds: int
 
 
-QUICK: Final = Size(rounds=3, pages=300, small_pages=100, large_pages=600, latency_pages={0.05: 400})
-FULL: Final = Size(rounds=5, pages=1000, small_pages=100, large_pages=10_000, latency_pages={0.05: 2000, 1.0: 1000})
+QUICK: Final = Size(rounds=3, pages=300, small_pages=100, large_pages=600, latency_pages={0.05: 400}, long_rounds=1)
+FULL: Final = Size(
+    rounds=5,
+    pages=1000,
+    small_pages=100,
+    large_pages=10_000,
+    latency_pages={0.05: 2000, 1.0: 1000},
+    long_rounds=3,
+)
+_LONG_S: Final = 0.5  # of answers that take so long one run is as good as three, and three would take ten minutes
 
 
 def main() -> None:
@@ -136,15 +148,19 @@ def _memory(size: Size, folder: Path) -> None:
 def _linear(size: Size, folder: Path) -> None:
     counts = [size.small_pages, size.pages, size.large_pages]
     with pages_server() as url_of:
-        took = [measure(run(url_of(pages), fresh(folder / "l"), "--no-archive")) for pages in counts]
-    print("what one more page costs, without archive")
-    for (less, before), (more, after) in zip(
-        zip(counts, took, strict=True), zip(counts[1:], took[1:], strict=False), strict=False
-    ):
+        rounds = Rounds({f"{pages:,}": partial(_run_over, url_of(pages), folder, "--no-archive") for pages in counts})
+        rounds.go(size.long_rounds)
+    print(f"what one more page costs, without archive; medians of {size.long_rounds}")
+    for less, more in itertools.pairwise(counts):
+        wall_s, cpu_s = (of(f"{more:,}") - of(f"{less:,}") for of in (rounds.wall_s, rounds.cpu_s))
         print(
-            f"{less:8,} to {more:6,} pages: {1000 * (after.wall_s - before.wall_s) / (more - less):6.2f} ms, "
-            f"{1000 * (after.cpu_s - before.cpu_s) / (more - less):6.2f} ms of CPU"
+            f"{less:8,} to {more:6,} pages: {1000 * wall_s / (more - less):6.2f} ms, "
+            f"{1000 * cpu_s / (more - less):6.2f} ms of CPU"
         )
+
+
+def _run_over(url: str, folder: Path, *more: str) -> Took:
+    return measure(run(url, fresh(folder / "run"), *more))
 
 
 def _start(size: Size, folder: Path) -> None:
@@ -163,13 +179,17 @@ def _start(size: Size, folder: Path) -> None:
 def _latency(size: Size, folder: Path) -> None:
     print("concurrency 8, no archive; the least is pages x latency / 8")
     for latency_s, pages in size.latency_pages.items():
+        half = pages // 2
         with pages_server(latency_s) as url_of:
-            half = pages // 2
-            less, more = (measure(run(url_of(count), fresh(folder / "w"), "--no-archive")) for count in (half, pages))
+            rounds = Rounds(
+                {f"{count}": partial(_run_over, url_of(count), folder, "--no-archive") for count in (half, pages)}
+            )
+            rounds.go(1 if latency_s >= _LONG_S else size.long_rounds)
         least_s = pages * latency_s / 8
-        slope_s = (more.wall_s - less.wall_s) / (pages - half)
+        took_s = rounds.wall_s(f"{pages}")
+        slope_s = (took_s - rounds.wall_s(f"{half}")) / (pages - half)
         print(
-            f"{1000 * latency_s:6.0f} ms a page, {pages:,} pages: {more.wall_s:.2f} s, {more.wall_s / least_s:.3f} of "
+            f"{1000 * latency_s:6.0f} ms a page, {pages:,} pages: {took_s:.2f} s, {took_s / least_s:.3f} of "
             f"the least; each page after the first {half:,}: {slope_s / (latency_s / 8):.3f} of the least"
         )
 

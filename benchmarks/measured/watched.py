@@ -13,9 +13,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async.allocators import keep_flat
+from neows_async.allocators import keep_flat, leave_pandas_out
 
 keep_flat()
+leave_pandas_out()
 
 import anyio
 
