@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from neows_async.allocators import keep_flat, leave_pandas_out
+from neows_async.own_process import keep_flat, leave_pandas_out
 
 keep_flat()
 leave_pandas_out()

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async.allocators import keep_flat, leave_pandas_out
+from neows_async.own_process import keep_flat, leave_pandas_out
 
 keep_flat()
 leave_pandas_out()

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 _WAITED_PAGES: Final = 12
 _WORTH_PAGES: Final = 150  # the same, of pages that need not be waited for
 # A helper that was asked so often has enough to do while what is decoded here is.
-_BUSY: Final = 2
+_ENOUGH: Final = 2
 _GRACE_S: Final = 0.4
 
 
@@ -112,7 +112,7 @@ class Decoding:
         :raises BadPageError: one of them is none
         """
         helper = await self._helper_for(kept)
-        if helper is not None and helper.asked >= _BUSY and self._one_here.available_tokens and not self._busy():
+        if helper is not None and helper.asked >= _ENOUGH and self._one_here.available_tokens and not self._busy():
             helper = None  # nothing else is to be done here that would have to wait
         pages = None if helper is None else await self._ask(helper, kept, size)
         if pages is None:
@@ -164,7 +164,7 @@ class Decoding:
     async def _ask(
         self, helper: Helper, raws: Sequence[RawPage], size: int | None, *, keep: bool = False
     ) -> list[Page] | None:
-        """None if it gave no answer, and will give none, or if it has no room for the bodies."""
+        """None if it gave no answer, and will give none, or if it leaves them to us."""
         if handed_over_bytes(raws) > PLACE_BYTES:  # scrubbed one may be longer than it came
             return None
         try:

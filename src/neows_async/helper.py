@@ -57,7 +57,7 @@ _READY: Final = b"+"
 _PROGRAM: Final = (
     # What multiplies matrices is imported with numpy, and would start a thread for each processor.
     "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neows_async.allocators import collect_seldom, keep_flat, leave_pandas_out, spare_the_collector; "
+    "from neows_async.own_process import collect_seldom, keep_flat, leave_pandas_out, spare_the_collector; "
     "collect_seldom(); keep_flat(); leave_pandas_out(); "
     "from neows_async.helper import serve; spare_the_collector(); serve()"
 )
@@ -178,7 +178,7 @@ class Helper:
         self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED, keep))
 
     def _taken(self, place: int, length: int, count: int) -> list[tuple[bytes, ...]]:
-        """Of each page its parts, each in memory of its own, since the one outlives the other; none without room."""
+        """Of each page its parts, each in memory of its own, since the one outlives the other; none if it read none."""
         if not self.alive:
             raise EOFError
         if not length:

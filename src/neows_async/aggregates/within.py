@@ -48,7 +48,7 @@ class CloseApproachesWithin:
         distances_au = pa.chunked_array(self._uncounted, pa.float64())
         self._uncounted.clear()
         # Without its type Arrow would look for other libraries' numbers, and import those, each time.
-        threshold_au = pa.scalar(self._threshold_au, pa.float64())
+        threshold_au = pa.scalar(float(self._threshold_au), pa.float64())
         # An unknown distance is not below the threshold.
         self._count += pc.sum(pc.less(distances_au, threshold_au)).as_py() or 0
 

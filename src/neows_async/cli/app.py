@@ -234,7 +234,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     The same command finishes what died: pages that are in are never asked for again.
     """
-    from neows_async.allocators import keep_flat  # noqa: PLC0415 - for those who need it
+    from neows_async.own_process import keep_flat  # noqa: PLC0415 - for those who need it
 
     keep_flat()
     from neows_async.cli.running import run_command  # noqa: PLC0415 - heavy, and --help does without

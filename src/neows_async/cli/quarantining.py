@@ -171,7 +171,7 @@ def replay(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
 
     If some can be read now, a new snapshot is made from the raw pages, with the settings of this one, its parent.
     """
-    from neows_async.allocators import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
+    from neows_async.own_process import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
 
     keep_flat()
     leave_pandas_out()

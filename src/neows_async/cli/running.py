@@ -12,7 +12,6 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from neows_async.allocators import leave_pandas_out, spare_the_collector
 from neows_async.cli import exits, output
 from neows_async.cli.configuration import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, all_ours, open_parts
@@ -20,6 +19,7 @@ from neows_async.cli.screen import listening
 from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
 from neows_async.journal import read_receipt
 from neows_async.lake import Lake, dataset_folder
+from neows_async.own_process import leave_pandas_out, spare_the_collector
 from neows_async.pipeline import ingest
 from neows_async.raw import RawOf, find_raw
 from neows_async.scrub import Scrubber

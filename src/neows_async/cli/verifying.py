@@ -38,7 +38,7 @@ def verify(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
 
     Files, sizes, digests, columns, rows, the figures computed again from the Parquet files, and every raw page.
     """
-    from neows_async.allocators import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
+    from neows_async.own_process import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
 
     keep_flat()
     leave_pandas_out()
