@@ -1,7 +1,7 @@
 """What we cost the program around us: importing, the event loop's lag, cancelling, memory between refreshes.
 
     python benchmarks/guest.py            a quick form, of a minute or two
-    python benchmarks/guest.py --full     what stands in the closing notes
+    python benchmarks/guest.py --full     what stands in README.md
     python benchmarks/guest.py lag        these sections alone: import lag cancel idle
 
 The pages, of 0.93 MB, come from a process of its own. `idle` lags are those of a loop that does nothing
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import pyarrow as pa
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -95,6 +96,7 @@ def _settings(url: str, root: Path, **more: Any) -> Settings:
 
 
 def _lag(url: Url, folder: Path) -> None:
+    pa.array([0])  # it may import pandas, which docs/embedding.md tells of and which is not ours
     pages = 1000 if FULL else 200
     root = folder / "lag"
 
