@@ -76,14 +76,18 @@ def main() -> None:
             print(flush=True)
 
 
+def _run_over(url: str, folder: Path, *more: str) -> Took:
+    return measure(run(url, fresh(folder / "run"), *more))
+
+
 def _run(size: Size, folder: Path) -> None:
     pages = size.pages
     with pages_server() as url_of:
         url = url_of(pages)
         ways: dict[str, Callable[[], Took]] = {
             "fetch alone, httpx": lambda: measure([PYTHON, str(programs.HERE / "fetch_httpx.py"), url, str(pages)]),
-            "run, no archive": lambda: measure(run(url, fresh(folder / "a"), "--no-archive")),
-            "run, archive": lambda: measure(run(url, fresh(folder / "b"))),
+            "run, no archive": lambda: _run_over(url, folder, "--no-archive"),
+            "run, archive": lambda: _run_over(url, folder),
         }
         rounds = Rounds(ways)
         rounds.go(size.rounds)
@@ -131,7 +135,7 @@ def _memory(size: Size, folder: Path) -> None:
         for name, more in (("no archive", ["--no-archive"]), ("archive", [])):
             peaks = [
                 statistics.median(
-                    measure(run(url_of(pages), fresh(folder / "m"), *more)).peak_mb
+                    _run_over(url_of(pages), folder, *more).peak_mb
                     for _ in range(size.rounds if pages <= size.pages else 1)
                 )
                 for pages in counts
@@ -142,7 +146,7 @@ def _memory(size: Size, folder: Path) -> None:
                 + "".join(f"{peak / peaks[0]:10.3f}" for peak in peaks[1:]),
                 flush=True,
             )
-            fresh(folder / "m")
+        fresh(folder / "run")  # ten thousand raw pages
 
 
 def _linear(size: Size, folder: Path) -> None:
@@ -157,10 +161,6 @@ def _linear(size: Size, folder: Path) -> None:
             f"{less:8,} to {more:6,} pages: {1000 * wall_s / (more - less):6.2f} ms, "
             f"{1000 * cpu_s / (more - less):6.2f} ms of CPU"
         )
-
-
-def _run_over(url: str, folder: Path, *more: str) -> Took:
-    return measure(run(url, fresh(folder / "run"), *more))
 
 
 def _start(size: Size, folder: Path) -> None:

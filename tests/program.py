@@ -46,3 +46,20 @@ def run(cwd: Path, *arguments: str, **variables: str) -> Ended:
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def installed() -> dict[str, str]:
+    """:func:`clean_environment`, in which ``neows-async`` is found."""
+    here = Path(sys.executable).parent
+    return clean_environment(PATH=f"{here}{os.pathsep}{os.environ['PATH']}")
+
+
+def query_for_duckdb(cwd: Path, line: str) -> str:
+    """The query that a shell hands to DuckDB's own program, which is no part of its package for Python.
+
+    :param line: ``duckdb -c …``
+    """
+    told = f"duckdb() {{ printf '%s' \"$2\"; }}\n{line}"
+    return subprocess.run(
+        ["/bin/sh", "-c", told], cwd=cwd, env=installed(), capture_output=True, text=True, check=True
+    ).stdout

@@ -411,15 +411,9 @@ def test_quiet_says_nothing(tmp_path: Path) -> None:
 
 def loaded(root: Path, *arguments: str) -> set[str]:
     """The modules that a command loads."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "neows_async", *arguments],
-        cwd=root,
-        env=program.clean_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {line.split("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    ended = program.run(root, *arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert ended.code == 0, ended.err
+    return {line.split("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
 
 
 def test_pandas_is_loaded_for_parts_of_ones_own_alone(tmp_path: Path) -> None:
@@ -452,8 +446,7 @@ def test_the_line_for_duckdb_works_when_pasted(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     line = ended.out.strip().splitlines()[-1].strip()
     assert line.startswith("duckdb -c ")
-    shell = f"{sys.executable} -c 'import sys; print(sys.argv[1])' {line.removeprefix('duckdb -c ')}"
-    query = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    query = program.query_for_duckdb(tmp_path, line)
     rows = duckdb.connect().execute(query).fetchall()
     assert len(rows) == 5
     assert all(row[2] == pytest.approx(14959787.07) for row in rows)

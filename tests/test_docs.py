@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -140,11 +139,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readmes_query_for_duckdb_reads_the_lake(lake: Path) -> None:
     block = re.search(r"```sh\n(duckdb -c .*?)```", README, flags=re.DOTALL)
     assert block is not None
-    # DuckDB's own program is no part of its package for Python: a shell makes of the line what that would be given.
-    told = f"duckdb() {{ printf '%s' \"$2\"; }}\n{block[1]}"
-    query = subprocess.run(
-        ["/bin/sh", "-c", told], cwd=lake, env=with_the_program(), capture_output=True, text=True, check=True
-    ).stdout
+    query = program.query_for_duckdb(lake, block[1])
     with duckdb.connect() as connection:
         connection.execute(f"SET file_search_path = '{lake}'")
         rows = connection.execute(query).fetchall()
@@ -159,18 +154,12 @@ def test_the_readmes_lines_for_polars_and_pandas_read_the_lake(lake: Path) -> No
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         cwd=lake,
-        env=with_the_program(),
+        env=program.installed(),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stdout.split("\n")[:-1] == [str((40, len(schema.NEOS.names)))] * 2, done.stderr
-
-
-def with_the_program() -> dict[str, str]:
-    """An environment in which ``neows-async`` is found."""
-    here = Path(sys.executable).parent
-    return program.clean_environment(PATH=f"{here}{os.pathsep}{os.environ['PATH']}")
 
 
 def test_the_readmes_own_scenario_can_be_played() -> None:

@@ -116,7 +116,7 @@ async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stac
     """The source that was chosen, open for as long as ``stack``."""
     if chosen.source == "archive":
         return _archive(settings, chosen, storage)
-    if chosen.source not in ("nasa", "sandbox"):
+    if chosen.source not in _SOURCES:
         source: Source = _whole("source", chosen.source, _named("source", chosen.source, {})(settings))
         return source
     from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx

@@ -171,10 +171,9 @@ def replay(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
 
     If some can be read now, a new snapshot is made from the raw pages, with the settings of this one, its parent.
     """
-    from neows_async.own_process import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
+    from neows_async.own_process import keep_flat  # noqa: PLC0415 - for those who need it
 
     keep_flat()
-    leave_pandas_out()
     from neows_async.cli.asking import ask  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.quarantine import plan_replay  # noqa: PLC0415 - as above
 
