@@ -96,7 +96,7 @@ LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11
 
 clean: ## Remove environments, caches and dist/; the lake under data/ stays
 	rm -rf .venv .venv-* dist build .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	rm -f src/neows_async/*.so
+	rm -f src/neows_async/endpoints/browse/*.so
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. Each step leaves a stamp, so that it is done again only when its lock changes.
@@ -146,6 +146,6 @@ $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.created
 
 # The package itself, from where it lies. Its backend comes from the lock that stands before this stamp
 # wherever it is asked for, so nothing is fetched here.
-$(VENV)/.package: pyproject.toml hatch_build.py src/neows_async/version.py src/neows_async/_approach_lists.c $(VENV)/.created
+$(VENV)/.package: pyproject.toml hatch_build.py src/neows_async/_version.py src/neows_async/endpoints/browse/_approach_scan.c $(VENV)/.created
 	@$(BIN)/python -m pip install --quiet --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -14,8 +14,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import sys_tags
 
-_SOURCE = Path("src/neows_async/_approach_lists.c")
-_BINARY = "_approach_lists.abi3.so"
+_SOURCE = Path("src/neows_async/endpoints/browse/_approach_scan.c")
+_BINARY = "_approach_scan.abi3.so"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -34,7 +34,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
             platform = next(
                 tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux"))
             )
-            build_data["force_include"][str(binary)] = f"neows_async/{_BINARY}"
+            build_data["force_include"][str(binary)] = f"neows_async/endpoints/browse/{_BINARY}"
             build_data["pure_python"] = False
             build_data["tag"] = f"cp311-abi3-{platform}"
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.measured import server
-from neows_async import browse
-from neows_async.decode import decode
-from neows_async.page import RawPage
-from neows_async.scrub import Scrubber
+from neows_async.endpoints.browse import envelope
+from neows_async.endpoints.browse.decode import decode
+from neows_async.pages.redact import Scrubber
+from neows_async.pages.values import RawPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +36,11 @@ def main() -> None:
     if not bodies:
         sys.exit(f"No *.json.gz in {sys.argv[1]}: name a folder of Browse pages.")
     scrub = Scrubber("k" * 40)
-    numbers = [browse.split(body)[0].number for body in bodies]
+    numbers = [envelope.split(body)[0].number for body in bodies]
     pages = [RawPage(number, body) for number, body in zip(numbers, bodies, strict=True)]
     steps: dict[str, Callable[[], object]] = {
         "scrub": lambda: [scrub(body) for body in bodies],
-        "check": lambda: [browse.check(body, number) for number, body in zip(numbers, bodies, strict=True)],
+        "check": lambda: [envelope.check(body, number) for number, body in zip(numbers, bodies, strict=True)],
         "decode": lambda: [decode(page) for page in pages],
     }
     mb = sum(map(len, bodies)) / 1e6

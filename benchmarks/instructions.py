@@ -84,18 +84,20 @@ def counted() -> dict[str, int]:
 def _count() -> None:
     """In valgrind: do each stage once when it is named."""
     from benchmarks.measured import server  # noqa: PLC0415 - only here
-    from neows_async.aggregates.by_year import CloseApproachesByYear  # noqa: PLC0415 - as above
-    from neows_async.aggregates.within import CloseApproachesWithin  # noqa: PLC0415 - as above
-    from neows_async.decode import check_and_decode  # noqa: PLC0415 - as above
-    from neows_async.page import RawPage  # noqa: PLC0415 - as above
-    from neows_async.scrub import Scrubber  # noqa: PLC0415 - as above
+    from neows_async.endpoints.browse.decode import check_and_decode  # noqa: PLC0415 - as above
+    from neows_async.outputs import close_approaches  # noqa: PLC0415 - as above
+    from neows_async.pages.redact import Scrubber  # noqa: PLC0415 - as above
+    from neows_async.pages.values import RawPage  # noqa: PLC0415 - as above
 
     body = b"".join(server.answer(server.templates(1)[0], 0, 1)[1:])
     scrub = Scrubber("0123456789abcdefghijABCDEFGHIJ0123456789")
     page = check_and_decode(RawPage(0, scrub(body)), 20)
 
     def aggregate() -> None:
-        for aggregator in (CloseApproachesWithin(0.2, None), CloseApproachesByYear(None)):
+        for aggregator in (
+            close_approaches.CloseApproachesWithin(0.2, None),
+            close_approaches.CloseApproachesByYear(None),
+        ):
             aggregator.update(page)
             aggregator.result()
 
@@ -113,7 +115,7 @@ def _count() -> None:
 
 def made_for() -> dict[str, str]:
     """What the figures belong to."""
-    from neows_async.approach_lists import IS_COMPILED  # noqa: PLC0415 - only here
+    from neows_async.endpoints.browse.approach_scan import IS_COMPILED  # noqa: PLC0415 - only here
 
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from neows_async.forecast import Outlook, best_start, forecast
-from neows_async.pacing import HourCounts, Pacing, PacingRules
-from neows_async.prospect import Terms, walk
-from neows_async.rate_limit import RateLimit
+from neows_async.errors import RateLimit
+from neows_async.pacing.forecast import Outlook, best_start, forecast
+from neows_async.pacing.hour import HourCounts
+from neows_async.pacing.quota import Pacing
+from neows_async.pacing.rules import PacingRules
+from neows_async.pacing.simulation import Terms, walk
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run, optimum, used_before
 
 if TYPE_CHECKING:

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from neows_async.aggregates.by_year import CloseApproachesByYear
-from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.aggregates.within import CloseApproachesWithin
-from neows_async.page import RawPage
-from neows_async.pipeline import Parts, ingest
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.outputs.aggregate_files import JsonAggregates
+from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.outputs.parquet import ParquetSink
+from neows_async.pages.values import RawPage
+from neows_async.pipeline.run import Parts, ingest
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.settings import Settings
-from neows_async.sinks.parquet import ParquetSink
-from neows_async.storage import LocalStorage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests import program
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 from tests.torture.driver import KEY, Job
 from tests.torture.harness import Driver, serving, synthetic
 from tests.torture.line import Line, line_to

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 from tests import blocking, virtual_time
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,14 +6,13 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from neows_async.aggregates.by_year import CloseApproachesByYear
-from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.aggregates.within import CloseApproachesWithin
-from neows_async.lake import Lake
-from neows_async.pipeline import Parts, ingest
-from neows_async.raw import RawZone, find_raw
+from neows_async.lake.async_storage import Lake
+from neows_async.lake.raw_zone import RawZone, find_raw
+from neows_async.outputs.aggregate_files import JsonAggregates
+from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.outputs.parquet import ParquetSink
+from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
-from neows_async.sinks.parquet import ParquetSink
 from neows_async.sources.archive import ArchiveSource
 from neows_async.testing import ListSource
 
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from neows_async.protocols import Source, Storage
-    from neows_async.receipt import Receipt
+    from neows_async.lake.receipt import Receipt
+    from neows_async.lake.storage.interface import Storage
+    from neows_async.protocols import Source
 
 
 async def make(storage: Storage, objects: Sequence[Mapping[str, Any]], snapshot: str, **settings: Any) -> Receipt:

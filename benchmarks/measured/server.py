@@ -18,7 +18,7 @@ import time
 from typing import Final
 
 from neows_async.sandbox.catalogue import SyntheticCatalogue
-from neows_async.sandbox.envelope import Asked, browse_page
+from neows_async.sandbox.page_json import Asked, browse_page
 
 PAGE_SIZE: Final = 20
 DISTINCT: Final = 100

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from neows_async.own_process import keep_flat, leave_pandas_out
+from neows_async._process import keep_flat, leave_pandas_out
 
 keep_flat()
 leave_pandas_out()
@@ -24,17 +24,17 @@ leave_pandas_out()
 import anyio
 
 from benchmarks.measured import server
-from neows_async import browse
-from neows_async.admit import Admission
-from neows_async.aggregates.by_year import CloseApproachesByYear
-from neows_async.aggregates.within import CloseApproachesWithin
-from neows_async.decode import decode
-from neows_async.frame import compress, expand
-from neows_async.lake import Lake, LakeStage
-from neows_async.page import Page, RawPage
-from neows_async.scrub import Scrubber
-from neows_async.sinks.parquet import ParquetSink
-from neows_async.storage import LocalStorage
+from neows_async.endpoints.browse import envelope
+from neows_async.endpoints.browse.decode import decode
+from neows_async.lake.async_storage import Lake
+from neows_async.lake.staging import LakeStage
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.outputs.parquet import ParquetSink
+from neows_async.pages.redact import Scrubber
+from neows_async.pages.stored import compress, expand
+from neows_async.pages.values import Page, RawPage
+from neows_async.pipeline.admission import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +63,7 @@ def main(pages: int) -> dict[str, float]:
             with timed("scrub"):
                 body = scrub(body)
             with timed("check"):
-                browse.check(body, number)
+                envelope.check(body, number)
             with timed("compress"):
                 data = compress(body)
             with timed("put, durable"):

@@ -13,25 +13,24 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async.own_process import keep_flat, leave_pandas_out
+from neows_async._process import keep_flat, leave_pandas_out
 
 keep_flat()
 leave_pandas_out()
 
 import anyio
 
-from neows_async import events
-from neows_async.aggregates.by_year import CloseApproachesByYear
-from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.aggregates.within import CloseApproachesWithin
-from neows_async.pipeline import Parts, ingest
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.outputs.aggregate_files import JsonAggregates
+from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.outputs.parquet import ParquetSink
+from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
-from neows_async.sinks.parquet import ParquetSink
-from neows_async.sources import gateway
-from neows_async.storage import LocalStorage
+from neows_async.sources import nasa
+from neows_async.telemetry import events
 
 if TYPE_CHECKING:
-    from neows_async.page import Page, RawPage
+    from neows_async.pages.values import Page, RawPage
 
 _TICK_S: Final = 0.001
 
@@ -46,7 +45,7 @@ class _Stopwatch:
         self.spent_s[stage] = self.spent_s.get(stage, 0.0) + time.perf_counter() - since_s
 
 
-class _Source(gateway.GatewaySource):
+class _Source(nasa.GatewaySource):
     watch: _Stopwatch
 
     async def fetch(self, number: int, size: int) -> RawPage:
@@ -111,9 +110,9 @@ async def main(url: str, pages: int, root: Path, archive: bool) -> dict[str, Any
             lags_s.append(max(0.0, time.perf_counter() - due_s))
 
     async with AsyncExitStack() as stack:
-        transport = gateway.open_transport(connections=settings.concurrency)
+        transport = nasa.open_transport(connections=settings.concurrency)
         client = await stack.enter_async_context(
-            gateway.open_client(transport, connect_timeout_s=4, timeout_s=settings.request_timeout_s)
+            nasa.open_client(transport, connect_timeout_s=4, timeout_s=settings.request_timeout_s)
         )
         source = _Source(client, base_url=url, api_key="k" * 40)
         storage = _Storage(root)

@@ -14,7 +14,7 @@ _GRACE_S = 0.2
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        from neows_async.own_process import collect_seldom  # noqa: PLC0415 - importing this file must do nothing
+        from neows_async._process import collect_seldom  # noqa: PLC0415 - importing this file must do nothing
 
         collect_seldom()
         # Pydantic would look into every package that is installed, for what changes how settings are read.

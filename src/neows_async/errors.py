@@ -31,10 +31,20 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from neows_async.rate_limit import RateLimit
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What the last answer said of the hour; it may jump between answers, since several nodes count.
+
+    :param limit: ``X-RateLimit-Limit``: requests an hour
+    :param remaining: ``X-RateLimit-Remaining``: those left of them
+    """
+
+    limit: int
+    remaining: int
 
 
 class NeowsError(Exception):

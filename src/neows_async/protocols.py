@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from neows_async.errors import BadPageError, NeowsError
-    from neows_async.page import DatasetFile, Json, ObjectInfo, Page, RawPage
+    from neows_async.pages.values import DatasetFile, Json, Page, RawPage
 
 
 class Source(Protocol):
@@ -72,30 +72,6 @@ class AtHand(Protocol):
     async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:
         """As :meth:`Source.fetch`, of each, in this order. What it raises, unless it is of a storage, or no answer in
         time costs nothing: each is then fetched by itself.
-        """
-
-
-class Ledger(Protocol):
-    """Where all who use a key keep what they know of its quota: one text, in a form of their own."""
-
-    @property
-    def owner(self) -> str:
-        """Names us to the others, within :meth:`change`."""
-
-    @property
-    def lasting(self) -> bool:
-        """Whether what was kept holds when nobody who wrote it lives any more."""
-
-    def is_gone(self, owner: str) -> bool:
-        """Whether it surely lives no more. Called within :meth:`change`; quick."""
-
-    async def change(self, change: Callable[[str | None], str]) -> None:
-        """Keep what ``change`` makes of what was kept (None: nothing), while nobody else reads or writes.
-
-        ``change`` is quick, may run in a thread, and is called at most once.
-
-        :raises StorageError: the ledger cannot be used, and may or may not have been changed; or
-            ``change`` raised it, and nothing was
         """
 
 
@@ -178,7 +154,7 @@ class Aggregator(Protocol):
 
 
 class ColumnsOnly(Protocol):
-    """What a sink or an aggregator may say besides: that it never asks for ``page.body`` or ``page.raw_objects()``.
+    """What a sink or an aggregator may say besides: that it never asks for ``page.body`` or ``raw_objects(page)``.
 
     If all of a run say so, a page's body is let go as soon as it was decoded, which is most of the page's memory. It is
     an attribute of the part's own class; a subclass says it anew.
@@ -197,105 +173,3 @@ class AggregateWriter(Protocol):
 
         :raises StorageError: nothing of this snapshot will be visible
         """
-
-
-class OutputFile(Protocol):
-    """A file of the storage being written; nothing exists under its key before ``close``."""
-
-    def write(self, data: bytes) -> None:
-        """Append.
-
-        :raises StorageError: it could not be written
-        """
-
-    def close(self) -> None:
-        """Make it durable under its key.
-
-        :raises StorageError: it could not be made durable
-        """
-
-    def abort(self) -> None:
-        """Forget it; never raises."""
-
-
-class Lock(Protocol):
-    """A held lock on one key."""
-
-    @property
-    def check_every_s(self) -> float:
-        """How often at least its holder calls :meth:`check`; a lock that is renewed too late is lost."""
-
-    def check(self) -> None:
-        """Renew where that is needed. Called in one thread or another, also while another call is under way.
-
-        :raises SnapshotHeldError: it was lost to somebody else
-        """
-
-    def release(self) -> None:
-        """Let go; never raises. The death of the process does the same, at once or after a while."""
-
-
-class Storage(Protocol):
-    """The objects below one root. **Blocking**: :class:`~neows_async.lake.Lake` calls it in threads.
-
-    Keys are relative, ``/``-separated. Every verb raises :class:`StorageError` (naming the
-    object) when the storage fails, after its own retries of transient faults. All but
-    ``create`` and ``move`` are idempotent.
-    """
-
-    @property
-    def uri(self) -> str:
-        """The root as a user would write it; holds no secret."""
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write durably and whole: a reader sees the old object or the new one, never a part."""
-
-    def create(self, key: str, data: bytes) -> None:
-        """As ``put``, but only if there is none.
-
-        :raises AlreadyExistsError: there is one (also when our own first try did create it and
-            only the answer was lost: then compare)
-        """
-
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The object's bytes.
-
-        :raises NotFoundError: there is none
-        :raises StorageError: also when it is larger than ``max_bytes``
-        """
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with the folder ``prefix`` (``""``: all), at any depth, ascending by key.
-
-        A folder that does not exist has no objects. Unfinished writes are not listed.
-        """
-
-    def move(self, key: str, target: str) -> None:
-        """Give the object another name, replacing what is there; on S3 a server-side copy and a delete.
-
-        :raises NotFoundError: there is none
-        """
-
-    def delete(self, key: str) -> None:
-        """Remove it; nothing happens if there is none."""
-
-    def open_output(self, key: str) -> OutputFile:
-        """Begin a file of unknown size, written in order."""
-
-    def open_input(self, key: str) -> BinaryIO:
-        """A seekable reader.
-
-        :raises NotFoundError: there is none
-        """
-
-    def sweep(self, prefix: str) -> int:
-        """Remove what writers that died left below ``prefix`` and ``list`` does not show; how many."""
-
-    def lock(self, key: str, holder: str) -> Lock:
-        """Take the lock named ``key``; ``holder`` is what others are told.
-
-        :raises SnapshotHeldError: somebody alive has it; the text says who
-        """
-
-    def holder(self, key: str) -> str | None:
-        """Who has the lock named ``key`` now; None if nobody alive has. Only a look: it may change at once."""

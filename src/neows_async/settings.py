@@ -1,12 +1,12 @@
 """Everything a run can be told: one frozen, validated value, with units in its names.
 
-The library reads no environment and no file; :mod:`neows_async.cli.configuration` does that.
+The library reads no environment and no file; :mod:`neows_async.cli.config` does that.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import (
     BaseModel,
@@ -169,3 +169,8 @@ class Settings(BaseModel):
     def partitions(self) -> dict[str, str]:
         """Dataset → the column it is laid out by."""
         return dict(entry.split(":", 1) for entry in self.partition_by)
+
+
+def identity(settings: Settings, origin: str) -> dict[str, Any]:
+    """What must be the same to resume."""
+    return {"origin": origin, "page_size": settings.page_size, "limit": settings.limit}

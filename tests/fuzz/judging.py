@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.abc import ByteStream
 
-from neows_async import browse, regular
-from neows_async.breaker import Breaker
-from neows_async.decode import decode, decode_by_contract
+from neows_async.endpoints.browse import decode_fast, envelope
+from neows_async.endpoints.browse.check import judged, scrubbed, take_in
+from neows_async.endpoints.browse.decode import decode, decode_by_contract
 from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
-from neows_async.gate import Gate, GateLimits
-from neows_async.intake import judged, scrubbed, take_in
-from neows_async.pacing import Pacing, PacingRules
-from neows_async.page import RawPage
-from neows_async.retry import FetchLimits, Handling, PageFetcher
-from neows_async.scrub import Scrubber
-from neows_async.sources.connections import Connections, Pool
-from neows_async.sources.gateway import GatewaySource, open_client
+from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.gate import Gate, GateLimits
+from neows_async.pacing.quota import Pacing
+from neows_async.pacing.rules import PacingRules
+from neows_async.pages.redact import Scrubber
+from neows_async.pages.values import RawPage
+from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
+from neows_async.sources.http_pool import Connections, Pool
+from neows_async.sources.nasa import GatewaySource, open_client
 from tests import virtual_time
 from tests.fuzz.answers import KEY, NUMBER, SIZE, good_body
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import httpcore
     import httpx
 
-    from neows_async.page import Page
+    from neows_async.pages.values import Page
 
 MAX_BODY_BYTES: Final = 1 << 20
 LIMIT_S: Final = 10.0
@@ -221,7 +222,7 @@ def decoded(raw: RawPage) -> Page:
     :raises FindingError: they do not
     """
     page = decode(raw)
-    if regular.read(raw.body) is not None:
+    if decode_fast.read(raw.body) is not None:
         slow = decode_by_contract(raw, None)
         same = (
             page.info == slow.info
@@ -248,7 +249,7 @@ def readable(body: bytes) -> Page | None:
     :raises FindingError: another error than ours came of it
     """
     try:
-        info, _ = browse.split(body)
+        info, _ = envelope.split(body)
         raw = take_in(RawPage(info.number, body), None, Scrubber(KEY))
         return decoded(raw)
     except BadPageError:

@@ -13,12 +13,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from neows_async.rate_limit import RateLimit
+from neows_async.errors import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from neows_async.pacing import Pacing
+    from neows_async.pacing.quota import Pacing
 
 HOUR_S = 3600
 MIDNIGHT_S = 1_800_000_000 // 86_400 * 86_400

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.breaker import Breaker
+from neows_async.pacing.breaker import Breaker
 
 
 def opened(**settings: float) -> Breaker:

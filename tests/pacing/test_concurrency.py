@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neows_async.concurrency import Concurrency
-from neows_async.forecast import Outlook, forecast
-from neows_async.pacing import HourCounts
+from neows_async.pacing.concurrency import Concurrency
+from neows_async.pacing.forecast import Outlook, forecast
+from neows_async.pacing.hour import HourCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

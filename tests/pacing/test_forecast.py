@@ -5,8 +5,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.forecast import Outlook, best_start, forecast
-from neows_async.pacing import HourCounts
+from neows_async.pacing.forecast import Outlook, best_start, forecast
+from neows_async.pacing.hour import HourCounts
 
 NOON_S = 1_800_014_400
 HOUR = NOON_S // 3600

@@ -8,7 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neows_async.pacing import API_DATA_GOV_BURSTS, Pacing, PacingRules, PacingSnapshot
+from neows_async.pacing.quota import Pacing
+from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
+from neows_async.pacing.state import PacingSnapshot
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run
 
 NOON_S = MIDNIGHT_S + 12 * HOUR_S

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from neows_async.breaker import Breaker
-from neows_async.gate import Gate, GateLimits
-from neows_async.pacing import Pacing
-from neows_async.page import RawPage
-from neows_async.reading import FAILURES_TO_OPEN, SEEING_TO, UNPACED
-from neows_async.retry import FetchLimits, Handling, PageFetcher
+from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.gate import Gate, GateLimits
+from neows_async.pacing.quota import Pacing
+from neows_async.pages.values import RawPage
+from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
+from neows_async.pipeline.reader import FAILURES_TO_OPEN, SEEING_TO, UNPACED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

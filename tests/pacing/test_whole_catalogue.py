@@ -7,9 +7,11 @@ import math
 
 import pytest
 
-from neows_async.forecast import Outlook, forecast
-from neows_async.pacing import HourCounts, Pacing, PacingRules
-from neows_async.rate_limit import RateLimit
+from neows_async.errors import RateLimit
+from neows_async.pacing.forecast import Outlook, forecast
+from neows_async.pacing.hour import HourCounts
+from neows_async.pacing.quota import Pacing
+from neows_async.pacing.rules import PacingRules
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run, optimum, used_before
 
 NOON_S = MIDNIGHT_S + 12 * HOUR_S

@@ -12,11 +12,11 @@ import anyio
 import httpx
 import pytest
 
-from neows_async import browse
+from neows_async.endpoints.browse import envelope
 from neows_async.errors import BadPageError
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
-from neows_async.sandbox.gateway import REFUSALS, GatewayRules
+from neows_async.sandbox.rate_limits import REFUSALS, GatewayRules
 from neows_async.sandbox.scenario import (
     Change,
     Cut,
@@ -69,7 +69,7 @@ async def test_a_fault_that_is_over_leaves_no_trace() -> None:
     async with client_of(app) as client:
         assert (await client.get(BROWSE, params={"page": 1})).status_code == 503
         good = await client.get(BROWSE, params={"page": 1, "size": 20})
-    browse.check(good.content, 1, 20)
+    envelope.check(good.content, 1, 20)
     assert [(served.page, served.attempt, served.status, served.fault) for served in app.served] == [
         (1, 1, 503, Outage(attempts=ONCE)),
         (1, 2, 200, None),
@@ -131,20 +131,20 @@ async def test_answers_with_200_that_are_no_page() -> None:
     for answer in (html, short_json):
         assert answer.status_code == 200
         with pytest.raises(BadPageError, match=r"not JSON|not a Browse page"):
-            browse.check(answer.content, 0)
+            envelope.check(answer.content, 0)
     other = await get(struck_by(WrongPage()), 1)
     with pytest.raises(BadPageError, match="asked for page 1, but page 2 came"):
-        browse.check(other.content, 1)
+        envelope.check(other.content, 1)
     named = await get(struck_by(WrongPage(number=4)), 1)
-    assert browse.check(named.content, 4).number == 4
+    assert envelope.check(named.content, 4).number == 4
     short = await get(struck_by(ShortPage(missing_neos=3)))
     with pytest.raises(BadPageError, match="announces 20 objects, but holds 17"):
-        browse.check(short.content, 0)
+        envelope.check(short.content, 0)
     replaced = await get(struck_by(Replace(body='{"é": 1}', status=201, content_type="application/hal+json")))
     assert (replaced.status_code, replaced.json()) == (201, {"é": 1})
     typed = await get(struck_by(WrongType(content_type="text/plain")))
     assert typed.headers["content-type"] == "text/plain"
-    browse.check(typed.content, 0)
+    envelope.check(typed.content, 0)
 
 
 async def test_a_redirect_names_another_host() -> None:

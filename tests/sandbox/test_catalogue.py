@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from neows_async import browse
+from neows_async.endpoints.browse import envelope
 from neows_async.errors import SettingsError
 from neows_async.sandbox.catalogue import Catalogue, ChangingCatalogue, RecordedPages, SyntheticCatalogue
-from neows_async.sandbox.envelope import Asked, browse_page
+from neows_async.sandbox.page_json import Asked, browse_page
 from neows_async.sandbox.scenario import Change
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_what_is_no_good_object_is_served_as_it_is(tmp_path: Path) -> None:
     )
     (tmp_path / "page_0.json").write_text(text)
     page = browse_page(RecordedPages(tmp_path), asked(0))
-    _, objects = browse.split(page)
+    _, objects = envelope.split(page)
     assert objects[0] == b'{"links":{"self":"http://api.nasa.gov/neo/rest/v1/neo/?api_key=DEMO_KEY"}}'
     assert objects[1].endswith(b'"id":7}')
     assert objects[2] == b"null"

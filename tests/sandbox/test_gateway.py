@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import SettingsError
-from neows_async.sandbox.gateway import REFUSALS, Gateway, GatewayRules, Verdict
+from neows_async.sandbox.rate_limits import REFUSALS, Gateway, GatewayRules, Verdict
 
 HOUR_S = 3600
 MIDNIGHT_S = 20_000 * 86_400.0

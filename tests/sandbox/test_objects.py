@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from neows_async.sandbox.catalogue import SyntheticCatalogue
-from neows_async.sandbox.objects import MOST_APPROACHES, synthetic_object
+from neows_async.sandbox.synthetic import MOST_APPROACHES, synthetic_object
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 from neows_async.errors import SettingsError
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import RecordedPages, SyntheticCatalogue
-from neows_async.sandbox.gateway import Gateway, GatewayRules
+from neows_async.sandbox.rate_limits import Gateway, GatewayRules
 from neows_async.sandbox.server import listen, serving
 from neows_async.sandbox.transport import AsgiTransport
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from neows_async.errors import SettingsError
 from neows_async.sandbox import scenario as scenario_module
-from neows_async.sandbox.gateway import GatewayRules
+from neows_async.sandbox.rate_limits import GatewayRules
 from neows_async.sandbox.scenario import (
     Change,
     Cut,
@@ -20,8 +20,9 @@ from neows_async.sandbox.scenario import (
     Scenario,
     Slow,
     Status,
+    parse_scenario,
+    read_scenario,
 )
-from neows_async.sandbox.scenario_file import parse_scenario, read_scenario
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 
-from neows_async import browse
+from neows_async.endpoints.browse import envelope
 from neows_async.errors import SettingsError
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
@@ -44,7 +44,7 @@ async def test_pages_come_whole_to_many_at_once() -> None:
 
     async def fetch(client: httpx.AsyncClient, page: int) -> None:
         answer = await client.get(BROWSE, params={"page": page % 5, "size": 20}, headers=KEY)
-        whole.append(browse.check(answer.content, page % 5, 20).number)
+        whole.append(envelope.check(answer.content, page % 5, 20).number)
 
     with serving(app) as url:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client, anyio.create_task_group() as tasks:

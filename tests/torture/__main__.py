@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 from tests.torture import campaigns
 from tests.torture.harness import Campaign, Driver, Pages, Tally, recorded, serving, synthetic
 from tests.torture.line import line_to

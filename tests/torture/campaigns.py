@@ -11,8 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async.frame import compress, expand
-from neows_async.lake import LATEST
+from neows_async.lake.layout import LATEST
+from neows_async.pages.stored import compress, expand
 from tests import program
 from tests.torture.driver import KEY, End
 from tests.torture.harness import LIMIT_S, content
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from neows_async.protocols import Storage
+    from neows_async.lake.storage.interface import Storage
     from tests.torture.harness import Campaign, Content, Torture
 
 _COMMIT: Final = "put commit.json"

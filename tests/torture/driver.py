@@ -25,25 +25,27 @@ import obstore  # noqa: F401 - what a run would load anew in every process
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401 - as above
 
-from neows_async.aggregates.by_year import CloseApproachesByYear
-from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.aggregates.within import CloseApproachesWithin
-from neows_async.cli.exits import code_of
+from neows_async.cli.output import code_of
 from neows_async.errors import NeowsError
-from neows_async.lake import Lake
-from neows_async.pipeline import Parts, ingest
-from neows_async.prune import Rules, prune
-from neows_async.quarantine import plan_replay, settings_of
-from neows_async.raw import RawZone, find_raw
+from neows_async.lake.async_storage import Lake
+from neows_async.lake.raw_zone import RawZone, find_raw
+from neows_async.lake.storage import open_storage
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.lake.storage.uris import open_object_storage  # noqa: F401 - as above
+from neows_async.maintenance.prune import Rules, prune
+from neows_async.maintenance.replay import plan_replay, settings_of
+from neows_async.outputs.aggregate_files import JsonAggregates
+from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.outputs.parquet import ParquetSink
+from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
-from neows_async.sinks.parquet import ParquetSink
 from neows_async.sources.archive import ArchiveSource
-from neows_async.sources.gateway import GatewaySource
-from neows_async.storage import CountingStorage, LocalStorage, open_storage
-from neows_async.storage.object_uris import open_object_storage  # noqa: F401 - as above
+from neows_async.sources.nasa import GatewaySource
+from neows_async.testing.faulty_storage import CountingStorage
 
 if TYPE_CHECKING:
-    from neows_async.protocols import Source, Storage
+    from neows_async.lake.storage.interface import Storage
+    from neows_async.protocols import Source
 
 KEY: Final = "K" * 40
 _PARTS: Final = (

@@ -22,20 +22,21 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 
 from neows_async.errors import NotFoundError, StorageError
-from neows_async.lake import LATEST, Lake
+from neows_async.lake.async_storage import Lake
+from neows_async.lake.layout import LATEST
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.lake.storage.object_store import ObjectStorage
+from neows_async.maintenance.verify import verify
 from neows_async.sandbox.catalogue import SyntheticCatalogue
-from neows_async.storage import LocalStorage
-from neows_async.storage.objects import ObjectStorage
 from neows_async.testing import browse_page
-from neows_async.verify import verify
 from tests import loopback
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 from tests.torture.driver import KEY, End, Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from neows_async.protocols import Storage
+    from neows_async.lake.storage.interface import Storage
     from tests.torture.line import Line, Request
 
 PROJECT: Final = Path(__file__).parents[2]

@@ -12,10 +12,11 @@ from anyio import from_thread
 from obstore.store import MemoryStore
 
 from neows_async.errors import SnapshotHeldError, StorageError
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.lake.storage.object_store import ObjectStorage
 from neows_async.settings import Settings
-from neows_async.storage import CountingStorage, LocalStorage
-from neows_async.storage.objects import ObjectStorage
 from neows_async.testing import ListSource
+from neows_async.testing.faulty_storage import CountingStorage
 from tests import lakes
 from tests.neos import catalogue
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from neows_async.protocols import Storage
-    from neows_async.receipt import Receipt
+    from neows_async.lake.receipt import Receipt
+    from neows_async.lake.storage.interface import Storage
 
 LIMIT_S: Final = 60.0
 

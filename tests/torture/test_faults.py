@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from neows_async.reading import SEEING_TO
+from neows_async.pipeline.reader import SEEING_TO
 from tests import loopback
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 from tests.torture.driver import Job
 from tests.torture.harness import Campaign, Driver, Tally, serving, synthetic
 from tests.torture.line import line_to

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 from tests.torture import campaigns
 from tests.torture.harness import Campaign, Driver, Tally, recorded, serving, synthetic
 from tests.torture.line import line_to

@@ -14,12 +14,12 @@ import pytest
 from anyio import from_thread
 
 from neows_async.errors import SnapshotHeldError
+from neows_async.lake.storage.local import LocalStorage
 from neows_async.settings import Settings
-from neows_async.storage import LocalStorage
 from neows_async.testing import ListSource
 from tests import lakes
+from tests.lake.storage import seaweedfs
 from tests.neos import catalogue
-from tests.storage import seaweedfs
 from tests.torture.driver import Job
 from tests.torture.harness import KILLED, Driver, serving, synthetic
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from neows_async.page import RawPage
+    from neows_async.pages.values import RawPage
 
 
 class Renewed:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests import program
-from tests.storage import seaweedfs
+from tests.lake.storage import seaweedfs
 from tests.torture.driver import KEY
 from tests.torture.harness import serving, synthetic
 from tests.torture.line import line_to

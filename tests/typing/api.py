@@ -32,12 +32,13 @@ from neows_async import (
     Settings,
     Stage,
     Storage,
-    events,
     ingest,
+    objects,
     open_batches,
     open_neos,
     open_storage,
 )
+from neows_async.telemetry import events
 from neows_async.testing import SandboxClient, SinkConformance, gateway
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class MySink:
         assert_type(await file.finish(1), DatasetFile)
 
     async def write(self, page: Page) -> None:
-        for neo in page.objects():
+        for neo in objects(page):
             assert_type(neo, Neo)
 
     async def finish(self) -> Sequence[DatasetFile]:

@@ -5,32 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from neows_async.aggregates.by_year import CloseApproachesByYear
-    from neows_async.aggregates.csv_files import CsvAggregates
-    from neows_async.aggregates.json_files import JsonAggregates
-    from neows_async.aggregates.within import CloseApproachesWithin
-    from neows_async.lake import LakeFile, LakeStage
-    from neows_async.ledger import FileLedger, MemoryLedger
-    from neows_async.protocols import (
-        AggregateWriter,
-        Aggregator,
-        ColumnsOnly,
-        Ledger,
-        Sink,
-        Source,
-        Stage,
-        StagedFile,
-        Storage,
-    )
+    from neows_async.lake.staging import LakeFile, LakeStage
+    from neows_async.lake.storage.interface import Storage
+    from neows_async.lake.storage.local import LocalStorage
+    from neows_async.lake.storage.object_store import ObjectStorage
+    from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
+    from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+    from neows_async.outputs.parquet import ParquetSink
+    from neows_async.outputs.quarantine import Quarantine
+    from neows_async.pacing.quota_store import FileLedger, Ledger, MemoryLedger
+    from neows_async.protocols import AggregateWriter, Aggregator, ColumnsOnly, Sink, Source, Stage, StagedFile
     from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
-    from neows_async.sinks.parquet import ParquetSink
-    from neows_async.sinks.quarantine import Quarantine
     from neows_async.sources.archive import ArchiveSource
-    from neows_async.sources.gateway import GatewaySource
-    from neows_async.storage.faults import CountingStorage
-    from neows_async.storage.local import LocalStorage
-    from neows_async.storage.objects import ObjectStorage
+    from neows_async.sources.nasa import GatewaySource
     from neows_async.testing import ListSink, ListSource
+    from neows_async.testing.faulty_storage import CountingStorage
 
     def sources(one: GatewaySource, two: ArchiveSource, three: ListSource) -> list[Source]:
         return [one, two, three]

@@ -20,12 +20,12 @@ from neows_async import (
     PausedError,
     Progress,
     Receipt,
-    events,
     ingest,
     keep_newest,
     open_sandbox,
     open_storage,
 )
+from neows_async.telemetry import events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from neows_async.cli import exits, output, planning
-from neows_async.cli.durations import Duration
-from neows_async.cli.housekeeping import prune, snapshots
-from neows_async.cli.options import Command, option, root_option
-from neows_async.cli.quarantining import quarantine
-from neows_async.cli.verifying import verify
-from neows_async.version import __version__
+from neows_async._version import __version__
+from neows_async.cli import output, plan
+from neows_async.cli.options import Command, Duration, option, root_option
+from neows_async.cli.prune import prune
+from neows_async.cli.quarantine import quarantine
+from neows_async.cli.snapshots import snapshots
+from neows_async.cli.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROGRAM: Final = "neows-async"
-_CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in exits.MEANINGS.items())
+_CODES = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in output.MEANINGS.items())
 
 
 @click.group(
@@ -234,10 +234,10 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     The same command finishes what died: pages that are in are never asked for again.
     """
-    from neows_async.own_process import keep_flat  # noqa: PLC0415 - for those who need it
+    from neows_async._process import keep_flat  # noqa: PLC0415 - for those who need it
 
     keep_flat()
-    from neows_async.cli.running import run_command  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.run import run_command  # noqa: PLC0415 - heavy, and --help does without
 
     ctx.exit(run_command(ctx, options))
 
@@ -254,7 +254,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 @option("--snapshot", metavar="ID", default="latest", show_default=True, help="Which snapshot.")
 def path(dataset: str, root: str, snapshot: str) -> None:
     """Print where a snapshot of a DATASET lies: neos, close_approaches, aggregates or quarantine."""
-    from neows_async.cli.running import path_command  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.run import path_command  # noqa: PLC0415 - heavy, and --help does without
 
     lies = path_command(dataset, root, snapshot)
     with output.answering():
@@ -304,18 +304,18 @@ def path(dataset: str, root: str, snapshot: str) -> None:
 )
 def sandbox(**options: Any) -> None:
     """Serve an imitation of NeoWs and its gateway on loopback, to try things without NASA."""
-    from neows_async.cli.serving import serve_command  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.sandbox import serve_command  # noqa: PLC0415 - heavy, and --help does without
 
     serve_command(**options)
 
 
-for _command in (planning.command(run), verify, snapshots, prune, quarantine):
+for _command in (plan.command(run), verify, snapshots, prune, quarantine):
     neows_async.add_command(_command)
 
 
 def _take_defaults(ctx: click.Context, config: Path | None) -> None:
     """Put ``.env`` and the file behind arguments and environment, before click looks for them."""
-    from neows_async.cli.configuration import defaults_of  # noqa: PLC0415 - --help does without
+    from neows_async.cli.config import defaults_of  # noqa: PLC0415 - --help does without
 
     if ctx.resilient_parsing:
         return
@@ -335,12 +335,12 @@ def run_command_line(arguments: Sequence[str]) -> int:
         code = neows_async.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
-        return exits.USAGE
+        return output.USAGE
     except click.ClickException as exc:
         command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else PROGRAM
-        return output.fail(f"{exc.format_message()} See '{command} --help'.", exits.USAGE)
+        return output.fail(f"{exc.format_message()} See '{command} --help'.", output.USAGE)
     except (KeyboardInterrupt, click.Abort):
-        return output.fail("interrupted", exits.INTERRUPTED)
+        return output.fail("interrupted", output.INTERRUPTED)
     except Exception as exc:  # noqa: BLE001 - the one place where what nobody foresaw becomes a line and a code
         return output.fail(output.told(exc), output.code_of(exc))
-    return code if isinstance(code, int) else exits.DONE
+    return code if isinstance(code, int) else output.DONE

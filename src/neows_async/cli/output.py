@@ -5,19 +5,56 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from neows_async.cli import exits
-from neows_async.errors import NeowsError, StorageError
+from neows_async import errors
+from neows_async.errors import NeowsError, NotFoundError, SettingsError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from neows_async.lake.async_storage import Lake
 
 _PROGRAM: Final = "neows-async"
 _TRACEBACK: Final = "NEOWS_TRACEBACK"
+_GRACE_S: Final = 1.5
+_T = TypeVar("_T")
+
+# What scripts can rely on: one exit code for each kind of ending (after sysexits.h, where it has one).
+DONE: Final = 0
+FAULT: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+# The first that fits counts: children stand before their parents.
+_CODES: Final[tuple[tuple[type[errors.NeowsError], int], ...]] = (
+    (errors.SettingsError, USAGE),
+    (errors.DataError, 65),
+    (errors.KeyRefusedError, 77),
+    (errors.SourceError, 69),
+    (errors.SnapshotHeldError, 73),
+    (errors.StorageError, 74),
+    (errors.PausedError, 75),
+)
+
+MEANINGS: Final = {
+    DONE: "done",
+    FAULT: "a fault of the program, or of a part that was handed in",
+    USAGE: "wrong usage or settings",
+    65: "data: too many unreadable objects, an empty catalogue, a damaged page, or verify found differences",
+    69: "the source is unavailable; run the same command again to go on",
+    73: "the snapshot is being written by another run",
+    74: "the storage failed; run the same command again to go on",
+    75: "the quota is spent; run the same command again at the time printed",
+    77: "the key is missing or refused",
+    INTERRUPTED: "interrupted; run the same command again to go on",
+    TERMINATED: "terminated; run the same command again to go on",
+}
 
 
 def clean(text: str) -> str:
@@ -67,7 +104,7 @@ def told(exc: Exception) -> str:
 
 def code_of(exc: Exception) -> int:
     """The exit code for ``exc``."""
-    return exits.code_of(exc) if isinstance(exc, NeowsError) else exits.FAULT
+    return next((code for kind, code in _CODES if isinstance(exc, kind)), FAULT)
 
 
 @contextmanager
@@ -99,3 +136,26 @@ def _silence() -> None:
 def _say(line: str) -> None:
     with suppress(OSError):
         click.echo(line, err=True)
+
+
+def ask(question: Callable[[Lake], Awaitable[_T]], root: str) -> _T:
+    """What ``question`` says of the lake at ``root``.
+
+    :raises SettingsError: there is no such snapshot
+    :raises NeowsError: what else ``question`` raises
+    """
+    import anyio  # noqa: PLC0415 - heavy, and --help does without
+
+    from neows_async.lake.async_storage import Lake  # noqa: PLC0415 - as above
+    from neows_async.lake.storage import open_storage  # noqa: PLC0415 - as above
+
+    try:
+        return anyio.run(question, Lake(open_storage(root)))
+    except NotFoundError as exc:
+        raise SettingsError(f"{exc}; 'neows-async snapshots' lists what is there") from exc
+    except KeyboardInterrupt:
+        # A storage call that hangs in its thread must not hold the process.
+        timer = threading.Timer(_GRACE_S, os._exit, args=(INTERRUPTED,))
+        timer.daemon = True
+        timer.start()
+        raise

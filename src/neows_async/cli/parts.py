@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 from neows_async.errors import SettingsError
 
 if TYPE_CHECKING:
-    from neows_async.pacing import PacingRules
-    from neows_async.pipeline import Parts
-    from neows_async.protocols import Aggregator, Ledger, Sink, Source, Storage
-    from neows_async.raw import RawOf
+    from neows_async.lake.raw_zone import RawOf
+    from neows_async.lake.storage.interface import Storage
+    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.rules import PacingRules
+    from neows_async.pipeline.run import Parts
+    from neows_async.protocols import Aggregator, Sink, Source
     from neows_async.settings import Settings
 
 _PART_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -58,8 +60,8 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
     :raises SettingsError: a name means nothing
     :raises StorageError: the root cannot be used
     """
-    from neows_async.pipeline import Parts  # noqa: PLC0415 - heavy: it brings Arrow
-    from neows_async.storage import open_storage  # noqa: PLC0415 - as above
+    from neows_async.lake.storage import open_storage  # noqa: PLC0415 - as above
+    from neows_async.pipeline.run import Parts  # noqa: PLC0415 - heavy: it brings Arrow
 
     sinks = _sinks(settings, chosen.sinks)
     aggregators = _aggregators(settings, chosen.aggregators)
@@ -81,13 +83,13 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
 
 async def open_ledger(settings: Settings, chosen: Chosen, stack: AsyncExitStack) -> Ledger | None:
     """Where runs with the same key find each other; None for a source without a gateway of others."""
-    from neows_async.cli.state import ledger_path  # noqa: PLC0415 - only for a run
+    from neows_async.cli.config import ledger_path  # noqa: PLC0415 - only for a run
 
     path = ledger_path()
     if chosen.source != "nasa" or not chosen.share_quota or path is None:
         return None
-    from neows_async.ledger import FileLedger  # noqa: PLC0415 - it brings SQLite
-    from neows_async.sources.gateway import check_base_url, is_loopback  # noqa: PLC0415 - it brings httpx
+    from neows_async.pacing.quota_store import FileLedger  # noqa: PLC0415 - it brings SQLite
+    from neows_async.sources.nasa import check_base_url, is_loopback  # noqa: PLC0415 - it brings httpx
 
     url = check_base_url(settings.base_url)
     return await stack.enter_async_context(
@@ -103,13 +105,13 @@ async def open_ledger(settings: Settings, chosen: Chosen, stack: AsyncExitStack)
 
 def pacing_rules(settings: Settings, chosen: Chosen) -> PacingRules:
     """What is known of the gateway's demands that its answers do not tell."""
-    from neows_async.pacing import PacingRules  # noqa: PLC0415 - only for a run
+    from neows_async.pacing.rules import PacingRules  # noqa: PLC0415 - only for a run
 
     if chosen.source != "nasa":
         return PacingRules(bursts=())
-    from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx
+    from neows_async.api import defaults  # noqa: PLC0415 - heavy: it brings Arrow and httpx
 
-    return parts.gateway_rules(settings)
+    return defaults.gateway_rules(settings)
 
 
 async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stack: AsyncExitStack) -> Source:
@@ -119,22 +121,22 @@ async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stac
     if chosen.source not in _SOURCES:
         source: Source = _whole("source", chosen.source, _named("source", chosen.source, {})(settings))
         return source
-    from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow and httpx
+    from neows_async.api import defaults  # noqa: PLC0415 - heavy: it brings Arrow and httpx
 
     if chosen.source == "nasa":
-        from neows_async.cli.configuration import proxy_for  # noqa: PLC0415 - with httpx alone
-        from neows_async.sources import gateway  # noqa: PLC0415 - it brings httpx
+        from neows_async.cli.config import proxy_for  # noqa: PLC0415 - with httpx alone
+        from neows_async.sources import nasa  # noqa: PLC0415 - it brings httpx
 
-        proxy = proxy_for(gateway.check_base_url(settings.base_url).host)
-        return await stack.enter_async_context(parts.open_gateway(settings, proxy=proxy))
+        proxy = proxy_for(nasa.check_base_url(settings.base_url).host)
+        return await stack.enter_async_context(defaults.open_gateway(settings, proxy=proxy))
     return await stack.enter_async_context(
-        parts.open_sandbox(settings, neos=chosen.sandbox_neos, seed=chosen.sandbox_seed)
+        defaults.open_sandbox(settings, neos=chosen.sandbox_neos, seed=chosen.sandbox_seed)
     )
 
 
 def _archive(settings: Settings, chosen: Chosen, storage: Storage) -> Source:
-    from neows_async.lake import Lake  # noqa: PLC0415 - as in open_parts
-    from neows_async.raw import RawZone  # noqa: PLC0415 - as above
+    from neows_async.lake.async_storage import Lake  # noqa: PLC0415 - as in open_parts
+    from neows_async.lake.raw_zone import RawZone  # noqa: PLC0415 - as above
     from neows_async.sources.archive import ArchiveSource  # noqa: PLC0415 - as above
 
     if chosen.raw is None:
@@ -148,31 +150,31 @@ def _archive(settings: Settings, chosen: Chosen, storage: Storage) -> Source:
 
 
 def _parquet(settings: Settings) -> list[Sink]:
-    from neows_async import parts  # noqa: PLC0415 - heavy: it brings Arrow
+    from neows_async.api import defaults  # noqa: PLC0415 - heavy: it brings Arrow
 
-    return parts.parquet_sinks(settings)
+    return defaults.parquet_sinks(settings)
 
 
 def _within(settings: Settings) -> Aggregator:
-    from neows_async import parts  # noqa: PLC0415 - as above
+    from neows_async.api import defaults  # noqa: PLC0415 - as above
 
-    return parts.close_approaches_within(settings)
+    return defaults.close_approaches_within(settings)
 
 
 def _by_year(settings: Settings) -> Aggregator:
-    from neows_async import parts  # noqa: PLC0415 - as above
+    from neows_async.api import defaults  # noqa: PLC0415 - as above
 
-    return parts.close_approaches_by_year(settings)
+    return defaults.close_approaches_by_year(settings)
 
 
 def _json_files(_: Settings) -> Any:
-    from neows_async.aggregates.json_files import JsonAggregates  # noqa: PLC0415 - only when chosen
+    from neows_async.outputs.aggregate_files import JsonAggregates  # noqa: PLC0415 - only when chosen
 
     return JsonAggregates()
 
 
 def _csv_files(_: Settings) -> Any:
-    from neows_async.aggregates.csv_files import CsvAggregates  # noqa: PLC0415 - only when chosen
+    from neows_async.outputs.aggregate_files import CsvAggregates  # noqa: PLC0415 - only when chosen
 
     return CsvAggregates()
 

@@ -15,12 +15,12 @@ from typing_extensions import override
 
 from neows_async.cli.output import clean, counted
 from neows_async.cli.output import size as in_words
-from neows_async.storage import location
+from neows_async.lake.storage import location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from neows_async.receipt import Receipt
+    from neows_async.lake.receipt import Receipt
 
 _BAR_CELLS: Final = 40
 _CLOSEST: Final = 5

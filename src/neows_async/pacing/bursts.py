@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """At most ``requests`` in ``per_s`` seconds, by the same sliding estimate as the hour."""
-
-    requests: int
-    per_s: float
-
-
-API_DATA_GOV_BURSTS: Final = (Burst(20, 1), Burst(150, 15), Burst(50, 1), Burst(250, 15))
-"""The default configuration of api.data.gov's software: the first two per key, the others per IP."""
+    from neows_async.pacing.rules import Burst
 
 
 def next_s(bursts: Sequence[Burst], arrived_s: Sequence[float], under_way: int, now_s: float) -> float:

@@ -18,13 +18,13 @@ were under way then belong to neither hour for sure.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from neows_async.pacing.counts import HOUR_S, HourCounts
-
+HOUR_S: Final = 3600
 _TINY: Final = 1e-6  # what floats may be off; of a slot, some microseconds
 _HIGH_ANSWERS: Final = 20  # so many answers in a row must agree that the estimate is lower than it can be
 HIGH_S: Final = 60.0  # or this long must have passed since one said it was high
@@ -33,6 +33,32 @@ _OTHERS_PER_S: Final = 20  # the gateway lets no key go faster
 _PROJECTED_HOURS: Final = 50
 _WELL: Final = 0.8
 _FEW: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class HourCounts:
+    """What the gateway has counted for a key.
+
+    :param hour: hours since 1970; the gateway aligns them to the epoch
+    :param current: requests counted in that hour
+    :param previous: requests counted in the hour before
+    """
+
+    hour: int
+    current: int
+    previous: int
+
+    def at(self, hour: int) -> HourCounts:
+        """The same counts seen in a later ``hour``, if nothing was sent since."""
+        if hour <= self.hour:
+            return self
+        return HourCounts(hour, 0, self.current if hour == self.hour + 1 else 0)
+
+    def estimate(self, now_s: float) -> int:
+        """The gateway's sliding estimate at ``now_s``; a request passes while it is below the limit."""
+        here = self.at(int(now_s // HOUR_S))
+        inside = (here.hour + 1) - now_s / HOUR_S
+        return here.current + math.floor(here.previous * min(1.0, inside))
 
 
 class HourBound(msgspec.Struct, frozen=True, kw_only=True):

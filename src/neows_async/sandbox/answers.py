@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from neows_async.sandbox.gateway import OVER_RATE_LIMIT
+from neows_async.sandbox.rate_limits import OVER_RATE_LIMIT
 
 if TYPE_CHECKING:
-    from neows_async.sandbox.gateway import Verdict
+    from neows_async.sandbox.rate_limits import Verdict
 
 JSON: Final = "application/json;charset=UTF-8"
 HTML: Final = "text/html; charset=utf-8"

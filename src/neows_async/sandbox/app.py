@@ -13,9 +13,9 @@ from anyio import to_thread
 from neows_async.sandbox.answers import JSON, Answer
 from neows_async.sandbox.catalogue import ChangingCatalogue
 from neows_async.sandbox.delivery import CUT, Delivery, Message, Receive, Send
-from neows_async.sandbox.envelope import API, Asked
 from neows_async.sandbox.faults import instead, mistake, page_under, refusal, with_quota
-from neows_async.sandbox.gateway import Gateway
+from neows_async.sandbox.page_json import API, Asked
+from neows_async.sandbox.rate_limits import Gateway
 from neows_async.sandbox.request import Request
 from neows_async.sandbox.scenario import Fault, OverRateLimit, Refused, Scenario, Slow, WrongType
 

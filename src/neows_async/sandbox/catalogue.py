@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 import zstandard
 
-from neows_async import browse
+from neows_async.endpoints.browse import envelope
 from neows_async.errors import BadPageError, SettingsError
-from neows_async.sandbox.objects import MOST_OBJECTS, synthetic_object
+from neows_async.sandbox.synthetic import MOST_OBJECTS, synthetic_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,7 @@ class RecordedPages:
                 data = gzip.decompress(data)
             elif file.suffix == ".zst":
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-            _, objects = browse.split(data)
+            _, objects = envelope.split(data)
         except (OSError, EOFError, zstandard.ZstdError, BadPageError) as exc:
             raise SettingsError(f"--pages: {file} is no recorded Browse page: {exc}") from exc
         return [_recorded(raw) for raw in objects]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neows_async.sandbox import answers
-from neows_async.sandbox.envelope import browse_page
+from neows_async.sandbox.page_json import browse_page
 from neows_async.sandbox.scenario import (
     Fault,
     Html,
@@ -24,8 +24,8 @@ from neows_async.sandbox.scenario import (
 if TYPE_CHECKING:
     from neows_async.sandbox.answers import Answer
     from neows_async.sandbox.catalogue import Catalogue
-    from neows_async.sandbox.envelope import Asked
-    from neows_async.sandbox.gateway import Verdict
+    from neows_async.sandbox.page_json import Asked
+    from neows_async.sandbox.rate_limits import Verdict
     from neows_async.sandbox.request import Request
 
 _FORBIDDEN = 403

@@ -9,8 +9,8 @@ from neows_async.errors import BadPageError, DataError, NotFoundError, Unavailab
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neows_async.page import RawPage
-    from neows_async.raw import RawZone
+    from neows_async.lake.raw_zone import RawZone
+    from neows_async.pages.values import RawPage
 
 
 class ArchiveSource:

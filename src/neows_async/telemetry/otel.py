@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from neows_async import events
+from neows_async.telemetry import events
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
     from opentelemetry.trace import Span, Tracer, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from neows_async.events import Event, Listener
+    from neows_async.telemetry.events import Event, Listener
 
 _SCOPE: Final = "neows_async"
 _S: Final = 1_000_000_000  # spans count nanoseconds

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from neows_async import events
+from neows_async.telemetry import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prometheus_client import CollectorRegistry
 
-    from neows_async.events import Event, Listener
-    from neows_async.rate_limit import RateLimit
+    from neows_async.errors import RateLimit
+    from neows_async.telemetry.events import Event, Listener
 
 # NeoWs answers in tenths of a second on a good day, and is cut off after a minute.
 _FETCH_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from neows_async import events
+from neows_async.telemetry import events
 
 if TYPE_CHECKING:
-    from neows_async.events import Event, Listener
+    from neows_async.telemetry.events import Event, Listener
 
 _EACH_PAGE: Final = (events.PageFetched, events.PageWritten)
 _TROUBLE: Final = (

@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from neows_async import browse, pipeline
-from neows_async.aggregates.json_files import JsonAggregates
-from neows_async.decode import decode
-from neows_async.page import RawPage
+from neows_async.endpoints.browse import envelope
+from neows_async.endpoints.browse.decode import decode
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.outputs.aggregate_files import JsonAggregates
+from neows_async.pages.values import RawPage
+from neows_async.pipeline import run
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.settings import Settings
-from neows_async.storage import LocalStorage
 from neows_async.testing.fakes import ListSink, ListSource, browse_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from neows_async.page import Page
+    from neows_async.lake.receipt import Receipt
+    from neows_async.pages.values import Page
     from neows_async.protocols import Aggregator, Sink, Source
-    from neows_async.receipt import Receipt
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _NEOS: Final = 50
@@ -186,7 +187,7 @@ class _Columns(ListSink):
 
 
 async def _run(root: Path, sink: Sink, snapshot: str, **settings: Any) -> Receipt:
-    parts = pipeline.Parts(
+    parts = run.Parts(
         storage=LocalStorage(root, durable=False),
         source=ListSource(_objects()),
         source_name="conformance",
@@ -194,7 +195,7 @@ async def _run(root: Path, sink: Sink, snapshot: str, **settings: Any) -> Receip
         aggregators=[],
         aggregate_writer=JsonAggregates(),
     )
-    return await pipeline.ingest(Settings(limit=None, snapshot=snapshot, **settings), parts)
+    return await run.ingest(Settings(limit=None, snapshot=snapshot, **settings), parts)
 
 
 class SourceConformance:
@@ -235,11 +236,11 @@ class SourceConformance:
         source = self.make()
         first = await source.fetch(0, self.page_size)
         assert isinstance(first, RawPage), f"a {type(first).__name__} came, where a RawPage is due"
-        info = browse.check(first.body, 0)
+        info = envelope.check(first.body, 0)
         last = -(-info.total_elements // info.size) - 1
         raw = await source.fetch(last, self.page_size)
         assert raw.number == last
-        browse.check(raw.body, last, info.size)
+        envelope.check(raw.body, last, info.size)
         decode(raw)
 
     def test_any_page_comes_at_any_time_several_at_once(self) -> None:
@@ -248,7 +249,7 @@ class SourceConformance:
 
     async def _at_once(self) -> None:
         source = self.make()
-        info = browse.check((await source.fetch(0, self.page_size)).body, 0)
+        info = envelope.check((await source.fetch(0, self.page_size)).body, 0)
         numbers = list(range(min(4, -(-info.total_elements // info.size))))
         in_turn = {number: await self._ids(source, number) for number in numbers}
         at_once: dict[int, list[str | None]] = {}
@@ -277,7 +278,7 @@ class SourceConformance:
                 tasks.start_soon(source.fetch, 0, self.page_size)
             await checkpoint()
             tasks.cancel_scope.cancel()
-        browse.check((await source.fetch(0, self.page_size)).body, 0)
+        envelope.check((await source.fetch(0, self.page_size)).body, 0)
 
     def test_a_whole_run(self) -> None:
         """Two pages of it become a snapshot."""
@@ -285,7 +286,7 @@ class SourceConformance:
 
     async def _a_whole_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            parts = pipeline.Parts(
+            parts = run.Parts(
                 storage=LocalStorage(Path(folder), durable=False),
                 source=self.make(),
                 source_name="conformance",
@@ -294,7 +295,7 @@ class SourceConformance:
                 aggregate_writer=JsonAggregates(),
             )
             limit = 2 * self.page_size
-            receipt = await pipeline.ingest(Settings(limit=limit, page_size=self.page_size, max_rejects=None), parts)
+            receipt = await run.ingest(Settings(limit=limit, page_size=self.page_size, max_rejects=None), parts)
             assert receipt.records.seen > 0
 
 
@@ -359,7 +360,7 @@ class AggregatorConformance:
     async def _in_a_run(self) -> None:
         aggregator = self.make()
         with tempfile.TemporaryDirectory() as folder:
-            parts = pipeline.Parts(
+            parts = run.Parts(
                 storage=LocalStorage(Path(folder), durable=False),
                 source=ListSource(_objects()),
                 source_name="conformance",
@@ -367,7 +368,7 @@ class AggregatorConformance:
                 aggregators=[aggregator],
                 aggregate_writer=JsonAggregates(),
             )
-            receipt = await pipeline.ingest(Settings(limit=None), parts)
+            receipt = await run.ingest(Settings(limit=None), parts)
         assert set(receipt.aggregates) == {aggregator.name}
 
     def _of(self, pages: list[Page]) -> Any:

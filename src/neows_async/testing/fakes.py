@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from anyio import to_thread
 
 from neows_async.errors import UnavailableError
-from neows_async.page import RawPage
+from neows_async.pages.values import RawPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from neows_async.page import DatasetFile, Page
+    from neows_async.pages.values import DatasetFile, Page
     from neows_async.protocols import Stage
 
 

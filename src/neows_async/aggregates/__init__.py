@@ -1,1 +1,0 @@
-"""Aggregators: figures folded page by page. One file each; how they are written is a part of its own."""

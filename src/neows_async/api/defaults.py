@@ -1,0 +1,147 @@
+"""The default parts of a run, made of its settings: in this place alone, for embedders and the command line alike."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from anyio import to_thread
+
+from neows_async.endpoints.browse.schema import DATASETS
+from neows_async.errors import SettingsError
+from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.outputs.parquet import ParquetSink, check_partition
+from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
+from neows_async.settings import NASA_URL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+    from neows_async.protocols import Aggregator, Sink
+    from neows_async.settings import Settings
+    from neows_async.sources import nasa
+
+DEMO_KEY: Final = "DEMO_KEY"
+_DEMO_DAILY: Final = 50
+_SANDBOX_URL: Final = "https://sandbox.invalid"
+# A catalogue of one's own needs no quota.
+_SANDBOX_LIMIT: Final = 1_000_000
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, *, client: httpx.AsyncClient | None = None, proxy: str | None = None
+) -> AsyncIterator[nasa.GatewaySource]:
+    """NeoWs at ``settings.base_url``, until the block ends.
+
+    :param client: whose connections to use; it stays open. None is one of our own
+    :param proxy: for our own; never used for this machine itself
+    :raises SettingsError: there is no key, or the URL is none that a key may be sent to
+    """
+    from neows_async.sources import nasa  # noqa: PLC0415 - it brings httpx; api.py imports it beforehand
+
+    url = nasa.check_base_url(settings.base_url)
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    if not key:
+        raise SettingsError(
+            f"{url.host} needs a key: Settings(api_key=...); DEMO_KEY is enough for 200 objects, and "
+            "https://api.nasa.gov gives one that is enough for all"
+        )
+    if client is not None:
+        yield _source(settings, client, key)
+        return
+    # In a thread: it reads the certificates that are trusted.
+    transport = await to_thread.run_sync(
+        lambda: nasa.open_transport(
+            connections=settings.concurrency, proxy=None if nasa.is_loopback(url.host) else proxy
+        )
+    )
+    own = nasa.open_client(
+        transport, connect_timeout_s=settings.connect_timeout_s, timeout_s=settings.request_timeout_s
+    )
+    async with own:
+        yield _source(settings, own, key, transport)
+
+
+def _source(
+    settings: Settings, client: httpx.AsyncClient, key: str, transport: httpx.AsyncBaseTransport | None = None
+) -> nasa.GatewaySource:
+    from neows_async.sources import nasa  # noqa: PLC0415 - as above
+
+    return nasa.GatewaySource(
+        client,
+        base_url=settings.base_url,
+        api_key=key,
+        transport=transport,
+        timeout_s=settings.request_timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
+        max_body_bytes=settings.max_body_bytes,
+    )
+
+
+@asynccontextmanager
+async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1) -> AsyncIterator[nasa.GatewaySource]:
+    """A stand-in for NeoWs inside this process, until the block ends: synthetic objects, the real client, no key.
+
+    :param neos: how many objects it has
+    :param seed: equal seeds give equal objects
+    """
+    import httpx  # noqa: PLC0415 - for those who use it
+
+    from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - as above
+    from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
+    from neows_async.sandbox.rate_limits import Gateway  # noqa: PLC0415 - as above
+    from neows_async.sandbox.transport import AsgiTransport  # noqa: PLC0415 - as above
+    from neows_async.sources import nasa  # noqa: PLC0415 - as above
+
+    app = SandboxApp(SyntheticCatalogue(neos, seed), gateway=Gateway(hourly_limit=_SANDBOX_LIMIT))
+    transport = AsgiTransport(app)
+    async with httpx.AsyncClient(transport=transport, timeout=settings.request_timeout_s, trust_env=False) as client:
+        yield nasa.GatewaySource(
+            client,
+            base_url=_SANDBOX_URL,
+            api_key="sandbox",
+            timeout_s=settings.request_timeout_s,
+            max_body_bytes=settings.max_body_bytes,
+            synthetic=True,
+            origin=f"sandbox, {neos} objects of seed {seed}",
+        )
+
+
+def gateway_rules(settings: Settings) -> PacingRules:
+    """What is known of the gateway at ``settings.base_url`` that its answers do not tell."""
+    is_nasas = urlsplit(settings.base_url).hostname == urlsplit(NASA_URL).hostname
+    is_demo = settings.api_key is not None and settings.api_key.get_secret_value() == DEMO_KEY
+    return PacingRules(
+        # A rate of the user's own replaces the bursts that were found out about api.nasa.gov.
+        bursts=API_DATA_GOV_BURSTS if is_nasas and settings.max_rate_per_s is None else (),
+        daily_limit=_DEMO_DAILY if is_demo else None,
+    )
+
+
+def parquet_sinks(settings: Settings) -> list[Sink]:
+    """One for each dataset.
+
+    :raises SettingsError: it cannot be laid out as was asked
+    """
+    for dataset, column in settings.partitions.items():
+        check_partition(dataset, column)
+    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
+
+
+def close_approaches_within(settings: Settings) -> CloseApproachesWithin:
+    """How many come closer than ``settings.within_au``."""
+    return CloseApproachesWithin(settings.within_au, settings.orbiting_body)
+
+
+def close_approaches_by_year(settings: Settings) -> CloseApproachesByYear:
+    """How many there are each year."""
+    return CloseApproachesByYear(settings.orbiting_body)
+
+
+def default_aggregators(settings: Settings) -> list[Aggregator]:
+    """Both of ours."""
+    return [close_approaches_within(settings), close_approaches_by_year(settings)]

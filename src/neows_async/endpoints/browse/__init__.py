@@ -1,0 +1,1 @@
+"""NeoWs Browse: from bytes to columns."""

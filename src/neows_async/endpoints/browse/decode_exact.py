@@ -1,0 +1,117 @@
+"""The slow way through a page, object by object: what is out of the ordinary is named, and the rest is kept. Pure.
+
+It is the judge of what :mod:`neows_async.endpoints.browse.decode_fast` does not take on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from neows_async.endpoints.browse import envelope
+from neows_async.endpoints.browse.decode_fast import KNOWN_FIELDS, Columns, FieldTree
+from neows_async.endpoints.browse.neo import CloseApproach, Neo, Unreadable, parse
+from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
+from neows_async.pages.values import Rejected
+
+if TYPE_CHECKING:
+    from neows_async.pages import values
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a page says; the members as those of :class:`neows_async.pages.values.Page`."""
+
+    info: values.PageInfo
+    indices: tuple[int, ...]
+    columns: Columns
+    rejected: tuple[Rejected, ...]
+    unknown_fields: dict[int, dict[str, int]]
+
+
+def read(body: bytes) -> Read:
+    """Each object of a page judged by itself.
+
+    :raises BadPageError: it is not a Browse page
+    """
+    info, objects = envelope.split(body)
+    neos: list[Neo] = []
+    indices: list[int] = []
+    rejected: list[Rejected] = []
+    unknown: dict[int, dict[str, int]] = {}
+    for index, text in enumerate(objects):
+        try:
+            value = parse(text)
+            neos.append(Neo.from_value(value))
+        except Unreadable as exc:
+            rejected.append(_rejected(info, index, text, exc))
+            continue
+        indices.append(index)
+        if found := _unknown_fields(value):
+            unknown[index] = found
+    return Read(info, tuple(indices), _columns(neos), tuple(rejected), unknown)
+
+
+def _rejected(info: values.PageInfo, index: int, text: bytes, why: Unreadable) -> Rejected:
+    return Rejected(
+        page=info.number,
+        position=info.first_position + index,
+        id=_claimed_id(text),
+        reason=why.reason,
+        pointer=envelope.pointer("near_earth_objects", index, *why.path),
+        raw=text.decode(),
+    )
+
+
+def _claimed_id(text: bytes) -> str | None:
+    """The id that a rejected object goes by, if it has a usable one."""
+    try:
+        record = parse(text)
+    except Unreadable:
+        return None
+    for name in ("id", "neo_reference_id"):
+        value = record.get(name) if isinstance(record, dict) else None
+        if isinstance(value, str) and value and value.isprintable() and value.isascii():
+            return value
+    return None
+
+
+def _unknown_fields(record: Any) -> dict[str, int]:
+    """Fields that the source was not known to send, dotted: name → how often, ascending."""
+    found: Counter[str] = Counter()
+
+    def walk(value: Any, known: FieldTree, path: str) -> None:
+        for entry in value if isinstance(value, list) else [value]:
+            for name, beneath in entry.items() if isinstance(entry, dict) else ():
+                if name not in known:
+                    found[path + name.encode(errors="backslashreplace").decode()] += 1
+                elif (deeper := known[name]) is not None:
+                    walk(beneath, deeper, f"{path}{name}.")
+
+    walk(record, KNOWN_FIELDS, "")
+    return dict(sorted(found.items()))
+
+
+def _columns(neos: list[Neo]) -> Columns:
+    approaches = [(neo.id, approach) for neo in neos for approach in neo.close_approaches]
+    names = [name for name in NEOS.names if not name.startswith("closest_")]
+    return Columns(
+        {name: pa.array([getattr(neo, name) for neo in neos], NEOS.field(name).type) for name in names},
+        pa.RecordBatch.from_arrays(
+            [
+                pa.array([id_ for id_, _ in approaches], pa.string()),
+                *(
+                    pa.array([getattr(approach, name) for _, approach in approaches], type_)
+                    for name, type_ in _APPROACH_FIELDS
+                ),
+            ],
+            schema=CLOSE_APPROACHES,
+        ),
+        tuple(len(neo.close_approaches) for neo in neos),
+    )
+
+
+_APPROACH_FIELDS = list(zip(CloseApproach.model_fields, CLOSE_APPROACHES.types[1:], strict=True))

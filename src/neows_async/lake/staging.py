@@ -1,0 +1,74 @@
+"""Files of a snapshot that wait for the commit."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Self
+
+import anyio
+from anyio import to_thread
+
+from neows_async.lake.async_storage import _GRACE_S
+from neows_async.lake.layout import dataset_folder, staged_key
+from neows_async.pages.values import DatasetFile
+
+if TYPE_CHECKING:
+    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.storage.interface import OutputFile
+
+
+class LakeStage:
+    """A :class:`~neows_async.protocols.Stage` whose files wait beneath ``_staging/<id>/files/``."""
+
+    def __init__(self, lake: Lake, snapshot: str) -> None:
+        self._lake = lake
+        self._outputs: list[OutputFile] = []
+        self.snapshot = snapshot
+
+    async def open(self, dataset: str, path: str) -> LakeFile:
+        """Begin the file that will be ``<dataset>/snapshot=<id>/<path>``."""
+        final_key = f"{dataset_folder(dataset, self.snapshot)}/{path}"
+        key = staged_key(self.snapshot, final_key)
+        output = await self._lake.call(key, lambda: self._lake.storage.open_output(key))
+        self._outputs.append(output)
+        return LakeFile(self._lake, output, dataset, final_key)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Forget the files that were not finished, also when cancelled. The next run would sweep them up as well."""
+
+        def abort() -> None:
+            for output in self._outputs:
+                output.abort()
+
+        with anyio.move_on_after(_GRACE_S, shield=True):
+            await to_thread.run_sync(abort, abandon_on_cancel=True)
+
+
+class LakeFile:
+    """A :class:`~neows_async.protocols.StagedFile`."""
+
+    def __init__(self, lake: Lake, output: OutputFile, dataset: str, final_key: str) -> None:
+        self._lake = lake
+        self._output = output
+        self._dataset = dataset
+        self._final_key = final_key
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    async def write(self, data: bytes) -> None:
+        """Append ``data``."""
+
+        def append() -> None:
+            self._output.write(data)
+            self._sha256.update(data)
+
+        await self._lake.call(self._final_key, append)
+        self._bytes += len(data)
+
+    async def finish(self, rows: int | None) -> DatasetFile:
+        """Make it durable, and say what it is."""
+        await self._lake.call(self._final_key, self._output.close)
+        return DatasetFile(self._dataset, self._final_key, rows, self._bytes, self._sha256.hexdigest())

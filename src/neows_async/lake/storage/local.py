@@ -1,0 +1,221 @@
+"""A lake in a folder of this machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from neows_async.errors import NotFoundError, StorageError
+from neows_async.lake.storage.disk_errors import refuse_files, storage_error
+from neows_async.lake.storage.file_lock import FileLock, file_lock_holder
+from neows_async.lake.storage.folders import Folders
+from neows_async.lake.storage.interface import ObjectInfo
+from neows_async.lake.storage.keys import TEMPORARY, folder_parts, key_parts
+from neows_async.lake.storage.local_files import LocalInput, LocalOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class LocalStorage:
+    """The objects below the folder ``root``. Blocking; any thread may call it.
+
+    A write goes to a hidden file beside its target, is synced, takes its name in one step, and
+    the folder is synced: a reader sees the old file or the new one, and what was written is
+    there after a power cut. A deletion alone may come undone by one. The file system must have
+    ``flock`` and hard links.
+
+    :param root: made at the first write; once seen, its absence is a fault
+    :param durable: False skips the syncs: still whole files, but only for as long as the power lasts
+    :raises StorageError: ``root`` is not a folder, nor can it become one
+    """
+
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
+        self._uri = str(root)
+        self._root = Path(os.path.abspath(root))  # links stay: errors name what the user wrote
+        self._folders = Folders(self._root, durable=durable)
+        if not self._folders.root_seen:
+            with self._translated("open", self._root):
+                refuse_files(self._root)
+
+    @property
+    def uri(self) -> str:
+        """The root as the user wrote it."""
+        return self._uri
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write durably and whole, replacing what is there.
+
+        :raises StorageError: nothing was changed, or it is there but may not survive a power cut
+        """
+        self._write("write", key, data, only_if_new=False)
+
+    def create(self, key: str, data: bytes) -> None:
+        """As :meth:`put`, but of several creators exactly one wins.
+
+        :raises AlreadyExistsError: there is one, untouched
+        :raises StorageError: as for :meth:`put`
+        """
+        self._write("create", key, data, only_if_new=True)
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """The object's bytes.
+
+        :raises NotFoundError: there is none
+        :raises StorageError: it is larger than ``max_bytes``, or cannot be read
+        """
+        path = self._path(key)
+        with self._translated("read", path, reading=True), path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                raise StorageError(f"cannot read {path}: {size} bytes, where at most {max_bytes} are expected")
+            return file.read()
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """The objects below the folder ``prefix``, ascending by key, read as the iteration goes.
+
+        What is removed meanwhile may be listed or not. Links are followed, as readers follow them.
+
+        :raises StorageError: a folder cannot be read
+        """
+        parts = folder_parts(prefix)
+        return self._walk(self._root.joinpath(*parts), "".join(f"{part}/" for part in parts))
+
+    def move(self, key: str, target: str) -> None:
+        """Give the object another name in one step, replacing what is there.
+
+        :raises NotFoundError: there is none
+        :raises StorageError: it kept its name, or has the new one but may not survive a power cut
+        """
+        old, new = self._path(key), self._path(target)
+        with self._translated("read", old, reading=True):
+            if not stat.S_ISREG(old.stat().st_mode):
+                raise NotFoundError(f"{old}: no such object")
+        if old == new:
+            return
+        with self._translated(f"move {old} to", new):
+            try:
+                self._folders.move(old, new)
+            except FileNotFoundError:
+                with self._translated("read", old, reading=True):
+                    old.stat()  # somebody else may have moved it since we looked
+                raise
+
+    def delete(self, key: str) -> None:
+        """Remove the object, if there is one, and the folders that are then empty.
+
+        :raises StorageError: it is still there
+        """
+        path = self._path(key)
+        with suppress(NotFoundError), self._translated("delete", path, reading=True):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+        self._folders.remove_empty(path.parent)
+
+    def open_output(self, key: str) -> LocalOutput:
+        """Begin a file of unknown size; it has its name after ``close``, durable, and never before.
+
+        :raises StorageError: it cannot be begun
+        """
+        path = self._path(key)
+        with self._translated("write", path):
+            return LocalOutput(self._folders, path, self._translated, only_if_new=False)
+
+    def open_input(self, key: str) -> BinaryIO:
+        """A seekable reader; it keeps the object as it was when opened. Its reads raise StorageError.
+
+        :raises NotFoundError: there is none
+        """
+        path = self._path(key)
+        with self._translated("read", path, reading=True):
+            return io.BufferedReader(LocalInput(path, self._translated))
+
+    def sweep(self, prefix: str) -> int:
+        """Remove the unfinished files of dead writers below ``prefix``; how many.
+
+        A live writer's is left alone, in whatever process. Empty folders go too, except that the
+        sweep of the whole root leaves those alone in which there was nothing to sweep.
+
+        :raises StorageError: a folder cannot be read, or a file not removed
+        """
+        top = self._root.joinpath(*folder_parts(prefix))
+        removed = 0
+        with suppress(NotFoundError), self._translated("sweep", top, reading=True):
+            # Nobody follows a folder downwards that was removed meanwhile; any other trouble is told.
+            for folder, _, names in os.walk(top, topdown=False, onerror=_unless_gone, followlinks=True):
+                found = [Path(folder, name) for name in names if TEMPORARY.fullmatch(name)]
+                for path in found:
+                    with suppress(FileNotFoundError):
+                        removed += self._folders.remove_abandoned(path)
+                if found or prefix:
+                    self._folders.remove_empty(Path(folder))
+        return removed
+
+    def lock(self, key: str, holder: str) -> FileLock:
+        """Take the lock ``key`` by ``flock``: the kernel frees it when the process ends, however it ends.
+
+        Only processes that see the same kernel's locks exclude each other: of a network mount,
+        those for which the mount forwards ``flock``.
+
+        :param holder: one line that others are told
+        :raises SnapshotHeldError: somebody alive has it; the text says who
+        :raises StorageError: it cannot be taken
+        """
+        path = self._path(key)
+        with self._translated("lock", path):
+            return FileLock(self._folders, path, holder, self._translated)
+
+    def holder(self, key: str) -> str | None:
+        """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
+
+        :raises StorageError: it cannot be told
+        """
+        path = self._path(key)
+        with suppress(NotFoundError), self._translated("look at", path, reading=True):
+            return file_lock_holder(path)
+        return None
+
+    def _path(self, key: str) -> Path:
+        return self._root.joinpath(*key_parts(key))
+
+    def _write(self, doing: str, key: str, data: bytes, *, only_if_new: bool) -> None:
+        path = self._path(key)
+        with self._translated(doing, path):
+            output = LocalOutput(self._folders, path, self._translated, only_if_new=only_if_new)
+        try:
+            output.write(data)
+            output.close()
+        except BaseException:
+            output.abort()
+            raise
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+        names: list[str] = []  # an entry takes ten times its name's memory
+        with suppress(NotFoundError), self._translated("list", folder, reading=True), os.scandir(folder) as scan:
+            # A folder sorts as its objects' keys do: "a.b" comes before "a/b".
+            names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in scan)
+        for name in names:
+            path = folder / name
+            if name.endswith("/"):
+                yield from self._walk(path, prefix + name)
+            elif not TEMPORARY.fullmatch(name):
+                with suppress(NotFoundError), self._translated("list", path, reading=True):
+                    status = path.stat()
+                    yield ObjectInfo(key=prefix + name, bytes=status.st_size, modified_s=status.st_mtime)
+
+    @contextmanager
+    def _translated(self, doing: str, path: Path, *, reading: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            seen = self._folders.root_seen
+            raise storage_error(exc, doing=doing, root=self._root, path=path, reading=reading, root_seen=seen) from exc
+
+
+def _unless_gone(exc: OSError) -> None:
+    if not isinstance(exc, FileNotFoundError):
+        raise exc

@@ -1,0 +1,50 @@
+"""Keeps what could not be read: one JSON line an object, with the reason and the object's own text."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neows_async.pages.values import DatasetFile, Page
+    from neows_async.protocols import Stage, StagedFile
+
+
+class Quarantine:
+    """Writes ``quarantine/snapshot=<id>/rejected.jsonl``; no file if nothing was rejected."""
+
+    name = "quarantine"
+    columns_only = True  # the text of what was rejected comes with it
+
+    def __init__(self) -> None:
+        self._stage: Stage | None = None
+        self._file: StagedFile | None = None
+        self._lines = 0
+
+    async def open(self, stage: Stage) -> None:
+        """Called once, before the first page."""
+        self._stage = stage
+
+    async def write(self, page: Page) -> None:
+        """Take the page's rejected objects.
+
+        :raises StorageError: nothing of this snapshot will be visible
+        """
+        if not page.rejected:
+            return
+        if self._file is None:
+            if self._stage is None:
+                raise RuntimeError("write before open")
+            self._file = await self._stage.open("quarantine", "rejected.jsonl")
+        lines = [json.dumps(entry.as_json(), ensure_ascii=False) + "\n" for entry in page.rejected]
+        await self._file.write("".join(lines).encode())
+        self._lines += len(lines)
+
+    async def finish(self) -> Sequence[DatasetFile]:
+        """The file, if there is one."""
+        return () if self._file is None else (await self._file.finish(self._lines),)
+
+    async def commit(self) -> None:
+        """Nothing to do: the snapshot's commit gives the file its name."""

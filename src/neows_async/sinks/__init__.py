@@ -1,1 +1,0 @@
-"""Sinks: where admitted pages go. One file each."""

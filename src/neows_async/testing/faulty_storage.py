@@ -1,0 +1,175 @@
+"""A storage that counts its steps, so that a test can make any of them fail, or be the last."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from neows_async.errors import NeowsError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from neows_async.lake.storage.interface import Lock, ObjectInfo, OutputFile, Storage
+
+
+class CountingStorage:
+    """``inner``, calling ``on_step(step, verb, key)`` around every input or output.
+
+    ``step`` counts the calls from 0. ``verb`` is ``put``, ``create``, ``get``, ``list``, ``move``,
+    ``delete``, ``open_output``, ``open_input``, ``sweep``, ``lock``, ``holder``, and ``write``, ``close``,
+    ``abort`` of an output file, ``check``, ``release`` of a lock; after the step it is the same
+    with `` done``: what fails then is a step that succeeded although the caller saw an error.
+    ``on_step`` may raise StorageError or OSError (which becomes one), or end the process; it is
+    called from whatever thread calls the storage.
+    """
+
+    def __init__(self, inner: Storage, on_step: Callable[[int, str, str], None]) -> None:
+        self._inner = inner
+        self._on_step = on_step
+        self._counting = threading.Lock()
+        self._steps = 0
+
+    @property
+    def uri(self) -> str:
+        """As ``inner`` has it."""
+        return self._inner.uri
+
+    @property
+    def steps(self) -> int:
+        """How often ``on_step`` was called."""
+        return self._steps
+
+    def put(self, key: str, data: bytes) -> None:
+        """Two steps around ``inner``'s."""
+        with self.step("put", key):
+            self._inner.put(key, data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """Two steps around ``inner``'s."""
+        with self.step("create", key):
+            self._inner.create(key, data)
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Two steps around ``inner``'s."""
+        with self.step("get", key):
+            return self._inner.get(key, max_bytes=max_bytes)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Two steps around ``inner``'s, which is read to its end."""
+        with self.step("list", prefix):
+            return iter(list(self._inner.list(prefix)))
+
+    def move(self, key: str, target: str) -> None:
+        """Two steps around ``inner``'s; their key is the old name."""
+        with self.step("move", key):
+            self._inner.move(key, target)
+
+    def delete(self, key: str) -> None:
+        """Two steps around ``inner``'s."""
+        with self.step("delete", key):
+            self._inner.delete(key)
+
+    def open_output(self, key: str) -> OutputFile:
+        """Two steps around ``inner``'s, and two around each call of the file."""
+        output: OutputFile | None = None
+        try:
+            with self.step("open_output", key):
+                output = self._inner.open_output(key)
+        except BaseException:
+            if output is not None:
+                output.abort()
+            raise
+        return _CountingOutput(self, output, key)
+
+    def open_input(self, key: str) -> BinaryIO:
+        """Two steps around ``inner``'s; the reads are not counted."""
+        file: BinaryIO | None = None
+        try:
+            with self.step("open_input", key):
+                file = self._inner.open_input(key)
+        except BaseException:
+            if file is not None:
+                file.close()
+            raise
+        return file
+
+    def sweep(self, prefix: str) -> int:
+        """Two steps around ``inner``'s."""
+        with self.step("sweep", prefix):
+            return self._inner.sweep(prefix)
+
+    def lock(self, key: str, holder: str) -> Lock:
+        """Two steps around ``inner``'s, and two around each call of the lock."""
+        lock: Lock | None = None
+        try:
+            with self.step("lock", key):
+                lock = self._inner.lock(key, holder)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return _CountingLock(self, lock, key)
+
+    def holder(self, key: str) -> str | None:
+        """Two steps around ``inner``'s."""
+        with self.step("holder", key):
+            return self._inner.holder(key)
+
+    @contextmanager
+    def step(self, verb: str, key: str) -> Iterator[None]:
+        """The two steps of ``verb`` around the block; none follows a block that fails.
+
+        :raises StorageError: ``on_step`` wills it
+        """
+        self._call(verb, key)
+        yield
+        self._call(f"{verb} done", key)
+
+    def _call(self, verb: str, key: str) -> None:
+        with self._counting:
+            step = self._steps
+            self._steps += 1
+        try:
+            self._on_step(step, verb, key)
+        except OSError as exc:
+            raise StorageError(f"cannot {verb} {self.uri} {key}: {exc.strerror or exc}") from exc
+
+
+class _CountingOutput:
+    def __init__(self, storage: CountingStorage, inner: OutputFile, key: str) -> None:
+        self._storage = storage
+        self._inner = inner
+        self._key = key
+
+    def write(self, data: bytes) -> None:
+        with self._storage.step("write", self._key):
+            self._inner.write(data)
+
+    def close(self) -> None:
+        with self._storage.step("close", self._key):
+            self._inner.close()
+
+    def abort(self) -> None:
+        with suppress(NeowsError), self._storage.step("abort", self._key):
+            self._inner.abort()
+
+
+class _CountingLock:
+    def __init__(self, storage: CountingStorage, inner: Lock, key: str) -> None:
+        self._storage = storage
+        self._inner = inner
+        self._key = key
+
+    @property
+    def check_every_s(self) -> float:
+        return self._inner.check_every_s
+
+    def check(self) -> None:
+        with self._storage.step("check", self._key):
+            self._inner.check()
+
+    def release(self) -> None:
+        with suppress(NeowsError), self._storage.step("release", self._key):
+            self._inner.release()

@@ -1,0 +1,79 @@
+"""When the next request goes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from neows_async import Settings, ingest
+from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.gate import Gate, GateLimits
+from neows_async.pacing.quota import Pacing
+from neows_async.pages.values import RawPage
+from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
+from neows_async.pipeline.reader import UNPACED
+from neows_async.testing import ListSource
+from tests.neos import catalogue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Noted:
+    """Says when it is asked, and when somebody has time for what it answered."""
+
+    origin = "test"
+    synthetic = True
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        await checkpoint()  # as a stream does before it sends
+        self.seen.append("asked")
+        await checkpoint()
+        return RawPage(number, b"{}" * size)
+
+    async def scrub(self, came: RawPage) -> RawPage:
+        self.seen.append("scrubbed")
+        return came
+
+    async def judge(self, came: RawPage, _: int | None) -> RawPage:
+        return came
+
+    async def drop(self, *_: object) -> None:
+        pass
+
+
+async def test_the_next_request_goes_out_before_an_answer_is_looked_at() -> None:
+    noted = Noted()
+    limits = GateLimits(concurrency=1)
+    gate = Gate(Pacing(UNPACED), Breaker(failures_to_open=6), limits, clock=anyio.current_time, listener=print)
+    handling = Handling(noted.scrub, noted.judge, noted.drop, noted.drop)
+    fetcher = PageFetcher(noted, gate=gate, handling=handling, limits=FetchLimits(), listener=print)
+
+    async def fetch(number: int) -> None:
+        await fetcher.fetch(number, 20, exact_size=True)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(fetch, number)
+    assert noted.seen == ["asked", "asked", "scrubbed", "asked", "scrubbed", "scrubbed"]
+
+
+async def test_two_pages_are_asked_for_at_once_as_soon_as_the_first_told_how_many_there_are(tmp_path: Path) -> None:
+    class Pair(ListSource):
+        async def fetch(self, number: int, size: int) -> RawPage:
+            if number == 2:
+                second.set()
+            if number == 1:
+                with anyio.fail_after(5):
+                    await second.wait()
+            return await super().fetch(number, size)
+
+    second = anyio.Event()
+    settings = Settings(root=str(tmp_path), limit=None, concurrency=2)
+    receipt = await ingest(settings, source=Pair(catalogue(80)))
+    assert receipt.pages.fetched == 4

@@ -1,0 +1,288 @@
+"""Our own parts keep what every part promises, and the suite that says so finds those that do not."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+
+from neows_async import (
+    CloseApproachesByYear,
+    CloseApproachesWithin,
+    GatewaySource,
+    KeyRefusedError,
+    NeowsError,
+    ParquetSink,
+    Settings,
+    ingest,
+)
+from neows_async.lake.storage.local import LocalStorage
+from neows_async.sandbox.transport import AsgiTransport
+from neows_async.telemetry import events
+from neows_async.testing import (
+    AggregatorConformance,
+    GatewayRules,
+    ListSink,
+    ListSource,
+    Outage,
+    SandboxApp,
+    Scenario,
+    SinkConformance,
+    SourceConformance,
+    StorageConformance,
+    SyntheticCatalogue,
+    gateway,
+)
+from tests.neos import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from neows_async import DatasetFile, Page, RawPage, Stage
+
+
+class TestNeos(SinkConformance):
+    make = staticmethod(lambda: ParquetSink("neos"))
+
+
+class TestPartitioned(SinkConformance):
+    make = staticmethod(lambda: ParquetSink("close_approaches", "orbiting_body"))
+
+
+class TestListSource(SourceConformance):
+    make = staticmethod(lambda: ListSource(catalogue(70)))
+
+
+class Sandboxed:
+    """The default source, whose client lives as long as one fetch, since nobody else ends it."""
+
+    origin = "sandbox"
+    synthetic = True
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        app = SandboxApp(SyntheticCatalogue(70, 1))
+        async with httpx.AsyncClient(transport=AsgiTransport(app)) as client:
+            source = GatewaySource(client, base_url="https://sandbox.invalid", api_key="k")
+            return await source.fetch(number, size)
+
+
+class TestGatewaySource(SourceConformance):
+    make = staticmethod(Sandboxed)
+
+
+class TestWithin(AggregatorConformance):
+    make = staticmethod(lambda: CloseApproachesWithin(0.2, "Earth"))
+
+
+class TestByYear(AggregatorConformance):
+    make = staticmethod(lambda: CloseApproachesByYear(None))
+
+
+class TestLocalStorage(StorageConformance):
+    make = staticmethod(lambda folder: LocalStorage(folder))  # noqa: PLW0108 - as users write it
+
+
+# -- those that break their promise -------------------------------------------------------------
+
+
+class Table:
+    """A place elsewhere that sinks publish to: rows by snapshot."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+
+class TableSink:
+    """Publishes at the commit, replacing what an earlier try published of the same snapshot."""
+
+    name = "table"
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._ids: list[str] = []
+
+    async def open(self, stage: Stage) -> None:
+        self._snapshot = stage.snapshot
+
+    async def write(self, page: Page) -> None:
+        self._ids += page.neos["id"].to_pylist()
+
+    async def finish(self) -> Sequence[DatasetFile]:
+        return ()
+
+    async def commit(self) -> None:
+        self._table.rows[self._snapshot] = self._ids
+
+
+class TestTableSink(SinkConformance):
+    table = Table()
+
+    def make(self) -> TableSink:  # a method will do as well
+        return TableSink(self.table)
+
+    def visible(self) -> int:
+        return len(self.table)
+
+
+class Doubling(TableSink):
+    async def commit(self) -> None:
+        self._table.rows.setdefault(self._snapshot, []).extend(self._ids)
+
+
+class Early(TableSink):
+    async def write(self, page: Page) -> None:
+        await super().write(page)
+        await self.commit()
+
+
+class Counting(ListSink):
+    made = 0
+
+    def __init__(self) -> None:
+        Counting.made += 1
+        super().__init__(f"list{Counting.made}")
+
+
+class Swallowing(ListSink):
+    async def write(self, page: Page) -> None:
+        with anyio.CancelScope(shield=True):
+            await super().write(page)
+        try:
+            await anyio.lowlevel.checkpoint()
+        except BaseException as exc:
+            raise ValueError("cancelled?") from exc
+
+
+class Stamped(ListSink):
+    """Writes into its file what no page holds."""
+
+    async def finish(self) -> Sequence[DatasetFile]:
+        file = await self._stage.open("stamped", "part.json")
+        await file.write(json.dumps([secrets.token_hex(8), len(self.rows)]).encode())
+        return [await file.finish(1)]
+
+    async def open(self, stage: Stage) -> None:
+        self._stage = stage
+
+
+def suite(base: type[Any], make: Callable[[], Any], **more: Any) -> Any:
+    return type("Suite", (base,), {"make": staticmethod(make), **more})()
+
+
+def tables(kind: type[TableSink]) -> Any:
+    table = Table()
+    return suite(SinkConformance, lambda: kind(table), visible=lambda _: len(table))
+
+
+class Mean:
+    """The mean of means, which cannot be merged."""
+
+    name = "mean"
+
+    def __init__(self) -> None:
+        self._mean, self._rows = 0.0, 0
+
+    def update(self, page: Page) -> None:
+        rows = page.neos.num_rows
+        self._mean = (self._mean * self._rows + rows * page.number) / max(1, self._rows + rows)
+        self._rows += rows
+
+    def merge(self, other: Mean) -> None:
+        self._mean = (self._mean + other._mean) / 2
+        self._rows += other._rows
+
+    def result(self) -> Mapping[str, Any]:
+        return {"mean": self._mean}
+
+
+class Emptying(Mean):
+    def result(self) -> Mapping[str, Any]:
+        rows, self._rows = self._rows, 0
+        return {"rows": rows}
+
+
+class Infinite(Mean):
+    def result(self) -> Mapping[str, Any]:
+        return {"least": float("inf")}
+
+
+class Off(ListSource):
+    """Counts pages from 1."""
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        return await super().fetch(number + 1, size)
+
+
+class OneAtATime(ListSource):
+    """Gives the page that was asked for last."""
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        self.number = number
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        return await super().fetch(self.number, size)
+
+
+@pytest.mark.parametrize(
+    ("conformance", "test", "said"),
+    [
+        (tables(Doubling), "test_a_commit_may_come_twice", "a second commit doubled"),
+        (
+            tables(Early),
+            "test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes",
+            "can be seen without a commit",
+        ),
+        (suite(SinkConformance, Counting), "test_it_has_what_a_sink_has", "two of them have two names"),
+        (
+            suite(SinkConformance, Swallowing),
+            "test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes",
+            "list failed: ValueError: cancelled",
+        ),
+        (suite(SinkConformance, Stamped), "test_equal_pages_give_equal_files", "files depend on more than the pages"),
+        (suite(AggregatorConformance, Mean), "test_parts_can_be_merged_in_any_order", "another result"),
+        (suite(AggregatorConformance, Emptying), "test_its_result_is_json_at_any_time", "asking twice"),
+        (suite(AggregatorConformance, Infinite), "test_its_result_is_json_at_any_time", "Out of range float"),
+        (
+            suite(SourceConformance, lambda: Off(catalogue(70))),
+            "test_its_pages_are_whole_and_right",
+            "asked for page 0, but page 1 came",
+        ),
+        (
+            suite(SourceConformance, lambda: OneAtATime(catalogue(70))),
+            "test_any_page_comes_at_any_time_several_at_once",
+            "differ",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_suite_finds_what_is_wrong(conformance: Any, test: str, said: str) -> None:
+    with pytest.raises((AssertionError, ValueError, NeowsError), match=said):
+        getattr(conformance, test)()
+
+
+# -- the sandbox behind a client ------------------------------------------------------------------
+
+
+async def test_a_run_against_the_sandbox_on_a_bad_day(tmp_path: Path) -> None:
+    scenario = Scenario(
+        gateway=GatewayRules(known_keys=frozenset({"mine"})),
+        faults=(Outage(pages=frozenset({1}), attempts=frozenset({1})),),
+    )
+    told: list[events.Event] = []
+    async with gateway(scenario=scenario, neos=60) as client:
+        receipt = await ingest(Settings(api_key="mine", root=str(tmp_path)), client=client, on_event=told.append)
+        assert client.app.attempts == {0: 1, 1: 2, 2: 1}
+        assert [served.status for served in client.app.served].count(503) == 1
+        with pytest.raises(KeyRefusedError):
+            await ingest(Settings(api_key="another", root=str(tmp_path / "other")), client=client)
+    assert (receipt.records.written, receipt.requests.failed) == (60, 1)
+    assert sum(isinstance(event, events.AttemptFailed) for event in told) == 1
