@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.measured import server
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.decode import decode
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pages.values import RawPage
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main() -> None:
         bodies = [b"".join(server.answer(template, number, 10)[1:]) for number, template in enumerate(made)]
     if not bodies:
         sys.exit(f"No *.json.gz in {sys.argv[1]}: name a folder of Browse pages.")
-    scrub = Scrubber("k" * 40)
+    scrub = Redactor("k" * 40)
     numbers = [envelope.split(body)[0].number for body in bodies]
     pages = [RawPage(number, body) for number, body in zip(numbers, bodies, strict=True)]
     steps: dict[str, Callable[[], object]] = {

@@ -84,14 +84,14 @@ def counted() -> dict[str, int]:
 def _count() -> None:
     """In valgrind: do each stage once when it is named."""
     from benchmarks.measured import server  # noqa: PLC0415 - only here
-    from neows_async.endpoints.browse.decode import check_and_decode  # noqa: PLC0415 - as above
+    from neows_async.endpoints.browse.decode import decode_checked  # noqa: PLC0415 - as above
     from neows_async.outputs import close_approaches  # noqa: PLC0415 - as above
-    from neows_async.pages.redact import Scrubber  # noqa: PLC0415 - as above
+    from neows_async.pages.redact import Redactor  # noqa: PLC0415 - as above
     from neows_async.pages.values import RawPage  # noqa: PLC0415 - as above
 
     body = b"".join(server.answer(server.templates(1)[0], 0, 1)[1:])
-    scrub = Scrubber("0123456789abcdefghijABCDEFGHIJ0123456789")
-    page = check_and_decode(RawPage(0, scrub(body)), 20)
+    scrub = Redactor("0123456789abcdefghijABCDEFGHIJ0123456789")
+    page = decode_checked(RawPage(0, scrub(body)), 20)
 
     def aggregate() -> None:
         for aggregator in (
@@ -102,7 +102,7 @@ def _count() -> None:
             aggregator.result()
 
     stages = {
-        "decode": lambda: check_and_decode(RawPage(0, body), 20),
+        "decode": lambda: decode_checked(RawPage(0, body), 20),
         "scrub": lambda: scrub(body),
         "aggregate": aggregate,
     }

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from neows_async.errors import RateLimit
 from neows_async.pacing.forecast import Outlook, best_start, forecast
 from neows_async.pacing.hour import HourCounts
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
-from neows_async.pacing.simulation import Terms, walk
+from neows_async.pacing.simulation import RunConditions, simulate
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run, optimum, used_before
 
 if TYPE_CHECKING:
@@ -47,17 +47,17 @@ def against_the_optimum() -> None:
             continue
         start_s, network = NOON_S + 60 * minute, Network(seed=minute, failing=failing)
         best = optimum(key(used, ago), start_s, PAGES, concurrency, network)
-        ran = Run(key(used, ago), Pacing(RULES), start_s, concurrency, network).fetch(PAGES)
+        ran = Run(key(used, ago), QuotaModel(RULES), start_s, concurrency, network).fetch(PAGES)
         counts = HourCounts(int(NOON_S // HOUR_S), 0 if ago else used, used if ago else 0)
         outlook = Outlook(
             pages=PAGES, limit=1_000, counts=counts, latency_s=2.25, concurrency=concurrency,
             max_rate_per_s=None, failing=failing,
         )  # fmt: skip
         expected = forecast(outlook, start_s)
-        terms = Terms(
+        terms = RunConditions(
             requests=outlook.requests, limit=1_000, counts=counts, answer_s=2.25, concurrency=concurrency
         )  # fmt: skip
-        planned = walk(terms, start_s).lasts_s / ran.makespan_s - 1
+        planned = simulate(terms, start_s).lasts_s / ran.makespan_s - 1
         most_off = max(most_off, abs(planned))
         past = f"{used:4} in {'the hour before' if ago else 'this hour      '}" if used else "   0" + " " * 19
         print(
@@ -75,7 +75,7 @@ def with_others() -> None:
         arrivals_s = itertools.accumulate(
             (dice.expovariate(per_hour / HOUR_S) for _ in range(8 * per_hour)), initial=float(NOON_S)
         )
-        ran = Run(key(0, 0), Pacing(RULES), NOON_S + 60 * minute, others_s=tuple(arrivals_s)).fetch(PAGES)
+        ran = Run(key(0, 0), QuotaModel(RULES), NOON_S + 60 * minute, others_s=tuple(arrivals_s)).fetch(PAGES)
         print(f"{per_hour:19} an hour    :{minute:02}  {ran.makespan_s / 60:6.1f} min  {ran.refused:4}")
 
 
@@ -85,7 +85,7 @@ def with_jumps() -> None:
         for minute in MINUTES:
             start_s = NOON_S + 60 * minute
             best = optimum(key(0, 0), start_s, PAGES, 4, Network())
-            ran = Run(key(0, 0), Pacing(RULES), start_s, blur=jump).fetch(PAGES)
+            ran = Run(key(0, 0), QuotaModel(RULES), start_s, blur=jump).fetch(PAGES)
             over = ran.makespan_s / best.makespan_s - 1
             print(f"{name:36}    :{minute:02}  {ran.makespan_s / 60:6.1f} min {over:6.2%}  {ran.refused:4}")
 
@@ -114,7 +114,7 @@ def speed() -> None:
     print(f"\nbest of 60 minutes: :{(best.start_s - NOON_S) / 60:02.0f}, {best.run_s / 60:.1f} min;", end=" ")
     print(f"found in {1000 * (time.perf_counter() - started_s):.1f} ms")
     started_s = time.perf_counter()
-    Run(key(300, 1), Pacing(), NOON_S).fetch(PAGES)
+    Run(key(300, 1), QuotaModel(), NOON_S).fetch(PAGES)
     print(f"a whole simulated run, burst limits included: {time.perf_counter() - started_s:.2f} s")
 
 

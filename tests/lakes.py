@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone, find_raw
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
@@ -32,8 +32,8 @@ async def make(storage: Storage, objects: Sequence[Mapping[str, Any]], snapshot:
 
 async def rebuild(storage: Storage, parent: str, snapshot: str, **settings: Any) -> Receipt:
     """A snapshot from the raw pages of ``parent``."""
-    raw = await find_raw(Lake(storage), parent)
-    zone = RawZone(Lake(storage), raw.snapshot, max_body_bytes=1 << 24)
+    raw = await find_raw(AsyncStorage(storage), parent)
+    zone = RawZone(AsyncStorage(storage), raw.snapshot, max_body_bytes=1 << 24)
     source = ArchiveSource(zone, snapshot=raw.snapshot, synthetic=raw.synthetic)
     chosen = Settings(snapshot=snapshot, **({"limit": raw.limit} | settings))
     return await write(storage, source, chosen, parent=raw.named, raw_snapshot=raw.snapshot)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from neows_async._process import keep_flat, leave_pandas_out
+from neows_async._process import leave_pandas_out, tune_allocators
 
-keep_flat()
+tune_allocators()
 leave_pandas_out()
 
 import anyio
@@ -26,12 +26,12 @@ import anyio
 from benchmarks.measured import server
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.decode import decode
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.staging import LakeStage
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import ParquetSink
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pages.stored import compress, expand
 from neows_async.pages.values import Page, RawPage
 from neows_async.pipeline.admission import Admission
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 def main(pages: int) -> dict[str, float]:
     made = server.templates()
-    scrub = Scrubber("k" * 40)
+    scrub = Redactor("k" * 40)
     admission = Admission(limit=None, max_rejects=0)
     aggregators: list[Aggregator] = [CloseApproachesWithin(0.2, None), CloseApproachesByYear(None)]
     spent_s: dict[str, float] = {}
@@ -84,7 +84,7 @@ def main(pages: int) -> dict[str, float]:
 
 
 async def _write(storage: LocalStorage, pages: Iterable[Page]) -> None:
-    async with LakeStage(Lake(storage), "stages") as stage:
+    async with LakeStage(AsyncStorage(storage), "stages") as stage:
         for name in ("neos", "close_approaches"):
             sink = ParquetSink(name)
             await sink.open(stage)

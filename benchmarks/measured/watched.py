@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async._process import keep_flat, leave_pandas_out
+from neows_async._process import leave_pandas_out, tune_allocators
 
-keep_flat()
+tune_allocators()
 leave_pandas_out()
 
 import anyio
@@ -45,7 +45,7 @@ class _Stopwatch:
         self.spent_s[stage] = self.spent_s.get(stage, 0.0) + time.perf_counter() - since_s
 
 
-class _Source(nasa.GatewaySource):
+class _Source(nasa.NasaSource):
     watch: _Stopwatch
 
     async def fetch(self, number: int, size: int) -> RawPage:

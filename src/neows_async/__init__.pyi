@@ -35,12 +35,12 @@ from neows_async.lake.storage.interface import ObjectInfo, Storage
 from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import ParquetSink
-from neows_async.pacing.quota_store import FileLedger, Ledger, MemoryLedger
+from neows_async.pacing.quota_store import MemoryQuotaStore, QuotaStore, SqliteQuotaStore
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, Burst, PacingRules
 from neows_async.pages.values import DatasetFile, Page, RawPage, Rejected
 from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Stage, StagedFile
 from neows_async.settings import NASA_URL, Settings
-from neows_async.sources.nasa import GatewaySource
+from neows_async.sources.nasa import NasaSource
 from neows_async.telemetry import events
 from neows_async.telemetry.events import Event, Listener
 from neows_async.telemetry.progress import Figures, Progress
@@ -68,13 +68,11 @@ __all__ = [
     "EmptyCatalogueError",
     "Event",
     "Figures",
-    "FileLedger",
-    "GatewaySource",
     "JsonAggregates",
     "KeyRefusedError",
-    "Ledger",
     "Listener",
-    "MemoryLedger",
+    "MemoryQuotaStore",
+    "NasaSource",
     "Neo",
     "NeoStream",
     "NeowsError",
@@ -87,6 +85,7 @@ __all__ = [
     "PartError",
     "PausedError",
     "Progress",
+    "QuotaStore",
     "RateLimit",
     "RateLimitedError",
     "RawPage",
@@ -99,6 +98,7 @@ __all__ = [
     "SnapshotHeldError",
     "Source",
     "SourceError",
+    "SqliteQuotaStore",
     "Stage",
     "StagedFile",
     "Storage",

@@ -14,9 +14,9 @@ _GRACE_S = 0.2
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        from neows_async._process import collect_seldom  # noqa: PLC0415 - importing this file must do nothing
+        from neows_async._process import tune_gc  # noqa: PLC0415 - importing this file must do nothing
 
-        collect_seldom()
+        tune_gc()
         # Pydantic would look into every package that is installed, for what changes how settings are read.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from neows_async.cli.app import run_command_line  # noqa: PLC0415 - as above

@@ -29,12 +29,12 @@ _TRIM_BYTES: Final = 16 << 20
 _MAPPED_BYTES: Final = 4 << 20
 
 
-def collect_seldom() -> None:
+def tune_gc() -> None:
     """Call it first of all: the garbage collector's passes take a tenth of the time of importing."""
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
-def spare_the_collector() -> None:
+def freeze_gc() -> None:
     """Call it when everything is imported: the collector need not look at that again.
 
     Its passes over what never changes took a twentieth of a fast run.
@@ -42,7 +42,7 @@ def spare_the_collector() -> None:
     gc.freeze()
 
 
-def keep_flat() -> None:
+def tune_allocators() -> None:
     """Call it before threads start and before Arrow and numpy are imported. Elsewhere than on glibc it does less."""
     import ctypes  # noqa: PLC0415 - for those who need it
 
@@ -76,7 +76,7 @@ class _WithoutPandas:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ProcessId:
     """A process, so described that no other is taken for it.
 
     :param boot: changes when the machine starts anew; empty where it cannot be told
@@ -91,7 +91,7 @@ class Process:
     started: int
 
 
-def this_process() -> Process:
+def this_process() -> ProcessId:
     """The process that asks. Only Linux tells all; elsewhere ``boot`` is empty."""
     pid = os.getpid()
     try:
@@ -99,11 +99,11 @@ def this_process() -> Process:
         pid_space = str(Path("/proc/self/ns/pid").readlink())
         started = _started(pid) or 0
     except OSError:
-        return Process(socket.gethostname(), "", "", pid, 0)
-    return Process(socket.gethostname(), boot, pid_space, pid, started)
+        return ProcessId(socket.gethostname(), "", "", pid, 0)
+    return ProcessId(socket.gethostname(), boot, pid_space, pid, started)
 
 
-def is_dead(process: Process, *, seen_from: Process) -> bool:
+def is_dead(process: ProcessId, *, seen_from: ProcessId) -> bool:
     """True when ``process`` surely runs no more; False also when ``seen_from`` cannot tell.
 
     After a reboot it cannot: a machine of the same name and another boot may be another machine.

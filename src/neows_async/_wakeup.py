@@ -5,13 +5,13 @@ from __future__ import annotations
 import anyio
 
 
-class News:
+class Wakeup:
     """Many may wait, and all are woken at once; what they waited for, they look at again themselves."""
 
     def __init__(self) -> None:
         self._next: anyio.Event | None = None
 
-    def next(self) -> anyio.Event:
+    def next_event(self) -> anyio.Event:
         """Set by the next :meth:`announce`. Taken before one looks, it lets nothing pass unseen."""
         if self._next is None:
             self._next = anyio.Event()
@@ -19,9 +19,9 @@ class News:
 
     async def wait(self) -> None:
         """Until the next :meth:`announce`."""
-        await self.next().wait()
+        await self.next_event().wait()
 
-    def announce(self) -> None:
+    def wake_all(self) -> None:
         """Something has changed."""
         if self._next is not None:
             self._next.set()

@@ -179,13 +179,13 @@ def _as_it_was(kind: type[NeowsError], args: tuple[Any, ...]) -> NeowsError:
     return kind.__new__(kind, *args)
 
 
-def most_telling(raised: BaseException) -> BaseException:
+def most_relevant(raised: BaseException) -> BaseException:
     """Of what several tasks raised at once the one that tells most: the user's word to end, then one of
     ours before a stranger.
     """
     if not isinstance(raised, BaseExceptionGroup):
         return raised
-    leaves = [most_telling(exc) for exc in raised.exceptions]
+    leaves = [most_relevant(exc) for exc in raised.exceptions]
     for kinds in ((KeyboardInterrupt, SystemExit), NeowsError):
         for exc in leaves:
             if isinstance(exc, kinds):

@@ -65,7 +65,7 @@ class Settings(BaseModel):
         "max_missing_pages",
         "archive",
         "queue_neos",
-        "decode_processes",
+        "workers",
     )
 
     # Identity
@@ -113,7 +113,7 @@ class Settings(BaseModel):
         description="Pages that wait in memory for the writing, at most; without the archive fetching waits too, "
         "with it only while reading them is what takes the time. Of an archive four times as many, without their JSON.",
     )
-    decode_processes: Annotated[int, Field(ge=0, le=16)] = Field(
+    workers: Annotated[int, Field(ge=0, le=16)] = Field(
         default=0, description="Processes that help decoding when pages have to wait for it, at most; 0 starts none."
     )
     request_timeout_s: _MoreSeconds = Field(default=60.0, description="For one request, all in.")

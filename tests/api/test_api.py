@@ -150,9 +150,9 @@ async def test_figures_at_any_time_without_stopping_the_run(tmp_path: Path) -> N
     receipt = await ingest(
         Settings(root=str(tmp_path), limit=200),
         source=ListSource(catalogue(200)),
-        on_event=events.each(watch, lambda _: seen.append(watch.snapshot())),
+        on_event=events.each(watch, lambda _: seen.append(watch.figures())),
     )
-    last = watch.snapshot()
+    last = watch.figures()
     assert last.committed
     assert (last.snapshot, last.pages_written, last.neos) == (receipt.snapshot, 10, 200)
     assert last.aggregates == receipt.aggregates

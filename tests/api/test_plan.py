@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from neows_async.api.plan import Known, inquire
+from neows_async.api.plan import PlanFacts, gather_facts
 from neows_async.errors import PausedError, RateLimit, RateLimitedError, SettingsError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.pacing.quota_store import MemoryLedger
+from neows_async.pacing.quota_store import MemoryQuotaStore
 from neows_async.pacing.rules import PacingRules
-from neows_async.pacing.simulation import walk
+from neows_async.pacing.simulation import simulate
 from neows_async.settings import Settings
 from neows_async.telemetry import events
 from neows_async.testing import ListSource
@@ -41,10 +41,12 @@ def refuse(number: int, attempt: int) -> None:  # noqa: ARG001 - the seam's sign
     raise RateLimitedError("429", retry_after_s=900)
 
 
-async def known(root: Path, source: Nasa | None, ledger: MemoryLedger, now_s: float = NOW_S, **settings: Any) -> Known:
-    return await inquire(
+async def known(
+    root: Path, source: Nasa | None, ledger: MemoryQuotaStore, now_s: float = NOW_S, **settings: Any
+) -> PlanFacts:
+    return await gather_facts(
         Settings(**({"limit": None} | settings)),
-        Lake(LocalStorage(root)),
+        AsyncStorage(LocalStorage(root)),
         origin="list",
         source=source,
         rules=PacingRules(bursts=()),
@@ -55,7 +57,7 @@ async def known(root: Path, source: Nasa | None, ledger: MemoryLedger, now_s: fl
 
 
 async def test_the_one_request_counts_for_whoever_comes_next(tmp_path: Path) -> None:
-    source, ledger = Nasa(catalogue(60)), MemoryLedger()
+    source, ledger = Nasa(catalogue(60)), MemoryQuotaStore()
     first = await known(tmp_path, source, ledger)
     assert (first.asked, first.quota.told_by, first.quota.left) == (1, "answer", 640)
     assert first.hopeful != first.terms, "one answer does not tell when the 360 were used"
@@ -66,7 +68,7 @@ async def test_the_one_request_counts_for_whoever_comes_next(tmp_path: Path) -> 
 
 
 async def test_what_is_refused_is_not_asked_again(tmp_path: Path) -> None:
-    good, ledger = Nasa(catalogue(60)), MemoryLedger()
+    good, ledger = Nasa(catalogue(60)), MemoryQuotaStore()
     refusing = Nasa(catalogue(60), fail=refuse)
     with pytest.raises(PausedError):
         await known(tmp_path, refusing, ledger)
@@ -78,14 +80,14 @@ async def test_what_is_refused_is_not_asked_again(tmp_path: Path) -> None:
     late = await known(tmp_path, refusing, ledger)
     assert (late.asked, refusing.asked, len(late.notes)) == (0, [0], 1)
     assert late.plan.pages == 3
-    assert walk(late.terms, NOW_S).sent_s[0] >= NOW_S + 900
+    assert simulate(late.terms, NOW_S).sent_s[0] >= NOW_S + 900
 
 
 async def test_a_run_that_would_be_refused_is_not_planned(tmp_path: Path) -> None:
     await lakes.write(LocalStorage(tmp_path), Nasa(catalogue(60)), Settings(snapshot="a", limit=40))
     with pytest.raises(SettingsError, match="committed with another limit"):
-        await known(tmp_path, None, MemoryLedger(), snapshot="a")
+        await known(tmp_path, None, MemoryQuotaStore(), snapshot="a")
     with pytest.raises(SettingsError, match="--fresh needs another"):
-        await known(tmp_path, None, MemoryLedger(), snapshot="a", limit=40, fresh=True)
-    done = await known(tmp_path, None, MemoryLedger(), snapshot="a", limit=40)
+        await known(tmp_path, None, MemoryQuotaStore(), snapshot="a", limit=40, fresh=True)
+    done = await known(tmp_path, None, MemoryQuotaStore(), snapshot="a", limit=40)
     assert (done.lake.committed, done.terms.requests) == (True, 0)

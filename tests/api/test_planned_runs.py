@@ -15,22 +15,22 @@ import httpx
 import pytest
 
 from neows_async.api import plan
-from neows_async.api.plan import InLake
+from neows_async.api.plan import LakeFacts
 from neows_async.errors import PausedError
 from neows_async.pacing.gate import GateLimits
-from neows_async.pacing.quota import Pacing
-from neows_async.pacing.quota_store import MemoryLedger
+from neows_async.pacing.quota import QuotaModel
+from neows_async.pacing.quota_store import MemoryQuotaStore
 from neows_async.pacing.rules import PacingRules
-from neows_async.pacing.shared_quota import Quota
-from neows_async.pacing.simulation import look_ahead, walk
+from neows_async.pacing.shared_quota import SharedQuota
+from neows_async.pacing.simulation import compare_starts, simulate
 from neows_async.pages.values import PageInfo
 from neows_async.sandbox.transport import AsgiTransport
 from neows_async.settings import Settings
-from neows_async.sources.nasa import GatewaySource
+from neows_async.sources.nasa import NasaSource
 from tests.pipeline.test_whole_catalogue import FULL_HOUR_S, KEY, Fetching
 
 if TYPE_CHECKING:
-    from neows_async.api.plan import Known
+    from neows_async.api.plan import PlanFacts
 
 pytestmark = [pytest.mark.virtual_time, pytest.mark.asyncio_only]  # what differs between loops is tested elsewhere
 
@@ -42,16 +42,16 @@ AIM = 0.02
 RULES = PacingRules(bursts=())
 
 
-async def planned(run: Fetching, found: InLake | None = None, **settings: Any) -> Known:
+async def planned(run: Fetching, found: LakeFacts | None = None, **settings: Any) -> PlanFacts:
     """What ``plan`` knows before ``run``, with one request."""
     before = len(run.app.served)
-    quota = Quota(Pacing(RULES), run.ledger, clock=run.clock, listener=run.heard.append)
+    quota = SharedQuota(QuotaModel(RULES), run.ledger, clock=run.clock, listener=run.heard.append)
     chosen = Settings(api_key=KEY, **({"limit": None} | settings))
     async with httpx.AsyncClient(transport=AsgiTransport(run.app), timeout=60) as client:
-        source = GatewaySource(client, base_url="https://sandbox.invalid", api_key=KEY)
+        source = NasaSource(client, base_url="https://sandbox.invalid", api_key=KEY)
         answer = await plan.ask(source, quota, chosen, run.clock)
     assert len(run.app.served) == before + 1
-    return plan.put_together(chosen, found or InLake(), quota.pacing, RULES, answer, run.clock())
+    return plan.facts_of(chosen, found or LakeFacts(), quota.pacing, RULES, answer, run.clock())
 
 
 async def went(run: Fetching) -> float:
@@ -76,13 +76,13 @@ async def test_a_fresh_key(minute: int) -> None:
     known = await planned(run)
     assert (known.quota.limit, known.quota.left) == (200, 199)
     assert known.terms.requests == PAGES
-    assert off(walk(known.terms, known.at_s).lasts_s, await went(run)) < AIM
+    assert off(simulate(known.terms, known.at_s).lasts_s, await went(run)) < AIM
 
 
 async def test_the_best_minute_is_as_good_as_it_says() -> None:
     run = Fetching(PAGES, SCENARIO, starts_s=FULL_HOUR_S + 60 * 10)
     known = await planned(run)
-    ahead = look_ahead(known.terms, known.at_s)
+    ahead = compare_starts(known.terms, known.at_s)
     assert ahead.best.lasts_s < ahead.now.lasts_s - 1_800
     assert ahead.best.end_s < ahead.now.end_s + 60
     await anyio.sleep(ahead.best.start_s - run.clock())
@@ -91,7 +91,7 @@ async def test_the_best_minute_is_as_good_as_it_says() -> None:
 
 
 async def test_an_unfinished_snapshot_of_a_run_that_the_ledger_knows() -> None:
-    ledger = MemoryLedger()
+    ledger = MemoryQuotaStore()
     first = Fetching(
         PAGES, SCENARIO, starts_s=FULL_HOUR_S + 60 * 35, ledger=ledger, limits=GateLimits(budget_requests=120)
     )
@@ -100,11 +100,11 @@ async def test_an_unfinished_snapshot_of_a_run_that_the_ledger_knows() -> None:
     kept = frozenset(first.landed)
     run = Fetching(PAGES, SCENARIO, starts_s=first.clock(), ledger=ledger, kept=kept)
     run.app = first.app
-    found = InLake("a", kept=(kept,), first=PageInfo(20, PAGES * 20, 0))
+    found = LakeFacts("a", kept=(kept,), first=PageInfo(20, PAGES * 20, 0))
     known = await planned(run, found)
     assert known.pages_kept == 120
     assert known.terms.requests == PAGES - 120
-    now = walk(known.terms, known.at_s)
+    now = simulate(known.terms, known.at_s)
     assert off(now.lasts_s, await went(run)) < AIM
     assert set(run.landed) == set(range(PAGES)) - kept
 
@@ -115,7 +115,7 @@ async def test_a_key_that_others_have_used(minute: int) -> None:
     run = Fetching(PAGES, UNEVEN, starts_s=FULL_HOUR_S + 60 * minute, used_before=100)
     known = await planned(run)
     # The mean of many answers is what a receipt knows; one answer alone may have been quick or slow.
-    late, early = (walk(replace(terms, answer_s=MEAN_S), known.at_s) for terms in (known.terms, known.hopeful))
+    late, early = (simulate(replace(terms, answer_s=MEAN_S), known.at_s) for terms in (known.terms, known.hopeful))
     assert early.lasts_s < late.lasts_s * (1 - 2 * AIM)
     truth = early if minute < 10 else late
     assert off(truth.lasts_s, await went(run)) < AIM
@@ -124,7 +124,7 @@ async def test_a_key_that_others_have_used(minute: int) -> None:
 async def test_a_budget_is_spent_where_it_says() -> None:
     run = Fetching(PAGES, SCENARIO, limits=GateLimits(budget_requests=33))
     known = await planned(run, budget_requests=33)
-    now = walk(known.terms, known.at_s)
+    now = simulate(known.terms, known.at_s)
     assert (now.done, len(now.sent_s), now.left) == (False, 33, PAGES - 33)
     assert off(now.lasts_s, await went(run)) < AIM
     assert run.paused is not None
@@ -134,7 +134,7 @@ async def test_a_budget_is_spent_where_it_says() -> None:
 async def test_a_wait_that_is_too_long_ends_it_where_it_says() -> None:
     run = Fetching(PAGES, SCENARIO, starts_s=FULL_HOUR_S + 60 * 30, limits=GateLimits(max_wait_s=120))
     known = await planned(run, max_wait_s=120)
-    ahead = look_ahead(known.terms, known.at_s)
+    ahead = compare_starts(known.terms, known.at_s)
     assert not ahead.now.done
     assert ahead.best.done
     # Pacing keeps the last few back while it is unknown when the next ones come, and lets them go one by one.
@@ -150,6 +150,6 @@ async def test_a_wait_that_is_too_long_ends_it_where_it_says() -> None:
 async def test_a_short_run_begins_with_one_request_at_once() -> None:
     run = Fetching(10, SCENARIO)
     known = await planned(run)
-    now = walk(known.terms, known.at_s)
+    now = simulate(known.terms, known.at_s)
     assert now.waits == ()
     assert off(now.lasts_s, await went(run)) < AIM

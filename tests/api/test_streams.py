@@ -56,7 +56,7 @@ async def test_objects_come_in_browse_order() -> None:
         assert neos.complete is False, "the limit left some out"
     assert [known.id for known in found] == [entry["id"] for entry in objects[:65]]
     assert {(type(known), len(known.close_approaches)) for known in found} == {(Neo, 2)}
-    assert neos.records.written == watch.snapshot().neos == 65
+    assert neos.records.written == watch.figures().neos == 65
     assert sorted(source.asked) == [0, 1, 2, 3]
     assert isinstance(told[0], events.RunStarted)
     assert isinstance(told[-1], events.RunEnded)

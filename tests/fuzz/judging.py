@@ -15,15 +15,15 @@ from neows_async.endpoints.browse import decode_fast, envelope
 from neows_async.endpoints.browse.check import judged, scrubbed, take_in
 from neows_async.endpoints.browse.decode import decode, decode_by_contract
 from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pages.values import RawPage
 from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
-from neows_async.sources.http_pool import Connections, Pool
-from neows_async.sources.nasa import GatewaySource, open_client
+from neows_async.sources.http_pool import HttpTransport, Pool
+from neows_async.sources.nasa import NasaSource, open_client
 from tests import virtual_time
 from tests.fuzz.answers import KEY, NUMBER, SIZE, good_body
 
@@ -102,7 +102,7 @@ def transport_of(answers: Sequence[Sequence[bytes]]) -> httpx.AsyncHTTPTransport
     async def connect(_: httpcore.Request) -> ByteStream:
         return _Line(next(lines, [_GOOD]))
 
-    transport = Connections(connections=1)
+    transport = HttpTransport(connections=1)
     transport._pool = Pool(connect, kept=1)  # type: ignore[assignment]  # as Connections itself does
     return transport
 
@@ -163,16 +163,16 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
     async def scrub(came: RawPage) -> RawPage:
         if len(came.body) > MAX_BODY_BYTES:
             raise FindingError(f"{len(came.body)} bytes came")
-        return scrubbed(came, Scrubber(KEY))
+        return scrubbed(came, Redactor(KEY))
 
     async def judge(raw: RawPage, size: int | None) -> RawPage:
         return judged(raw, size)
 
     began_s = anyio.current_time()
     limits = GateLimits(max_wait_s=_MAX_WAIT_S)
-    gate = Gate(Pacing(PacingRules()), Breaker(), limits, clock=clock, listener=listener)
+    gate = Gate(QuotaModel(PacingRules()), CircuitBreaker(), limits, clock=clock, listener=listener)
     async with open_client(transport_of(answers), connect_timeout_s=5, timeout_s=60) as client:
-        source = GatewaySource(
+        source = NasaSource(
             client, base_url="http://127.0.0.1:9", api_key=KEY, max_body_bytes=MAX_BODY_BYTES, timeout_s=60
         )
         fetcher = PageFetcher(
@@ -222,7 +222,7 @@ def decoded(raw: RawPage) -> Page:
     :raises FindingError: they do not
     """
     page = decode(raw)
-    if decode_fast.read(raw.body) is not None:
+    if decode_fast.decode_columns(raw.body) is not None:
         slow = decode_by_contract(raw, None)
         same = (
             page.info == slow.info
@@ -250,7 +250,7 @@ def readable(body: bytes) -> Page | None:
     """
     try:
         info, _ = envelope.split(body)
-        raw = take_in(RawPage(info.number, body), None, Scrubber(KEY))
+        raw = take_in(RawPage(info.number, body), None, Redactor(KEY))
         return decoded(raw)
     except BadPageError:
         return None

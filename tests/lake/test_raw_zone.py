@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import BadPageError, NotFoundError, StorageError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.pages.stored import KeptPage, compress, expand, keep, seal
+from neows_async.pages.stored import StoredPage, compress, expand, seal, store
 from neows_async.pages.values import RawPage
 from neows_async.testing import browse_page
 from tests.neos import catalogue
@@ -108,7 +108,7 @@ def test_a_frame_that_says_less_than_it_holds_is_refused() -> None:
 
 
 def zone(root: Path, *, max_body_bytes: int = MAX_BYTES) -> RawZone:
-    return RawZone(Lake(LocalStorage(root)), "one", max_body_bytes=max_body_bytes)
+    return RawZone(AsyncStorage(LocalStorage(root)), "one", max_body_bytes=max_body_bytes)
 
 
 def lies(root: Path, number: int = 0) -> Path:
@@ -189,7 +189,7 @@ class Waiting(LocalStorage):
 
 async def test_a_page_whose_put_is_under_way_is_kept_also_if_that_is_cancelled(tmp_path: Path) -> None:
     storage = Waiting(tmp_path)
-    zone = RawZone(Lake(storage), "a", max_body_bytes=MAX_BYTES)
+    zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=MAX_BYTES)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(zone.put, RawPage(3, PAGE))
         await to_thread.run_sync(storage.began.wait, 10)
@@ -200,7 +200,7 @@ async def test_a_page_whose_put_is_under_way_is_kept_also_if_that_is_cancelled(t
 
 async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: Path) -> None:
     storage = Waiting(tmp_path)
-    zone = RawZone(Lake(storage), "a", max_body_bytes=MAX_BYTES)
+    zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=MAX_BYTES)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(zone.put, RawPage(3, PAGE))
@@ -211,9 +211,9 @@ async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: 
 
 
 async def test_what_is_as_it_is_kept_is_written_so(tmp_path: Path) -> None:
-    kept = keep(RawPage(0, PAGE), RawPage(0, PAGE).sha256())
+    kept = store(RawPage(0, PAGE), RawPage(0, PAGE).sha256())
     other = zstandard.ZstdCompressor(level=9, write_checksum=True).compress(PAGE)
-    theirs = KeptPage(0, seal(other, kept.sha256()), len(PAGE), kept.sha256())
+    theirs = StoredPage(0, seal(other, kept.sha256()), len(PAGE), kept.sha256())
     for page in (kept, theirs):
         assert await zone(tmp_path).put(page) is page
         assert lies(tmp_path).read_bytes() == page.data
@@ -230,6 +230,6 @@ async def test_what_is_as_it_is_kept_is_written_so(tmp_path: Path) -> None:
 )
 async def test_what_is_not_as_it_should_be_is_made_so(tmp_path: Path, data: bytes) -> None:
     sha256 = RawPage(0, PAGE).sha256()
-    kept = await zone(tmp_path).put(KeptPage(0, data, len(PAGE), sha256))
-    assert lies(tmp_path).read_bytes() == kept.data == keep(RawPage(0, PAGE), sha256).data
+    kept = await zone(tmp_path).put(StoredPage(0, data, len(PAGE), sha256))
+    assert lies(tmp_path).read_bytes() == kept.data == store(RawPage(0, PAGE), sha256).data
     assert (await zone(tmp_path).get(0)).body == PAGE

@@ -13,8 +13,8 @@ import pytest
 
 from neows_async.errors import DataError, SettingsError, StorageError
 from neows_async.lake import layout
-from neows_async.lake.async_storage import Lake
-from neows_async.lake.inventory import State, owner_of, take_stock
+from neows_async.lake.async_storage import AsyncStorage
+from neows_async.lake.inventory import State, list_snapshots, owner_of
 from neows_async.lake.lake import read_receipt
 from neows_async.lake.raw_zone import find_raw
 from neows_async.lake.storage.local import LocalStorage
@@ -41,7 +41,7 @@ DAYS = [f"2026-11-0{day}" for day in range(1, 6)]
 
 async def pruned(storage: Storage, keep: int = 1, *, dry_run: bool = False, later_s: float = 0.0) -> Pruned:
     now = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=later_s)
-    return await prune(Lake(storage), Rules(keep, resume_within_s=DAY_S, dry_run=dry_run), now=now)
+    return await prune(AsyncStorage(storage), Rules(keep, resume_within_s=DAY_S, dry_run=dry_run), now=now)
 
 
 def removed(outcome: Pruned) -> list[tuple[str, State]]:
@@ -53,7 +53,7 @@ def left(outcome: Pruned) -> dict[str, str]:
 
 
 async def states(storage: Storage) -> dict[str, State]:
-    return {entry.snapshot: entry.state for entry in await take_stock(Lake(storage))}
+    return {entry.snapshot: entry.state for entry in await list_snapshots(AsyncStorage(storage))}
 
 
 def note_of(snapshot: str, parent: str) -> bytes:
@@ -92,7 +92,7 @@ async def test_the_newest_stay_and_the_rest_goes_whole(storage: Storage) -> None
         "_runs/latest.json",
     ]
     for day in DAYS[3:]:
-        assert (await verify(Lake(storage), day)).differences == ()
+        assert (await verify(AsyncStorage(storage), day)).differences == ()
     assert await pruned(storage, 2) == Pruned((), outcome.kept, 0)
 
 
@@ -116,7 +116,7 @@ async def test_the_latest_stays_whatever_the_order(tmp_path: Path) -> None:
     for day in ("2026-11-03", "2026-11-01", "2026-11-02"):
         await lakes.make(storage, OBJECTS, day)
     assert (await pruned(storage)).kept == ("2026-11-03",)
-    assert (await read_receipt(Lake(storage), "latest")).snapshot == "2026-11-03"
+    assert (await read_receipt(AsyncStorage(storage), "latest")).snapshot == "2026-11-03"
 
 
 @pytest.mark.parametrize("damage", ["missing", "behind", "dangling"])
@@ -132,7 +132,7 @@ async def test_latest_is_set_right(tmp_path: Path, damage: str) -> None:
         receipt = json.loads((tmp_path / "_runs/2026-11-01.json").read_bytes())
         latest.write_text(json.dumps(receipt | {"snapshot": other}))
     assert (await pruned(storage)).kept == ("2026-11-02",)
-    assert (await read_receipt(Lake(storage), "latest")).snapshot == "2026-11-02"
+    assert (await read_receipt(AsyncStorage(storage), "latest")).snapshot == "2026-11-02"
 
 
 async def test_raw_pages_that_another_one_is_made_from_stay(storage: Storage) -> None:
@@ -143,7 +143,7 @@ async def test_raw_pages_that_another_one_is_made_from_stay(storage: Storage) ->
     outcome = await pruned(storage)
     assert left(outcome) == {"2026-11-01": "its raw pages are what 2026-11-04 is made from"}
     assert outcome.kept == ("2026-11-04", "2026-11-01")
-    assert (await verify(Lake(storage))).differences == ()
+    assert (await verify(AsyncStorage(storage))).differences == ()
     # When nobody needs it any more, it goes.
     await lakes.make(storage, OBJECTS, "2026-11-05")
     assert removed(await pruned(storage)) == [("2026-11-04", State.COMMITTED), ("2026-11-01", State.COMMITTED)]
@@ -234,7 +234,7 @@ async def test_an_edited_receipt_leads_nobody_astray(tmp_path: Path) -> None:
 
     lakes.rewrite_receipt(tmp_path, "2026-11-01", change)
     await pruned(storage)
-    assert (await verify(Lake(storage))).differences == ()
+    assert (await verify(AsyncStorage(storage))).differences == ()
 
 
 STEPS: list[tuple[str, Callable[[str, str], bool], State]] = [
@@ -259,7 +259,7 @@ async def test_what_dead_runs_left_is_told_and_goes_when_it_is_old(
     young = await pruned(storage, 2)
     if state is State.COMMITTED:
         assert removed(young) == [("b", State.LEFTOVER)]
-        assert (await verify(Lake(storage))).snapshot == "b"
+        assert (await verify(AsyncStorage(storage))).snapshot == "b"
     else:
         assert not removed(young)
         assert list(left(young)) == ["b"]
@@ -270,7 +270,7 @@ async def test_what_dead_runs_left_is_told_and_goes_when_it_is_old(
         assert (await lakes.make(storage, OBJECTS, "b")).snapshot == "b"
     assert not [key for key in lakes.keys(storage) if key.startswith("_staging")]
     for snapshot in {"a", "b"} & set(await states(storage)):
-        assert (await verify(Lake(storage), snapshot)).differences == ()
+        assert (await verify(AsyncStorage(storage), snapshot)).differences == ()
 
 
 async def test_files_without_a_receipt_and_without_a_run_go_when_they_are_old(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ async def test_the_lock_of_a_run_that_died_when_all_was_done_goes_too(tmp_path: 
     assert [one.files for one in dry.outcomes if isinstance(one, Removed)] == [1]
     assert await pruned(storage) == dry
     assert not (tmp_path / "_staging").exists()
-    assert (await verify(Lake(storage), "a")).differences == ()
+    assert (await verify(AsyncStorage(storage), "a")).differences == ()
 
 
 async def test_folders_that_a_killed_run_had_made_and_not_filled_go_too(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ async def test_what_a_live_run_holds_is_left(storage: Storage) -> None:
     assert removed(outcome) == [("2026-11-02", State.COMMITTED)]
     for lock in locks:
         lock.release()
-    assert (await verify(Lake(storage), "2026-11-01")).differences == ()
+    assert (await verify(AsyncStorage(storage), "2026-11-01")).differences == ()
 
 
 async def test_who_begins_to_read_while_it_is_hidden_is_seen(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ async def test_who_begins_to_read_while_it_is_hidden_is_seen(tmp_path: Path) -> 
 
     outcome = await pruned(CountingStorage(inner, on_step))
     assert left(outcome) == {"2026-11-01": "its raw pages are what b is being made from"}
-    assert (await verify(Lake(inner), "2026-11-01")).differences == ()
+    assert (await verify(AsyncStorage(inner), "2026-11-01")).differences == ()
 
 
 async def test_who_comes_to_read_when_it_is_hidden_is_refused(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ async def test_raw_pages_of_which_nothing_else_is_left_can_still_be_rebuilt_from
     (tmp_path / "page").rename(tmp_path / "raw/snapshot=a/gen=0/page=00002.json.zst")
     whole = await lakes.rebuild(storage, "a", "whole")
     assert [file.sha256 for file in whole.files] == [file.sha256 for file in before.files]
-    assert (await verify(Lake(storage), "whole")).differences == ()
+    assert (await verify(AsyncStorage(storage), "whole")).differences == ()
     outcome = await pruned(storage, later_s=90 * DAY_S)
     assert left(outcome) == {"a": "its raw pages are what whole is made from"}
 
@@ -415,13 +415,13 @@ async def test_whether_lone_raw_pages_are_made_up_their_text_says(tmp_path: Path
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, [neo(1, name="(SANDBOX 000001)" if made_up else "(2004 AB)")], "a")
     shutil.rmtree(tmp_path / "_runs")
-    raw = await find_raw(Lake(storage), "a")
+    raw = await find_raw(AsyncStorage(storage), "a")
     assert (raw.named, raw.snapshot, raw.synthetic, raw.limit) == ("a", "a", made_up, None)
     (tmp_path / "raw/snapshot=a/gen=0/page=00000.json.zst").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"page=00000.json.zst is damaged .* restore it, or fetch anew"):
-        await find_raw(Lake(storage), "a")
+        await find_raw(AsyncStorage(storage), "a")
     await lakes.make(storage, OBJECTS, "b")
-    assert (await find_raw(Lake(storage), "a")).synthetic is True  # as b is
+    assert (await find_raw(AsyncStorage(storage), "a")).synthetic is True  # as b is
 
 
 async def test_an_id_that_is_half_removed_is_not_begun_anew(tmp_path: Path) -> None:
@@ -437,10 +437,10 @@ async def test_an_id_that_is_half_removed_is_not_begun_anew(tmp_path: Path) -> N
 
 
 async def test_stock_is_taken_of_all_there_is(storage: Storage) -> None:
-    assert await take_stock(Lake(storage)) == []
+    assert await list_snapshots(AsyncStorage(storage)) == []
     receipt = await lakes.make(storage, OBJECTS, "2026-11-02")
     await lakes.rebuild(storage, "2026-11-02", "2026-11-03")
-    rebuilt, entry = await take_stock(Lake(storage))
+    rebuilt, entry = await list_snapshots(AsyncStorage(storage))
     assert (entry.snapshot, entry.state, entry.pages, entry.receipt) == ("2026-11-02", State.COMMITTED, 3, receipt)
     assert entry.bytes == sum(one.bytes for one in storage.list("") if owner_of(one.key) == "2026-11-02")
     assert entry.at == dt.datetime(2026, 11, 2, tzinfo=dt.UTC)

@@ -6,7 +6,7 @@ import pytest
 
 from neows_async.endpoints.browse.decode import decode
 from neows_async.endpoints.browse.envelope import pointer
-from neows_async.outputs.quarantine import Quarantine
+from neows_async.outputs.quarantine import QuarantineSink
 from neows_async.pages.values import RawPage
 from neows_async.pipeline.admission import Admission
 from tests.decoded_pages import MemoryStage, pages
@@ -34,7 +34,7 @@ def body(texts: list[str], number: int) -> bytes:
 
 
 async def test_one_line_an_object_with_all_that_is_known_of_it() -> None:
-    stage, sink = MemoryStage(), Quarantine()
+    stage, sink = MemoryStage(), QuarantineSink()
     await sink.open(stage)
     good = json.dumps(neo(1))
     for number in (4, 5):
@@ -59,7 +59,7 @@ async def test_one_line_an_object_with_all_that_is_known_of_it() -> None:
 
 
 async def test_without_rejects_there_is_no_file() -> None:
-    stage, sink = MemoryStage(), Quarantine()
+    stage, sink = MemoryStage(), QuarantineSink()
     await sink.open(stage)
     for page in pages(catalogue(40)):
         await sink.write(page)
@@ -68,7 +68,7 @@ async def test_without_rejects_there_is_no_file() -> None:
 
 
 async def test_what_lies_beyond_the_limit_is_not_in_it() -> None:
-    stage, sink = MemoryStage(), Quarantine()
+    stage, sink = MemoryStage(), QuarantineSink()
     await sink.open(stage)
     (page,) = pages([neo(0, name=None), neo(1, name=None)])
     await sink.write(Admission(limit=1, max_rejects=None).admit(page))
@@ -79,4 +79,4 @@ async def test_what_lies_beyond_the_limit_is_not_in_it() -> None:
 async def test_it_is_opened_first() -> None:
     (page,) = pages([neo(0, name=None)])
     with pytest.raises(RuntimeError, match="before open"):
-        await Quarantine().write(page)
+        await QuarantineSink().write(page)

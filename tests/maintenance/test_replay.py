@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from neows_async.cli.quarantine import indented
 from neows_async.errors import DataError, NotFoundError, SettingsError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.lake import read_receipt
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.maintenance.replay import plan_replay, read_rejected, settings_of
+from neows_async.maintenance.replay import plan_replay, read_rejected, settings_to_rebuild
 from neows_async.maintenance.verify import verify
 from neows_async.pages.stored import compress
 from tests import lakes, loopback, program
@@ -50,7 +50,7 @@ def as_an_older_program_left_it(root: Path, snapshot: str) -> None:
 
 
 async def test_the_rejected_are_read_in_order_and_judged_again(tmp_path: Path) -> None:
-    lake = Lake(LocalStorage(tmp_path))
+    lake = AsyncStorage(LocalStorage(tmp_path))
     receipt = await lakes.make(lake.storage, OBJECTS, "a")
     seen: list[Rejected] = []
     await read_rejected(lake, receipt, seen.append)
@@ -67,7 +67,7 @@ async def test_the_rejected_are_read_in_order_and_judged_again(tmp_path: Path) -
 
 
 async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None:
-    lake = Lake(LocalStorage(tmp_path))
+    lake = AsyncStorage(LocalStorage(tmp_path))
     await lakes.make(lake.storage, catalogue(3), "a")
     planned = await plan_replay(lake, "a")
     assert (planned.rejected, planned.readable) == (0, ())
@@ -85,7 +85,7 @@ async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None
     ],
 )
 async def test_a_damaged_quarantine_is_named(tmp_path: Path, damage: bytes | None, said: str) -> None:
-    lake = Lake(LocalStorage(tmp_path))
+    lake = AsyncStorage(LocalStorage(tmp_path))
     await lakes.make(lake.storage, OBJECTS, "a")
     lines = tmp_path / "quarantine/snapshot=a/rejected.jsonl"
     lines.unlink() if damage is None else lines.write_bytes(damage)
@@ -94,7 +94,7 @@ async def test_a_damaged_quarantine_is_named(tmp_path: Path, damage: bytes | Non
 
 
 async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
-    lake = Lake(LocalStorage(tmp_path))
+    lake = AsyncStorage(LocalStorage(tmp_path))
     given = {
         "limit": 50,
         "page_size": 10,
@@ -104,10 +104,10 @@ async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
         "max_rejects": None,
     }
     receipt = await lakes.make(lake.storage, OBJECTS, "a", **given)
-    settings = settings_of(receipt, [*KNOWN, "JsonAggregates"])
+    settings = settings_to_rebuild(receipt, [*KNOWN, "JsonAggregates"])
     assert {name: getattr(settings, name) for name in given} == given
     with pytest.raises(SettingsError, match="made with JsonAggregates, which is not one of ours"):
-        settings_of(receipt, KNOWN)
+        settings_to_rebuild(receipt, KNOWN)
 
 
 def rows(root: Path, snapshot: str) -> dict[str, list[Any]]:
@@ -147,7 +147,7 @@ async def test_a_replay_makes_a_new_snapshot_without_a_request(tmp_path: Path) -
     assert (told["parent"], told["raw"]["snapshot"]) == ("2020-01-01", "2020-01-01")
     assert (told["records"]["written"], told["records"]["rejected"]) == (59, 1)
     assert (told["derivation"]["within_au"], told["derivation"]["aggregate_writer"]) == (0.15, "CsvAggregates")
-    lake = Lake(LocalStorage(root))
+    lake = AsyncStorage(LocalStorage(root))
     assert (await verify(lake)).differences == ()
     assert (await read_receipt(lake, "latest")).snapshot == told["snapshot"]
     # It is what a run over the mended objects gives.

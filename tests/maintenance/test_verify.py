@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from neows_async.errors import AttemptError, DataError, NotFoundError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.verify import verify
 from neows_async.pages.stored import compress, seal
@@ -43,7 +43,7 @@ RECEIPT = "_runs/a.json"
 
 
 async def differences(root: Path, snapshot: str = "a") -> list[str]:
-    return [str(found) for found in (await verify(Lake(LocalStorage(root)), snapshot)).differences]
+    return [str(found) for found in (await verify(AsyncStorage(LocalStorage(root)), snapshot)).differences]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def differences(root: Path, snapshot: str = "a") -> list[str]:
 )
 async def test_what_was_written_is_what_the_receipt_says(storage: Storage, settings: dict[str, Any]) -> None:
     receipt = await lakes.make(storage, OBJECTS, "a", **settings)
-    found = await verify(Lake(storage))
+    found = await verify(AsyncStorage(storage))
     assert found.differences == ()
     assert (found.snapshot, found.files) == ("a", len(receipt.files))
     assert found.pages == (0 if settings.get("archive") is False else receipt.pages.planned)
@@ -71,7 +71,7 @@ async def test_a_rebuild_of_a_rebuild_finds_its_raw_pages(storage: Storage) -> N
     await lakes.rebuild(storage, "a", "b")
     receipt = await lakes.rebuild(storage, "b", "c", within_au=0.05)
     assert (receipt.parent, receipt.raw.snapshot) == ("b", "a")
-    found = await verify(Lake(storage), "c")
+    found = await verify(AsyncStorage(storage), "c")
     assert (found.differences, found.pages) == ((), 4)
 
 
@@ -87,7 +87,7 @@ async def test_a_catalogue_that_was_read_twice_has_all_its_pages_checked(tmp_pat
     settings = {"limit": None, "concurrency": 1, "max_missing_pages": 1, "retry_budget_s": 0.1}
     receipt = await lakes.write(storage, source, Settings(snapshot="a", **settings))
     assert (receipt.raw.generations, receipt.raw.pages, receipt.pages.missing) == (2, 7, (1,))
-    found = await verify(Lake(storage))
+    found = await verify(AsyncStorage(storage))
     assert (found.differences, found.pages) == ((), 7)
     (tmp_path / "raw/snapshot=a/gen=1/page=00002.json.zst").unlink()
     [line] = await differences(tmp_path)
@@ -132,7 +132,7 @@ async def test_parts_of_others_are_skipped_and_said(tmp_path: Path) -> None:
         aggregate_writer=Writer(),
     )
     await run.ingest(Settings(snapshot="a"), parts, events.ignore)
-    found = await verify(Lake(LocalStorage(tmp_path)))
+    found = await verify(AsyncStorage(LocalStorage(tmp_path)))
     assert found.differences == ()
     assert [line.partition(":")[0] for line in found.skipped] == ["aggregate mine", "the files of the aggregates"]
 
@@ -314,7 +314,7 @@ async def test_nothing_is_written(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     verbs: set[str] = set()
     storage = CountingStorage(LocalStorage(tmp_path), lambda _step, verb, _key: verbs.add(verb))
-    assert (await verify(Lake(storage))).differences == ()
+    assert (await verify(AsyncStorage(storage))).differences == ()
     assert {verb.partition(" ")[0] for verb in verbs} == {"get", "list", "open_input"}
 
 

@@ -18,7 +18,7 @@ from neows_async.errors import RateLimit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from neows_async.pacing.quota import Pacing
+    from neows_async.pacing.quota import QuotaModel
 
 HOUR_S = 3600
 MIDNIGHT_S = 1_800_000_000 // 86_400 * 86_400
@@ -134,7 +134,7 @@ class Run:
     """
 
     gateway: Gateway
-    pacing: Pacing
+    pacing: QuotaModel
     start_s: float
     concurrency: int = 4
     network: Network = field(default_factory=Network)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 
 
-def opened(**settings: float) -> Breaker:
-    breaker = Breaker(pages_to_open=3, probe_every_s=300, **settings)  # type: ignore[arg-type]
+def opened(**settings: float) -> CircuitBreaker:
+    breaker = CircuitBreaker(pages_to_open=3, probe_every_s=300, **settings)  # type: ignore[arg-type]
     for page in range(3):
         breaker.sent(100 + page)
         breaker.failed(page, 110 + page)
@@ -26,7 +26,7 @@ def test_different_pages_in_a_row_open_it() -> None:
 
 
 def test_a_page_that_fails_alone_does_not() -> None:
-    breaker = Breaker(pages_to_open=2)
+    breaker = CircuitBreaker(pages_to_open=2)
     for now_s in range(100):
         breaker.failed(7, now_s)
     assert breaker.outage is None
@@ -34,7 +34,7 @@ def test_a_page_that_fails_alone_does_not() -> None:
 
 
 def test_a_good_answer_between_them_starts_the_row_anew() -> None:
-    breaker = Breaker(pages_to_open=2)
+    breaker = CircuitBreaker(pages_to_open=2)
     breaker.failed(1, 0)
     breaker.succeeded()
     breaker.failed(2, 10)
@@ -62,7 +62,7 @@ def test_the_waiting_ends() -> None:
     breaker = opened(max_outage_s=3_600)
     assert not breaker.given_up(3_709)
     assert breaker.given_up(3_710)
-    assert not Breaker(max_outage_s=0).given_up(10)
+    assert not CircuitBreaker(max_outage_s=0).given_up(10)
 
 
 @given(steps=st.lists(st.floats(0, 1_000), max_size=60))

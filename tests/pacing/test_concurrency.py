@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neows_async.pacing.concurrency import Concurrency
+from neows_async.pacing.concurrency import AdaptiveConcurrency
 from neows_async.pacing.forecast import Outlook, forecast
 from neows_async.pacing.hour import HourCounts
 
@@ -21,7 +21,9 @@ def finish_s(pages: int, limit: int, previous: int = 0) -> Callable[[int, float]
     return ends_s
 
 
-def settled(concurrency: Concurrency, ends_s: Callable[[int, float], float], latency_s: Callable[[int], float]) -> int:
+def settled(
+    concurrency: AdaptiveConcurrency, ends_s: Callable[[int, float], float], latency_s: Callable[[int], float]
+) -> int:
     """Where it ends up when the source answers as ``latency_s`` says."""
     for _ in range(40):
         under_way = concurrency.wanted(ends_s)
@@ -30,24 +32,24 @@ def settled(concurrency: Concurrency, ends_s: Callable[[int, float], float], lat
 
 
 def test_it_begins_with_one() -> None:
-    assert Concurrency(4).wanted(finish_s(2_065, 1_000)) == 1
+    assert AdaptiveConcurrency(4).wanted(finish_s(2_065, 1_000)) == 1
 
 
 def test_it_rises_to_the_most_while_that_helps() -> None:
-    assert settled(Concurrency(4), finish_s(800, 1_000), lambda _: 2.0) == 4
+    assert settled(AdaptiveConcurrency(4), finish_s(800, 1_000), lambda _: 2.0) == 4
 
 
 def test_one_is_enough_when_the_quota_is_what_takes_long() -> None:
     # A slot comes free every four seconds or more: one fetcher takes each at once.
-    assert settled(Concurrency(16), finish_s(500, 900, previous=900), lambda _: 2.0) == 1
+    assert settled(AdaptiveConcurrency(16), finish_s(500, 900, previous=900), lambda _: 2.0) == 1
 
 
 def test_a_source_that_is_slower_the_more_it_is_asked_gets_no_more() -> None:
-    assert settled(Concurrency(16), finish_s(800, 1_000), lambda under_way: 1.0 * under_way) <= 2
+    assert settled(AdaptiveConcurrency(16), finish_s(800, 1_000), lambda under_way: 1.0 * under_way) <= 2
 
 
 def test_many_failures_halve_it_and_good_answers_bring_it_back() -> None:
-    concurrency, ends_s = Concurrency(8), finish_s(800, 1_000)
+    concurrency, ends_s = AdaptiveConcurrency(8), finish_s(800, 1_000)
     assert settled(concurrency, ends_s, lambda _: 2.0) == 8
     for _ in range(20):
         concurrency.failed()
@@ -58,7 +60,7 @@ def test_many_failures_halve_it_and_good_answers_bring_it_back() -> None:
 
 
 def test_a_few_failures_change_nothing() -> None:
-    concurrency, ends_s = Concurrency(8), finish_s(800, 1_000)
+    concurrency, ends_s = AdaptiveConcurrency(8), finish_s(800, 1_000)
     assert settled(concurrency, ends_s, lambda _: 2.0) == 8
     for _ in range(10):
         concurrency.failed()

@@ -8,9 +8,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from neows_async import Settings, ingest
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pages.values import RawPage
 from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
 from neows_async.pipeline.reader import UNPACED
@@ -50,7 +50,9 @@ class Noted:
 async def test_the_next_request_goes_out_before_an_answer_is_looked_at() -> None:
     noted = Noted()
     limits = GateLimits(concurrency=1)
-    gate = Gate(Pacing(UNPACED), Breaker(failures_to_open=6), limits, clock=anyio.current_time, listener=print)
+    gate = Gate(
+        QuotaModel(UNPACED), CircuitBreaker(failures_to_open=6), limits, clock=anyio.current_time, listener=print
+    )
     handling = Handling(noted.scrub, noted.judge, noted.drop, noted.drop)
     fetcher = PageFetcher(noted, gate=gate, handling=handling, limits=FetchLimits(), listener=print)
 

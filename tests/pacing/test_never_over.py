@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
-from neows_async.pacing.state import PacingSnapshot
+from neows_async.pacing.state import QuotaState
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run
 
 NOON_S = MIDNIGHT_S + 12 * HOUR_S
@@ -47,7 +47,7 @@ def worlds(draw: st.DrawFn, *, limits: tuple[int, int] = (3, 60)) -> dict[str, A
 @given(world=worlds(), pages=st.integers(1, 150))
 @settings(max_examples=300)
 def test_no_request_is_refused(world: dict[str, Any], pages: int) -> None:
-    ran = Run(pacing=Pacing(HOUR_ONLY), **world).fetch(pages)
+    ran = Run(pacing=QuotaModel(HOUR_ONLY), **world).fetch(pages)
     assert ran.refused == 0
     assert ran.sent >= pages
 
@@ -57,23 +57,23 @@ def test_no_request_is_refused(world: dict[str, Any], pages: int) -> None:
 def test_nor_with_the_burst_limits(world: dict[str, Any]) -> None:
     world["gateway"].bursts = ((20, 1), (150, 15))
     world["network"] = Network(world["network"].seed, 0.01, 2.0)
-    ran = Run(pacing=Pacing(PacingRules(bursts=API_DATA_GOV_BURSTS)), **world | {"concurrency": 64}).fetch(300)
+    ran = Run(pacing=QuotaModel(PacingRules(bursts=API_DATA_GOV_BURSTS)), **world | {"concurrency": 64}).fetch(300)
     assert ran.refused == 0
 
 
 @given(world=worlds(), cuts=st.lists(st.integers(1, 60), min_size=1, max_size=4))
 @settings(max_examples=50)
 def test_nor_by_runs_that_take_over_from_each_other(world: dict[str, Any], cuts: list[int]) -> None:
-    pacing = Pacing(HOUR_ONLY)
+    pacing = QuotaModel(HOUR_ONLY)
     for pages in cuts:
         ran = Run(pacing=pacing, **world).fetch(pages)
         assert ran.refused == 0
         world["start_s"] += ran.makespan_s
-        pacing = Pacing(HOUR_ONLY, PacingSnapshot.from_json(pacing.snapshot().as_json()))
+        pacing = QuotaModel(HOUR_ONLY, QuotaState.from_json(pacing.state().as_json()))
 
 
 def test_a_request_before_the_first_answer_goes_alone() -> None:
-    pacing = Pacing()
+    pacing = QuotaModel()
     assert pacing.next_slot_s(NOON_S) == 0
     ticket = pacing.sent(NOON_S)
     assert pacing.next_slot_s(NOON_S + 1) == math.inf

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import RateLimit
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import Burst, PacingRules
-from neows_async.pacing.state import PacingSnapshot
+from neows_async.pacing.state import QuotaState
 
 NOON_S = 1_800_014_400.0
 HOUR_S = 3600
@@ -23,15 +23,15 @@ def told(remaining: int, limit: int = 1_000) -> RateLimit:
     return RateLimit(limit, remaining)
 
 
-def begun(remaining: int = 999, *, rules: PacingRules = FREE, now_s: float = NOON_S + 10) -> Pacing:
+def begun(remaining: int = 999, *, rules: PacingRules = FREE, now_s: float = NOON_S + 10) -> QuotaModel:
     """After one answer."""
-    pacing = Pacing(rules)
+    pacing = QuotaModel(rules)
     pacing.answered(pacing.sent(now_s - 1), now_s, told(remaining))
     return pacing
 
 
 def test_nothing_is_known_before_the_first_answer() -> None:
-    pacing = Pacing()
+    pacing = QuotaModel()
     assert (pacing.limit, pacing.remaining, pacing.counts(NOON_S)) == (None, None, None)
 
 
@@ -44,7 +44,7 @@ def test_an_answer_tells_limit_and_remaining() -> None:
 
 @pytest.mark.parametrize("told_first", [None, RateLimit(0, 0)])
 def test_an_answer_without_figures_leaves_it_one_at_a_time(told_first: RateLimit | None) -> None:
-    pacing = Pacing(FREE)
+    pacing = QuotaModel(FREE)
     pacing.answered(pacing.sent(NOON_S), NOON_S + 1, told_first)
     assert pacing.next_slot_s(NOON_S + 1) == 0
     pacing.sent(NOON_S + 1)
@@ -179,7 +179,7 @@ def test_a_rate_of_ones_own_spaces_requests() -> None:
 
 
 def test_the_demo_key_has_a_day_too() -> None:
-    pacing = Pacing(PacingRules(bursts=(), daily_limit=50))
+    pacing = QuotaModel(PacingRules(bursts=(), daily_limit=50))
     now_s = NOON_S
     for number in range(50):
         assert pacing.next_slot_s(now_s) == 0
@@ -203,7 +203,7 @@ def test_a_clock_that_goes_back_changes_nothing() -> None:
     steps=st.lists(st.tuples(st.floats(0, 4_000), st.sampled_from(["ok", "lost", "429", "silent"])), max_size=30),
 )
 def test_a_snapshot_carries_on_where_it_was(remaining: int, limit: int, steps: list[tuple[float, str]]) -> None:
-    pacing, now_s = Pacing(), NOON_S
+    pacing, now_s = QuotaModel(), NOON_S
     for step_s, what in steps:
         now_s += step_s
         ticket = pacing.sent(now_s)
@@ -213,13 +213,13 @@ def test_a_snapshot_carries_on_where_it_was(remaining: int, limit: int, steps: l
             pacing.lost(ticket, now_s)
         elif what == "429":
             pacing.limited(ticket, now_s, step_s)
-    known = pacing.snapshot()
-    read = PacingSnapshot.from_json(json.loads(json.dumps(known.as_json(), allow_nan=False)))
+    known = pacing.state()
+    read = QuotaState.from_json(json.loads(json.dumps(known.as_json(), allow_nan=False)))
     assert read == known
-    assert Pacing(restored=read).next_slot_s(now_s) == pacing.next_slot_s(now_s)
+    assert QuotaModel(restored=read).next_slot_s(now_s) == pacing.next_slot_s(now_s)
 
 
 @pytest.mark.parametrize("plain", [{}, {"hour": {}}, {"hour": None, "colour": 1}, {"hour": 3}])
 def test_a_foreign_snapshot_is_refused(plain: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="not a pacing snapshot"):
-        PacingSnapshot.from_json(plain)
+        QuotaState.from_json(plain)

@@ -15,17 +15,17 @@ import anyio
 import pytest
 
 from neows_async.errors import RateLimit, StorageError
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
-from neows_async.pacing.quota import Pacing
-from neows_async.pacing.quota_store import FileLedger, MemoryLedger
+from neows_async.pacing.quota import QuotaModel
+from neows_async.pacing.quota_store import MemoryQuotaStore, SqliteQuotaStore
 from neows_async.pacing.rules import PacingRules
-from neows_async.pacing.shared_quota import Quota
+from neows_async.pacing.shared_quota import SharedQuota
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.rate_limits import Gateway
 from neows_async.sandbox.server import serving as sandbox
-from neows_async.telemetry.events import Event, QuotaNotShared
+from neows_async.telemetry.events import Event, QuotaSharingFailed
 from tests import neos, program
 from tests.loopback import Answer, Asked, browse, serving
 from tests.pipeline.test_whole_catalogue import FULL_HOUR_S, Fetching
@@ -33,18 +33,18 @@ from tests.pipeline.test_whole_catalogue import FULL_HOUR_S, Fetching
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota_store import QuotaStore
 
 KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 NOW_S = FULL_HOUR_S + 1_000
 
 
-def quota(ledger: Ledger, *, now_s: float = NOW_S, heard: list[Event] | None = None) -> Quota:
+def quota(ledger: QuotaStore, *, now_s: float = NOW_S, heard: list[Event] | None = None) -> SharedQuota:
     listener = (lambda _: None) if heard is None else heard.append
-    return Quota(Pacing(PacingRules(bursts=())), ledger, clock=lambda: now_s, listener=listener)
+    return SharedQuota(QuotaModel(PacingRules(bursts=())), ledger, clock=lambda: now_s, listener=listener)
 
 
-async def ask(one: Quota, limit: int = 100, remaining: int = 50) -> None:
+async def ask(one: SharedQuota, limit: int = 100, remaining: int = 50) -> None:
     """One request, answered."""
     _, ticket = await one.take()
     assert ticket is not None
@@ -60,12 +60,12 @@ async def test_two_runs_share_the_hours_without_one_429_and_are_as_quick_as_one(
     hundred = "[gateway]\nhourly_limit = 100\n[latency]\nmedian_s = 1.4\nspread = 1.7\nmost_s = 4.0\n"
     starts_s = FULL_HOUR_S + 55 * 60
     runs = [Fetching(100, hundred, starts_s=starts_s) for _ in range(2)]
-    ledger = MemoryLedger()
+    ledger = MemoryQuotaStore()
     for run in runs:
         run.app = runs[0].app
         run.gate = Gate(
-            Pacing(PacingRules(bursts=())),
-            Breaker(),
+            QuotaModel(PacingRules(bursts=())),
+            CircuitBreaker(),
             GateLimits(),
             clock=run.clock,
             listener=run.heard.append,
@@ -81,7 +81,7 @@ async def test_two_runs_share_the_hours_without_one_429_and_are_as_quick_as_one(
 
 
 async def test_what_one_was_told_the_other_knows() -> None:
-    ledger = MemoryLedger()
+    ledger = MemoryQuotaStore()
     one, two = quota(ledger), quota(ledger)
     await ask(one, limit=100, remaining=0)
     wait_s, ticket = await two.take()
@@ -90,7 +90,7 @@ async def test_what_one_was_told_the_other_knows() -> None:
 
 
 async def test_a_429_holds_both_back_and_one_probe_goes_first() -> None:
-    ledger = MemoryLedger()
+    ledger = MemoryQuotaStore()
     one, two = quota(ledger), quota(ledger)
     await ask(one)
     _, ticket = await one.take()
@@ -104,12 +104,12 @@ async def test_a_429_holds_both_back_and_one_probe_goes_first() -> None:
 
 
 async def test_a_gateway_without_limits_needs_no_ledger() -> None:
-    one = quota(MemoryLedger())
+    one = quota(MemoryQuotaStore())
     await ask(one, limit=1_000_000, remaining=999_999)
     assert not one.shared
 
 
-class Mortal(MemoryLedger):
+class Mortal(MemoryQuotaStore):
     """One whose users may die."""
 
     gone = ""
@@ -126,7 +126,7 @@ async def test_the_request_of_a_dead_process_is_not_waited_for(lasting: bool) ->
     ledger.owner = "another"
     two = quota(ledger)
     assert await two.take() == (math.inf, None), "nothing is known of the quota before the first answer"
-    ledger.gone = MemoryLedger.owner
+    ledger.gone = MemoryQuotaStore.owner
     assert (await two.take())[1] is not None
 
 
@@ -134,7 +134,7 @@ async def test_what_an_imitation_said_is_forgotten_with_those_who_asked_it() -> 
     ledger = Mortal()
     ledger.lasting = False
     await ask(quota(ledger), remaining=0)
-    ledger.owner, ledger.gone = "another", MemoryLedger.owner
+    ledger.owner, ledger.gone = "another", MemoryQuotaStore.owner
     assert (await quota(ledger).take())[1] is not None
 
 
@@ -154,20 +154,20 @@ async def test_what_an_imitation_said_is_forgotten_with_those_who_asked_it() -> 
     ],
 )
 async def test_what_cannot_be_read_is_passed_by_with_one_line(kept: str, said: str) -> None:
-    ledger, heard = MemoryLedger(), list[Event]()
+    ledger, heard = MemoryQuotaStore(), list[Event]()
     await ledger.change(lambda _: kept)
     rules = PacingRules(bursts=(), max_rate_per_s=10)
-    one = Quota(Pacing(rules), ledger, clock=lambda: NOW_S, listener=heard.append)
+    one = SharedQuota(QuotaModel(rules), ledger, clock=lambda: NOW_S, listener=heard.append)
     await ask(one)
     assert one.pacing.limit == 100
     [event] = heard
-    assert isinstance(event, QuotaNotShared)
+    assert isinstance(event, QuotaSharingFailed)
     assert said in event.reason
 
 
 @pytest.mark.parametrize("written_s", [NOW_S - 3 * 86_400, NOW_S + 3_600])
 async def test_what_is_of_another_time_is_begun_anew(written_s: float) -> None:
-    ledger, heard = MemoryLedger(), list[Event]()
+    ledger, heard = MemoryQuotaStore(), list[Event]()
     await ask(quota(ledger, now_s=written_s), remaining=0)
     one = quota(ledger, heard=heard)
     assert (await one.take())[1] is not None
@@ -178,8 +178,8 @@ async def test_what_is_of_another_time_is_begun_anew(written_s: float) -> None:
 # -- in a file ------------------------------------------------------------------------------------
 
 
-def ledger_of(folder: Path, key: str = KEY, host: str = "api.nasa.gov") -> FileLedger:
-    return FileLedger(folder / "deep/er/quota.sqlite3", host=host, api_key=key)
+def ledger_of(folder: Path, key: str = KEY, host: str = "api.nasa.gov") -> SqliteQuotaStore:
+    return SqliteQuotaStore(folder / "deep/er/quota.sqlite3", host=host, api_key=key)
 
 
 async def test_keys_and_hosts_do_not_meet_and_are_not_in_the_file(tmp_path: Path) -> None:
@@ -238,14 +238,14 @@ async def test_a_file_that_cannot_be_used_is_passed_by_with_one_line(tmp_path: P
         for _ in range(3):
             await ask(one)
     [event] = heard
-    assert isinstance(event, QuotaNotShared)
+    assert isinstance(event, QuotaSharingFailed)
     assert event.reason.count("quota.sqlite3") == 1
     assert said in event.reason
 
 
 async def test_what_the_system_says_of_the_file_is_said_once(tmp_path: Path) -> None:
     path = tmp_path / ("long" * 100)
-    async with FileLedger(path, host="h", api_key=KEY) as ledger:
+    async with SqliteQuotaStore(path, host="h", api_key=KEY) as ledger:
         with pytest.raises(StorageError) as caught:
             await ledger.change(lambda _: "")
     assert str(caught.value) == f"{path}: File name too long"

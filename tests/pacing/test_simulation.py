@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neows_async.api.plan import InLake, Known, QuotaKnown
+from neows_async.api.plan import LakeFacts, PlanFacts, QuotaKnown
 from neows_async.cli import plan_view
 from neows_async.cli.plan_view import draw
-from neows_async.endpoints.browse.page_plan import Plan
+from neows_async.endpoints.browse.page_plan import PagePlan
 from neows_async.pacing.forecast import Outlook, forecast
 from neows_async.pacing.hour import HourCounts
-from neows_async.pacing.simulation import Terms, look_ahead, walk
+from neows_async.pacing.simulation import RunConditions, compare_starts, simulate
 from neows_async.sandbox.rate_limits import DEMO_KEY
 from neows_async.sandbox.rate_limits import Gateway as Demo
 from tests.pacing.gateway import Gateway
@@ -23,9 +23,9 @@ NOON_S = 1_800_014_400
 HOUR = NOON_S // 3600
 
 
-def terms(*, current: int = 0, previous: int = 0, **changes: Any) -> Terms:
+def terms(*, current: int = 0, previous: int = 0, **changes: Any) -> RunConditions:
     counts = HourCounts(HOUR, current, previous)
-    plain = Terms(requests=2_065, limit=1_000, counts=counts, answer_s=1.4, concurrency=4)
+    plain = RunConditions(requests=2_065, limit=1_000, counts=counts, answer_s=1.4, concurrency=4)
     return replace(plain, **changes)
 
 
@@ -42,19 +42,19 @@ starts_s = st.floats(NOON_S, NOON_S + 7_200)
 
 
 def test_what_takes_longer_than_a_year_has_no_end() -> None:
-    of = Terms(
+    of = RunConditions(
         requests=20, limit=1_000, counts=HourCounts(HOUR, 0, 0), answer_s=1.0, concurrency=4, max_rate_per_s=0.00001
     )
-    assert walk(of, NOON_S).end_s == pytest.approx(NOON_S + 19 * 100_000, rel=1e-6)
+    assert simulate(of, NOON_S).end_s == pytest.approx(NOON_S + 19 * 100_000, rel=1e-6)
     slow = replace(of, requests=20_000)
-    prospect = look_ahead(slow, NOON_S)
+    prospect = compare_starts(slow, NOON_S)
     assert (prospect.now.end_s, prospect.now.done, prospect.best) == (math.inf, True, prospect.now)
 
 
 @given(runs, starts_s)
 @settings(max_examples=25)
-def test_it_ends_when_the_forecast_says(of: Terms, start_s: float) -> None:
-    run = walk(of, start_s)
+def test_it_ends_when_the_forecast_says(of: RunConditions, start_s: float) -> None:
+    run = simulate(of, start_s)
     outlook = Outlook(
         pages=of.requests, limit=of.limit or 0, counts=of.counts, latency_s=of.answer_s, concurrency=of.concurrency,
         max_rate_per_s=None,
@@ -71,8 +71,8 @@ def test_it_ends_when_the_forecast_says(of: Terms, start_s: float) -> None:
 
 @given(runs, starts_s)
 @settings(max_examples=25)
-def test_no_request_is_one_that_the_gateway_refuses(of: Terms, start_s: float) -> None:
-    run = walk(of, start_s)
+def test_no_request_is_one_that_the_gateway_refuses(of: RunConditions, start_s: float) -> None:
+    run = simulate(of, start_s)
     assert len(run.sent_s) + run.left == of.requests
     assert list(run.sent_s) == sorted(run.sent_s)
     gateway = Gateway(limit=of.limit or 0)
@@ -87,8 +87,8 @@ def test_no_request_is_one_that_the_gateway_refuses(of: Terms, start_s: float) -
 
 @given(runs, starts_s)
 @settings(max_examples=8)
-def test_the_best_start_ends_no_later_and_the_shortest_is_no_longer(of: Terms, now_s: float) -> None:
-    ahead = look_ahead(of, now_s)
+def test_the_best_start_ends_no_later_and_the_shortest_is_no_longer(of: RunConditions, now_s: float) -> None:
+    ahead = compare_starts(of, now_s)
     assert ahead.best.end_s <= ahead.now.end_s + 60 + 0.02 * ahead.now.lasts_s + 60 * of.answer_s
     assert ahead.shortest.lasts_s <= ahead.best.lasts_s <= ahead.now.lasts_s
     for run in (ahead.best, ahead.shortest):
@@ -96,7 +96,7 @@ def test_the_best_start_ends_no_later_and_the_shortest_is_no_longer(of: Terms, n
 
 
 def test_the_demo_keys_day_is_kept_too() -> None:
-    run = walk(terms(limit=30, daily_limit=50, requests=200), NOON_S)
+    run = simulate(terms(limit=30, daily_limit=50, requests=200), NOON_S)
     gateway = Demo()
     for at_s in run.sent_s:
         assert gateway.judge(DEMO_KEY, at_s).status == 200
@@ -107,7 +107,7 @@ def test_the_demo_keys_day_is_kept_too() -> None:
 @pytest.mark.parametrize("max_wait_s", [None, 300.0])
 def test_a_half_spent_key_does_best_late_in_the_hour(max_wait_s: float | None) -> None:
     now_s = NOON_S + 37 * 60
-    ahead = look_ahead(terms(current=360, max_wait_s=max_wait_s), now_s)
+    ahead = compare_starts(terms(current=360, max_wait_s=max_wait_s), now_s)
     assert ahead.now.done == (max_wait_s is None)
     assert NOON_S + 54 * 60 <= ahead.best.start_s < NOON_S + 3_600
     assert ahead.best.done
@@ -122,26 +122,26 @@ def test_a_half_spent_key_does_best_late_in_the_hour(max_wait_s: float | None) -
 
 
 def test_a_budget_and_a_gateway_without_a_quota() -> None:
-    run = walk(terms(limit=None, budget_requests=70), NOON_S)
+    run = simulate(terms(limit=None, budget_requests=70), NOON_S)
     assert (len(run.sent_s), run.left, run.done) == (70, 1_995, False)
-    assert walk(terms(limit=None, requests=400), NOON_S).lasts_s < 400 * 1.4 / 4 + 3
+    assert simulate(terms(limit=None, requests=400), NOON_S).lasts_s < 400 * 1.4 / 4 + 3
 
 
 def test_not_before_the_source_said() -> None:
-    run = walk(terms(requests=5, not_before_s=NOON_S + 900.0), NOON_S)
+    run = simulate(terms(requests=5, not_before_s=NOON_S + 900.0), NOON_S)
     assert run.sent_s[0] == NOON_S + 900
     assert [(wait.from_s, wait.to_s) for wait in run.waits] == [(NOON_S, NOON_S + 900)]
 
 
 def test_millions_of_pages_are_foreseen_too() -> None:
-    run = walk(terms(requests=100_000), NOON_S)
+    run = simulate(terms(requests=100_000), NOON_S)
     assert 98 < run.lasts_s / 3_600 < 101
 
 
 @given(runs.filter(lambda of: of.requests > 0), starts_s, st.booleans())
 @settings(max_examples=25)
-def test_a_drawing_fits_the_screen(of: Terms, start_s: float, fine: bool) -> None:
-    now, later = walk(of, start_s), walk(of, start_s + 1_800)
+def test_a_drawing_fits_the_screen(of: RunConditions, start_s: float, fine: bool) -> None:
+    now, later = simulate(of, start_s), simulate(of, start_s + 1_800)
     lines = draw([("now", now), ("12:30", later)], fine=fine)
     assert len(lines) == 4
     assert max(map(len, lines)) <= 79
@@ -159,10 +159,10 @@ def test_a_plan_has_room_in_a_line_also_when_its_run_ends_on_another_day(at_h: f
     at_s = NOON_S + 3_600 * at_h
     hour = int(at_s) // 3600
     now, hopeful = (replace(terms(), counts=counts) for counts in (HourCounts(hour, 361, 0), HourCounts(hour, 0, 361)))
-    known = Known(
+    known = PlanFacts(
         at_s=at_s,
-        lake=InLake(),
-        plan=Plan(41_282, 20, 41_282),
+        lake=LakeFacts(),
+        plan=PagePlan(41_282, 20, 41_282),
         pages_kept=0,
         asked=1,
         quota=QuotaKnown("answer", 1_000, 639),
@@ -171,6 +171,6 @@ def test_a_plan_has_room_in_a_line_also_when_its_run_ends_on_another_day(at_h: f
         terms=now,
         hopeful=hopeful,
     )
-    said = [*plan_view.lines(known, look_ahead(now, at_s, within_s=3_600), walk(hopeful, at_s), fine=False)]
+    said = [*plan_view.lines(known, compare_starts(now, at_s, within_s=3_600), simulate(hopeful, at_s), fine=False)]
     assert any("or as early as" in line for line in said)
     assert max(map(len, said)) <= 80

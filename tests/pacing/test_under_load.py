@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pages.values import RawPage
 from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
 from neows_async.pipeline.reader import FAILURES_TO_OPEN, SEEING_TO, UNPACED
@@ -50,8 +50,8 @@ class Loaded:
 async def fetched(source: Loaded, concurrency: int) -> float:
     """The seconds that all pages take."""
     gate = Gate(
-        Pacing(UNPACED),
-        Breaker(failures_to_open=FAILURES_TO_OPEN),
+        QuotaModel(UNPACED),
+        CircuitBreaker(failures_to_open=FAILURES_TO_OPEN),
         GateLimits(concurrency=concurrency),
         clock=anyio.current_time,
         listener=print,

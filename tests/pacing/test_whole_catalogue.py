@@ -10,7 +10,7 @@ import pytest
 from neows_async.errors import RateLimit
 from neows_async.pacing.forecast import Outlook, forecast
 from neows_async.pacing.hour import HourCounts
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
 from tests.pacing.gateway import HOUR_S, MIDNIGHT_S, Gateway, Network, Run, optimum, used_before
 
@@ -36,7 +36,7 @@ def test_it_takes_as_long_as_the_gateway_demands_without_one_429(
 ) -> None:
     start_s, network = NOON_S + 60 * minute, Network(seed=minute)
     best = optimum(key(used, hours_ago, clock_s), start_s, PAGES, concurrency, network)
-    ran = Run(key(used, hours_ago, clock_s), Pacing(RULES), start_s, concurrency, network).fetch(PAGES)
+    ran = Run(key(used, hours_ago, clock_s), QuotaModel(RULES), start_s, concurrency, network).fetch(PAGES)
     assert ran.refused == 0
     assert ran.makespan_s <= 1.01 * best.makespan_s
 
@@ -46,7 +46,7 @@ def test_it_takes_as_long_as_the_gateway_demands_without_one_429(
 def test_failures_cost_what_they_cost_the_optimum(minute: int, concurrency: int) -> None:
     start_s, network = NOON_S + 60 * minute, Network(seed=minute, failing=0.05)
     best = optimum(key(300, 1), start_s, PAGES, concurrency, network)
-    ran = Run(key(300, 1), Pacing(RULES), start_s, concurrency, network).fetch(PAGES)
+    ran = Run(key(300, 1), QuotaModel(RULES), start_s, concurrency, network).fetch(PAGES)
     assert ran.refused == 0
     assert ran.makespan_s <= 1.03 * best.makespan_s
 
@@ -60,7 +60,7 @@ def test_an_exhausted_key_costs_the_one_429_that_says_so(minute: int, late_s: in
     gateway.hours[int(NOON_S // HOUR_S)] = 1_000 - gateway.estimate(NOON_S + 60 * minute)
     best = optimum(Gateway(hours=gateway.hours.copy()), start_s, PAGES, 4, Network())
     rules = PacingRules(bursts=(), guess_after_s=60)
-    ran = Run(gateway, Pacing(rules), start_s).fetch(PAGES)
+    ran = Run(gateway, QuotaModel(rules), start_s).fetch(PAGES)
     assert ran.refused <= 1
     assert ran.makespan_s <= 1.01 * best.makespan_s
 
@@ -68,7 +68,7 @@ def test_an_exhausted_key_costs_the_one_429_that_says_so(minute: int, late_s: in
 @pytest.mark.parametrize(("used", "minute"), [(0, 0), (0, 30), (0, 55), (300, 0), (900, 30)])
 def test_the_forecast_is_what_happens(used: int, minute: int) -> None:
     start_s, network = NOON_S + 60 * minute, Network(seed=1)
-    ran = Run(key(used, 1), Pacing(RULES), start_s, network=network).fetch(PAGES)
+    ran = Run(key(used, 1), QuotaModel(RULES), start_s, network=network).fetch(PAGES)
     counts = HourCounts(int(NOON_S // HOUR_S), 0, used)
     outlook = Outlook(pages=PAGES, limit=1_000, counts=counts, latency_s=2.25, concurrency=4)
     assert forecast(outlook, start_s).run_s == pytest.approx(ran.makespan_s, rel=0.02)
@@ -77,7 +77,7 @@ def test_the_forecast_is_what_happens(used: int, minute: int) -> None:
 @pytest.mark.parametrize(("minute", "takes_min"), [(0, 122), (55, 67)])
 def test_the_known_figures_for_2034_pages_at_4_a_second(minute: int, takes_min: float) -> None:
     start_s = NOON_S + 60 * minute
-    ran = Run(key(0, 0), Pacing(RULES), start_s, network=Network(0, 1, 1)).fetch(2_034)
+    ran = Run(key(0, 0), QuotaModel(RULES), start_s, network=Network(0, 1, 1)).fetch(2_034)
     assert ran.makespan_s / 60 == pytest.approx(takes_min, abs=0.5)
 
 
@@ -87,7 +87,7 @@ def test_others_with_the_same_key_are_left_their_share(per_hour: int, refusals: 
     others_s = Network(per_hour, 0, 2 * HOUR_S / per_hour)
     arrivals_s = itertools.accumulate((others_s.of(number)[1] for number in range(10 * per_hour)), initial=NOON_S)
     gateway = key(0, 0)
-    ran = Run(gateway, Pacing(RULES), NOON_S + 1800, others_s=tuple(arrivals_s)).fetch(PAGES)
+    ran = Run(gateway, QuotaModel(RULES), NOON_S + 1800, others_s=tuple(arrivals_s)).fetch(PAGES)
     assert ran.refused <= refusals
     # An hour and a half for the first thousand and the rest of the hour, then what the others leave.
     assert ran.makespan_s <= 1.1 * (1800 + HOUR_S * (PAGES - (1_000 - per_hour / 2)) / (1_000 - per_hour))
@@ -100,7 +100,7 @@ def test_one_answer_that_says_nothing_is_left_does_not_cost_the_hour(minute: int
     def blur(now_s: float, told: RateLimit) -> RateLimit:
         return RateLimit(told.limit, 0 if 100 < now_s - start_s < 101 else told.remaining)
 
-    ran = Run(key(0, 0), Pacing(RULES), start_s, blur=blur).fetch(PAGES)
+    ran = Run(key(0, 0), QuotaModel(RULES), start_s, blur=blur).fetch(PAGES)
     best = optimum(key(0, 0), start_s, PAGES, 4, Network())
     assert ran.refused == 0
     assert ran.makespan_s <= 1.01 * best.makespan_s
@@ -114,7 +114,7 @@ def test_answers_that_promise_too_much_are_believed_less_each_time(short: int) -
         too_many = int(dice.of(int(now_s * 1000))[1] * 1000) % (short + 1)
         return RateLimit(told.limit, min(told.limit, told.remaining + too_many))
 
-    ran = Run(key(0, 0), Pacing(RULES), NOON_S, blur=blur).fetch(PAGES)
+    ran = Run(key(0, 0), QuotaModel(RULES), NOON_S, blur=blur).fetch(PAGES)
     assert ran.refused <= 2 + 2 * short
 
 
@@ -125,7 +125,7 @@ def test_jumps_down_cost_time_but_no_refusal() -> None:
         fewer = math.floor(dice.of(int(now_s * 1000))[1] * 1000) % 20
         return RateLimit(told.limit, max(0, told.remaining - fewer))
 
-    ran = Run(key(0, 0), Pacing(RULES), NOON_S, blur=blur).fetch(PAGES)
+    ran = Run(key(0, 0), QuotaModel(RULES), NOON_S, blur=blur).fetch(PAGES)
     best = optimum(key(0, 0), NOON_S, PAGES, 4, Network())
     assert ran.refused == 0
     assert ran.makespan_s <= 1.15 * best.makespan_s

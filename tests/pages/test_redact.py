@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neows_async.pages.redact import _PARAMETER, LITERAL_MIN_CHARS, Scrubber, _forms
+from neows_async.pages.redact import _PARAMETER, LITERAL_MIN_CHARS, Redactor, _forms
 from neows_async.testing import browse_page
 from tests.neos import approach, catalogue, neo
 
 KEY = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3gH5jK7m"
 TRICKY = "aB3/dE5+gH7=jK9&mN1 pQ3?sT5#vW7%yZ9"
-scrub = Scrubber(KEY)
+scrub = Redactor(KEY)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ scrub = Scrubber(KEY)
 )
 def test_the_value_of_any_key_parameter_goes(text: str, expected: str) -> None:
     for body in (f'{{"a":"{text}"}}', text):
-        assert Scrubber()(body.encode()).decode() == body.replace(text, expected)
-    assert Scrubber().text(text) == expected
+        assert Redactor()(body.encode()).decode() == body.replace(text, expected)
+    assert Redactor().text(text) == expected
 
 
 @pytest.mark.parametrize("key", [KEY, TRICKY, TRICKY * 2, KEY[:LITERAL_MIN_CHARS]])
 def test_the_literal_key_goes_in_every_dress(key: str) -> None:
-    scrubber = Scrubber(key)
+    scrubber = Redactor(key)
     escapes = "".join(f"%{byte:02X}" for byte in key.encode())
     percent = [quote(key, safe=""), quote(key), quote_plus(key), escapes]
     dresses = [
@@ -76,7 +76,7 @@ def test_the_key_goes_from_base64_wherever_it_begins(key: str, before: str, afte
     text = (before + key + after).encode()
     for code in (base64.standard_b64encode(text).decode(), base64.urlsafe_b64encode(text).decode()):
         for dress in (code, quote(code, safe=""), code.replace("/", r"\/")):
-            found = Scrubber(key).text(f'{{"auth":"Basic {dress}"}}')
+            found = Redactor(key).text(f'{{"auth":"Basic {dress}"}}')
             assert "REDACTED" in found
             rest = found.removeprefix('{"auth":"Basic ').removesuffix('"}').replace("REDACTED", "")
             assert len(rest) <= len(dress) - len(key) * 4 // 3 + 3
@@ -86,7 +86,7 @@ def test_the_key_goes_from_base64_wherever_it_begins(key: str, before: str, afte
 @pytest.mark.parametrize("key", [KEY, TRICKY, "a" * 40, "REDACTED-REDACTED-REDACTED"])
 @pytest.mark.parametrize("size", [0, 100_000])
 def test_what_is_left_of_a_key_where_a_body_was_cut_goes(key: str, size: int) -> None:
-    clean = Scrubber(key)
+    clean = Redactor(key)
     for form in _forms(key):
         for length in range(LITERAL_MIN_CHARS, len(form)):
             body = b" " * size + b'{"error":"' + form[:length]
@@ -100,15 +100,15 @@ def test_what_is_left_of_a_key_where_a_body_was_cut_goes(key: str, size: int) ->
 
 def test_only_the_hex_digits_of_an_escape_have_no_case() -> None:
     key = "AbCdEf+gHiJkLmNoPqRs"
-    assert Scrubber(key).text("k=" + quote(key, safe="").replace("%2B", "%2b")) == "k=REDACTED"
+    assert Redactor(key).text("k=" + quote(key, safe="").replace("%2B", "%2b")) == "k=REDACTED"
 
 
 def test_what_comes_instead_makes_no_new_key() -> None:
     key = "abcdefghijklmnopqR"
     body = f"{key[:-1]}{key}".encode()
-    once = Scrubber(key)(body)
+    once = Redactor(key)(body)
     assert key.encode() not in once
-    assert Scrubber(key)(once) == once
+    assert Redactor(key)(once) == once
 
 
 @pytest.mark.parametrize("key", ["", "x", "1", "id", "name", "Earth", "DEMO_KEY", "null", "123456789012345"])
@@ -126,7 +126,7 @@ def test_a_short_key_damages_nothing_but_goes_from_the_parameters(key: str) -> N
         }
         for entry in objects
     ]
-    assert Scrubber(key)(browse_page(objects, 0, 20)) == browse_page(expected, 0, 20)
+    assert Redactor(key)(browse_page(objects, 0, 20)) == browse_page(expected, 0, 20)
 
 
 def test_a_body_without_keys_comes_back_as_it_is() -> None:
@@ -193,7 +193,7 @@ def test_the_structure_stays_and_scrubbing_twice_is_scrubbing_once(
     text = json.dumps(value, ensure_ascii=ascii_only)
     if slashes:
         text = text.replace("/", r"\/").replace("&", r"\u0026")
-    scrubber = Scrubber(key)
+    scrubber = Redactor(key)
     once = scrubber(text.encode())
     assert scrubber(once) == once
     assert shape(json.loads(once)) == shape(value)
@@ -208,7 +208,7 @@ def test_the_structure_stays_and_scrubbing_twice_is_scrubbing_once(
     st.text(max_size=5),
 )
 def test_any_long_key_goes(key: str, before: str, after: str) -> None:
-    scrubber = Scrubber(key)
+    scrubber = Redactor(key)
     for text in (key, quote(key, safe=""), json.dumps(key), base64.b64encode((before + key).encode()).decode()):
         assert "REDACTED" in scrubber.text(text)
     whole = scrubber(json.dumps({"a": before + key + after}).encode())
@@ -219,7 +219,7 @@ def test_any_long_key_goes(key: str, before: str, after: str) -> None:
 @given(st.lists(st.sampled_from(["api_key=", "=", "&", '"', " ", "key", "a", "\u00e9", "%3D", "\\u003d"])).map("".join))
 def test_the_quick_way_through_a_body_without_escapes_finds_the_same(text: str) -> None:
     body = text.encode()
-    assert Scrubber()(body) == _PARAMETER.sub(rb"\1REDACTED", body)
+    assert Redactor()(body) == _PARAMETER.sub(rb"\1REDACTED", body)
 
 
 @given(st.binary())
@@ -235,14 +235,14 @@ def test_a_key_is_found_wherever_it_lies_in_a_large_body(shift: int, key: str, d
     innocent = b'{"kilometers":"45290300.260256161"},' * 2_000
     # At the very end it is not followed by a whole word.
     body = innocent[: len(innocent) - shift] + form + data.draw(st.sampled_from([b"", b'"', innocent]))
-    assert form not in (scrubbed := Scrubber(key)(body))
-    assert Scrubber(key)(scrubbed) == scrubbed
-    assert Scrubber(key)(innocent) == innocent
+    assert form not in (scrubbed := Redactor(key)(body))
+    assert Redactor(key)(scrubbed) == scrubbed
+    assert Redactor(key)(innocent) == innocent
 
 
 def test_a_key_that_was_half_an_escape_leaves_no_more_behind() -> None:
     key = "0123456789abcdefXYZ"
-    scrubber = Scrubber(key)
+    scrubber = Redactor(key)
     once = scrubber(f"api_key=someone%2{key}%2{key}&x".encode())
     assert scrubber(once) == once == b"api_key=REDACTED&x"
 
@@ -265,11 +265,11 @@ def literals_first(key: str, body: bytes) -> bytes:
 @example(KEY[:20], KEY)
 def test_for_a_key_of_plain_letters_the_order_makes_no_difference(text: str, key: str) -> None:
     for body in (text.encode(), json.dumps(text).encode()):
-        assert Scrubber(key)(body) == literals_first(key, body)
+        assert Redactor(key)(body) == literals_first(key, body)
 
 
 @given(strings, st.sampled_from([KEY, TRICKY, "short"]))
 def test_what_is_scrubbed_at_once_is_scrubbed_alike(text: str, key: str) -> None:
     innocent = b'{"kilometers":"45290300.260256161"},' * 2_000
     for body in (text.encode(), innocent + text.encode() + innocent):
-        assert Scrubber(key).at_once(body) in (None, Scrubber(key)(body))
+        assert Redactor(key).at_once(body) in (None, Redactor(key)(body))

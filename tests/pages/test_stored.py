@@ -16,9 +16,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.endpoints.browse.decode import check_and_decode
+from neows_async.endpoints.browse.decode import decode_checked
 from neows_async.errors import BadPageError
-from neows_async.pages.stored import KeptPage, compress, expand, kept_page, seal, sealed_sha256
+from neows_async.pages.stored import StoredPage, compress, expand, read_stored, seal, sealed_sha256
 from neows_async.pages.values import RawPage
 from neows_async.testing import browse_page
 from tests.neos import catalogue
@@ -36,7 +36,7 @@ MOST_BYTES = 1 << 20
 def read(data: bytes) -> tuple[bytes, bytes] | None:
     """The body and its digest, as whoever reads a page again has them; None where it is refused."""
     try:
-        page = kept_page(0, data, MOST_BYTES)
+        page = read_stored(0, data, MOST_BYTES)
         assert page.size == len(page.body)
         assert expand(data, MOST_BYTES) == page.body
     except BadPageError:
@@ -55,11 +55,11 @@ def test_what_was_kept_comes_back_with_the_digest_that_the_seal_tells(body: byte
 
 
 def test_a_sealed_page_is_not_expanded_before_its_body_is_wanted() -> None:
-    page = kept_page(3, SEALED, MOST_BYTES)
-    assert isinstance(page, KeptPage)
+    page = read_stored(3, SEALED, MOST_BYTES)
+    assert isinstance(page, StoredPage)
     assert (page.number, page.data, page.size, page.sha256()) == (3, SEALED, len(BODY), SHA256)
     assert repr(page) == f"KeptPage(number=3, <{len(BODY)} bytes>)"
-    assert type(kept_page(3, compress(BODY), MOST_BYTES)) is RawPage
+    assert type(read_stored(3, compress(BODY), MOST_BYTES)) is RawPage
 
 
 def sent(page: RawPage) -> RawPage:
@@ -69,12 +69,12 @@ def sent(page: RawPage) -> RawPage:
 
 
 def test_it_can_be_copied_and_sent_elsewhere() -> None:
-    page = kept_page(3, SEALED, MOST_BYTES)
+    page = read_stored(3, SEALED, MOST_BYTES)
     for other in (copy.copy(page), copy.deepcopy(page), sent(page)):
-        assert isinstance(other, KeptPage)
+        assert isinstance(other, StoredPage)
         assert (other, other.data, other.size, other.sha256()) == (page, SEALED, len(BODY), SHA256)
-    decoded = check_and_decode(kept_page(0, SEALED, MOST_BYTES), 2)
-    raw = kept_page(0, SEALED, MOST_BYTES).with_decoded(decoded)
+    decoded = decode_checked(read_stored(0, SEALED, MOST_BYTES), 2)
+    raw = read_stored(0, SEALED, MOST_BYTES).with_decoded(decoded)
     assert sent(raw).decoded == copy.copy(decoded)
 
 
@@ -98,7 +98,7 @@ def test_no_lost_and_no_added_byte_passes() -> None:
 def test_another_pages_seal_is_none() -> None:
     others = seal(compress(OTHER), hashlib.sha256(OTHER).digest())[-64:]
     with pytest.raises(BadPageError, match="its seal is not its own"):
-        kept_page(0, compress(BODY) + others, MOST_BYTES)
+        read_stored(0, compress(BODY) + others, MOST_BYTES)
     with pytest.raises(BadPageError, match="its seal is not its own"):
         sealed_sha256(compress(BODY) + others)
 
@@ -118,7 +118,7 @@ def test_what_is_no_kept_page(data: bytes) -> None:
 )
 def test_why_it_is_refused(data: bytes, said: str) -> None:
     with pytest.raises(BadPageError, match=said):
-        kept_page(0, data, MOST_BYTES)
+        read_stored(0, data, MOST_BYTES)
     with pytest.raises(BadPageError, match=said):
         expand(data, MOST_BYTES)
 
@@ -126,7 +126,7 @@ def test_why_it_is_refused(data: bytes, said: str) -> None:
 def test_a_body_that_was_damaged_under_a_good_seal_shows_when_it_is_read() -> None:
     damaged = bytearray(SEALED)
     damaged[len(SEALED) // 2] ^= 1
-    page = kept_page(0, bytes(damaged), MOST_BYTES)
+    page = read_stored(0, bytes(damaged), MOST_BYTES)
     with pytest.raises(BadPageError, match="damaged"):
         page.body  # noqa: B018 - it is read
 

@@ -16,13 +16,13 @@ import pytest
 from anyio import to_thread
 
 from neows_async.endpoints.browse.check import take_in
-from neows_async.endpoints.browse.decode import check_and_decode
+from neows_async.endpoints.browse.decode import decode_checked
 from neows_async.errors import BadPageError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.pages.redact import Scrubber
-from neows_async.pages.stored import KeptPage, compress, kept_page, seal
+from neows_async.pages.redact import Redactor
+from neows_async.pages.stored import StoredPage, compress, read_stored, seal
 from neows_async.pages.values import Page, RawPage, SpentPage
 from neows_async.pipeline.decode_worker import (
     _ANSWER,
@@ -30,13 +30,13 @@ from neows_async.pipeline.decode_worker import (
     _QUESTION,
     _TOLD,
     PLACE_BYTES,
-    Helper,
+    DecodeWorker,
     NotReadError,
     _answer,
     _read,
 )
-from neows_async.pipeline.decoder import Decoding
-from neows_async.pipeline.reader import Origin, Reading
+from neows_async.pipeline.decoder import DecoderPool
+from neows_async.pipeline.reader import Origin, PageReader
 from neows_async.settings import Settings
 from neows_async.testing import ListSource, browse_page
 from tests import lakes
@@ -65,12 +65,12 @@ BODIES = {
 
 
 @pytest.fixture
-async def helper() -> AsyncIterator[Helper]:
-    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+async def helper() -> AsyncIterator[DecodeWorker]:
+    async with DecoderPool(helpers=1, orbiting_body="Venus") as decoding:
         yield await started(decoding)
 
 
-async def started(decoding: Decoding) -> Helper:
+async def started(decoding: DecoderPool) -> DecodeWorker:
     await decoding._start()
     (helper,) = decoding._helpers
     while not helper.is_ready():
@@ -87,12 +87,12 @@ def outcome(page: Page | str) -> object:
 
 def here(raw: RawPage, size: int | None) -> Page | str:
     try:
-        return check_and_decode(raw, size, orbiting_body="Venus")
+        return decode_checked(raw, size, orbiting_body="Venus")
     except BadPageError as exc:
         return str(exc)
 
 
-async def there(helper: Helper, raw: RawPage, size: int | None) -> Page | str:
+async def there(helper: DecodeWorker, raw: RawPage, size: int | None) -> Page | str:
     try:
         (page,) = await helper.ask([raw], size)
     except BadPageError as exc:
@@ -100,21 +100,21 @@ async def there(helper: Helper, raw: RawPage, size: int | None) -> Page | str:
     return page
 
 
-async def test_a_helper_says_what_would_be_said_here(helper: Helper) -> None:
+async def test_a_helper_says_what_would_be_said_here(helper: DecodeWorker) -> None:
     for name, body in BODIES.items():
         for size in (None, 20, 3):
             raw = RawPage(0, body)
             assert outcome(await there(helper, raw, size)) == outcome(here(raw, size)), name
 
 
-def kept(raw: RawPage) -> KeptPage:
-    page = kept_page(raw.number, seal(compress(raw.body), raw.sha256()), 1 << 30)
-    assert isinstance(page, KeptPage)
+def kept(raw: RawPage) -> StoredPage:
+    page = read_stored(raw.number, seal(compress(raw.body), raw.sha256()), 1 << 30)
+    assert isinstance(page, StoredPage)
     return page
 
 
 async def test_a_helper_makes_of_a_page_what_would_be_kept_here() -> None:
-    async with Decoding(helpers=1, orbiting_body="Venus", keeps=True) as decoding:
+    async with DecoderPool(helpers=1, orbiting_body="Venus", keeps=True) as decoding:
         await started(decoding)
         for name, body in BODIES.items():
             raw = RawPage(0, body)
@@ -125,7 +125,7 @@ async def test_a_helper_makes_of_a_page_what_would_be_kept_here() -> None:
                 assert caught.value.body == body
                 continue
             found = await decoding.judged(raw, 20, decoded=True)
-            assert isinstance(found, KeptPage), name
+            assert isinstance(found, StoredPage), name
             assert found.data == kept(raw).data
             assert (found.number, found.size, found.sha256(), found.body) == (0, raw.size, raw.sha256(), body)
             assert found.decoded is not None
@@ -142,7 +142,7 @@ async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> No
         name: RawPage(0, body) for name, body in BODIES.items() if isinstance(here(RawPage(0, body), 20), str) and body
     }
     assert len(bad) == 5
-    async with Decoding(helpers=helpers, orbiting_body="Venus") as decoding:
+    async with DecoderPool(helpers=helpers, orbiting_body="Venus") as decoding:
         if helpers:
             await started(decoding)
         for count in range(1, len(good) + 1):
@@ -162,8 +162,8 @@ async def test_several_kept_pages_are_read_as_each_by_itself(helpers: int) -> No
 async def test_a_kept_page_that_is_not_as_it_was_kept_costs_no_helper() -> None:
     good, other = (kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(2))
     data = good.data[:-1] + bytes([good.data[-1] ^ 1])  # in its seal's own checksum: what is in the frame is whole
-    odd = KeptPage(0, data, good.size, good.sha256())
-    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+    odd = StoredPage(0, data, good.size, good.sha256())
+    async with DecoderPool(helpers=1, orbiting_body="Venus") as decoding:
         helper = await started(decoding)
         with pytest.raises(NotReadError):
             await helper.ask([odd], 20)
@@ -175,9 +175,9 @@ async def test_a_kept_page_that_is_not_as_it_was_kept_costs_no_helper() -> None:
         assert outcome(await there(helper, good, 20)) == outcome(here(good, 20))
 
 
-async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: Helper) -> None:
+async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: DecodeWorker) -> None:
     pages = [kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(6)]
-    async with Decoding(helpers=0, orbiting_body="Venus") as decoding:
+    async with DecoderPool(helpers=0, orbiting_body="Venus") as decoding:
         decoding._helpers.append(helper)
         helper._process.send_signal(signal.SIGSTOP)
         async with anyio.create_task_group() as tasks:
@@ -192,14 +192,14 @@ async def test_a_busy_helper_leaves_kept_pages_to_its_own_program(helper: Helper
         decoding._helpers.clear()
 
 
-async def test_a_busy_program_leaves_kept_pages_to_a_busy_helper(helper: Helper) -> None:
+async def test_a_busy_program_leaves_kept_pages_to_a_busy_helper(helper: DecodeWorker) -> None:
     pages = [kept(RawPage(number, browse_page(catalogue(200), number, 20))) for number in range(4)]
     busy = False
     read: list[int] = []
-    async with Decoding(helpers=0, orbiting_body="Venus", busy=lambda: busy) as decoding:
+    async with DecoderPool(helpers=0, orbiting_body="Venus", busy=lambda: busy) as decoding:
         decoding._helpers.append(helper)
 
-        async def read_one(page: KeptPage) -> None:
+        async def read_one(page: StoredPage) -> None:
             (raw,) = await decoding.judged_together([page], 20)
             assert raw.decoded is not None
             read.append(raw.number)
@@ -222,7 +222,7 @@ async def test_a_busy_program_leaves_kept_pages_to_a_busy_helper(helper: Helper)
         decoding._helpers.clear()
 
 
-async def test_several_who_ask_at_once_each_get_their_own_answer(helper: Helper) -> None:
+async def test_several_who_ask_at_once_each_get_their_own_answer(helper: DecodeWorker) -> None:
     raws = [RawPage(0, body) for body in BODIES.values()] * 4
     answers: dict[int, object] = {}
 
@@ -237,7 +237,7 @@ async def test_several_who_ask_at_once_each_get_their_own_answer(helper: Helper)
     assert len(helper._free) == _ASKED_AT_ONCE
 
 
-async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helper: Helper) -> None:
+async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helper: DecodeWorker) -> None:
     told: list[BaseException] = []
 
     async def ask() -> None:
@@ -257,7 +257,7 @@ async def test_whoever_waits_for_an_answer_is_told_when_there_will_be_none(helpe
     assert not helper.alive
 
 
-async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: Helper) -> None:
+async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: DecodeWorker) -> None:
     helper._process.send_signal(signal.SIGSTOP)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(helper.ask, [RawPage(0, REGULAR)], 20)
@@ -269,14 +269,14 @@ async def test_after_a_cancelled_question_nobody_is_given_its_answer(helper: Hel
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what another process loaded is seen on Linux alone")
-async def test_a_helper_loads_no_pandas(helper: Helper) -> None:
+async def test_a_helper_loads_no_pandas(helper: DecodeWorker) -> None:
     await helper.ask([RawPage(0, REGULAR)], 20)
     mapped = await anyio.Path(f"/proc/{helper._process.pid}/maps").read_text()
     assert "/pyarrow/" in mapped
     assert "/pandas/" not in mapped
 
 
-async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: Helper) -> None:
+async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: DecodeWorker) -> None:
     helper._process.send_signal(signal.SIGINT)
     assert outcome(await there(helper, RawPage(0, REGULAR), 20)) == outcome(here(RawPage(0, REGULAR), 20))
     helper._socket.close()
@@ -285,7 +285,7 @@ async def test_a_helper_ends_with_its_socket_and_not_by_an_interrupt(helper: Hel
 
 async def test_who_loses_its_helper_goes_on_alone() -> None:
     raw = RawPage(0, REGULAR)
-    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+    async with DecoderPool(helpers=1, orbiting_body="Venus") as decoding:
         helper = await started(decoding)
         expected = outcome(here(raw, 20))
         for _ in range(2):
@@ -299,7 +299,7 @@ async def test_who_loses_its_helper_goes_on_alone() -> None:
 
 async def test_what_is_too_large_for_a_helpers_memory_is_read_here() -> None:
     large = RawPage(0, REGULAR + b" " * PLACE_BYTES)
-    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+    async with DecoderPool(helpers=1, orbiting_body="Venus") as decoding:
         await started(decoding)
         assert await decoding._helper_for([large]) is None
         assert outcome(await decoding.read(large)) == outcome(here(large, None))
@@ -309,7 +309,7 @@ async def test_what_is_too_large_for_a_helpers_memory_is_read_here() -> None:
 @pytest.mark.parametrize("decoded", [False, True])
 async def test_what_came_is_taken_in_alike_with_helpers_and_without(helpers: int, decoded: bool) -> None:
     key = "a-key-that-is-long-enough-to-be-found"
-    async with Decoding(helpers=helpers, orbiting_body="Venus") as decoding:
+    async with DecoderPool(helpers=helpers, orbiting_body="Venus") as decoding:
         if helpers:
             await started(decoding)
         for name, body in BODIES.items():
@@ -317,11 +317,11 @@ async def test_what_came_is_taken_in_alike_with_helpers_and_without(helpers: int
             expected: RawPage | BadPageError
             found: RawPage | BadPageError
             try:
-                expected = take_in(came, 20, Scrubber(key))
+                expected = take_in(came, 20, Redactor(key))
             except BadPageError as exc:
                 expected = exc
             try:
-                found = await decoding.judged(await decoding.scrubbed(came, Scrubber(key)), 20, decoded=decoded)
+                found = await decoding.judged(await decoding.scrubbed(came, Redactor(key)), 20, decoded=decoded)
             except BadPageError as exc:
                 found = exc
             if isinstance(expected, BadPageError):
@@ -337,7 +337,7 @@ async def test_what_came_is_taken_in_alike_with_helpers_and_without(helpers: int
 
 async def test_helpers_are_started_when_pages_have_to_wait_and_end_with_the_run() -> None:
     raw = RawPage(0, REGULAR)
-    async with Decoding(helpers=2, orbiting_body=None) as decoding:
+    async with DecoderPool(helpers=2, orbiting_body=None) as decoding:
 
         async def read_many() -> None:
             for _ in range(30):
@@ -355,11 +355,11 @@ async def test_helpers_are_started_when_pages_have_to_wait_and_end_with_the_run(
 
 
 async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> None:
-    scrubber = Scrubber("a-key-that-is-long-enough-to-be-found")
+    scrubber = Redactor("a-key-that-is-long-enough-to-be-found")
     others = RawPage(0, REGULAR)
     keys = b"api_key=x&" * (PLACE_BYTES // 12)  # as it comes it has room, and no more when it says REDACTED
     grows = RawPage(0, REGULAR + keys + b" " * (PLACE_BYTES - len(REGULAR) - len(keys)))
-    async with Decoding(helpers=1, orbiting_body="Venus") as decoding:
+    async with DecoderPool(helpers=1, orbiting_body="Venus") as decoding:
         helper = await started(decoding)
         for place in range(len(helper._free)):
             helper._free.append(helper._free.pop(0))
@@ -379,19 +379,19 @@ async def test_what_grows_by_scrubbing_leaves_the_memory_of_others_alone() -> No
 
 @pytest.mark.parametrize("odd", [b"=", b"api_key=key&", b"a-key-that-is-long-enough-to-be-foun_", b"%20", b"\\n"])
 async def test_what_takes_long_to_scrub_is_not_scrubbed_on_the_loop(odd: bytes) -> None:
-    scrubber = Scrubber("a-key-that-is-long-enough-to-be-found")
+    scrubber = Redactor("a-key-that-is-long-enough-to-be-found")
     body = odd * (PLACE_BYTES // len(odd) // 2)
     assert scrubber.at_once(body) is None
     assert scrubber.at_once(b'{"self":"?api_key=' + body.replace(b"&", b"-")) is None
     assert scrubber.at_once(REGULAR) == scrubber(REGULAR)
 
 
-def answered_with(said: bytes, length: int | None) -> Helper:
+def answered_with(said: bytes, length: int | None) -> DecodeWorker:
     """A helper that says the same to every question, whatever that was.
 
     :param length: how long it says that is
     """
-    helper = Helper("Venus")
+    helper = DecodeWorker("Venus")
     helper._socket, theirs = socket.socketpair()
     helper._socket.settimeout(0)
     helper._places = mmap.mmap(-1, _ASKED_AT_ONCE * PLACE_BYTES)
@@ -447,7 +447,7 @@ GARBAGE: dict[str, tuple[bytes, int | None]] = {
 @pytest.mark.parametrize("name", GARBAGE)
 async def test_an_answer_that_is_none_costs_the_helper_and_not_the_page(name: str) -> None:
     raw = RawPage(0, REGULAR)
-    async with Decoding(helpers=0, orbiting_body="Venus", keeps=True) as decoding:
+    async with DecoderPool(helpers=0, orbiting_body="Venus", keeps=True) as decoding:
         helper = answered_with(*GARBAGE[name])
         decoding._helpers.append(helper)
         judged = await decoding.judged(raw, 20, decoded=True)
@@ -460,11 +460,11 @@ async def test_an_answer_that_is_none_costs_the_helper_and_not_the_page(name: st
 class Noting(RawZone):
     """A zone that notes in what form pages come to be kept."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: AsyncStorage) -> None:
         super().__init__(lake, "a", max_body_bytes=1 << 24)
         self.came: list[type[RawPage]] = []
 
-    async def put(self, page: RawPage, *, lingers: bool = True) -> KeptPage:
+    async def put(self, page: RawPage, *, lingers: bool = True) -> StoredPage:
         self.came.append(type(page))
         return await super().put(page, lingers=lingers)
 
@@ -472,14 +472,14 @@ class Noting(RawZone):
 @pytest.mark.parametrize("spends", [False, True])
 async def test_in_a_run_the_helper_makes_pages_what_is_kept_the_same_as_here(tmp_path: Path, spends: bool) -> None:
     objects = [*catalogue(200), neo(200, absolute_magnitude_h="bright")]
-    settings = Settings(limit=None, decode_processes=1, concurrency=2)
+    settings = Settings(limit=None, workers=1, concurrency=2)
     read: list[Page] = []
 
     async def take(page: Page) -> None:
         read.append(page)
 
-    zone = Noting(Lake(LocalStorage(tmp_path / "helped")))
-    reading = Reading(settings, Origin(ListSource(objects)), zone, lambda _: None, spends=spends)
+    zone = Noting(AsyncStorage(LocalStorage(tmp_path / "helped")))
+    reading = PageReader(settings, Origin(ListSource(objects)), zone, lambda _: None, spends=spends)
     async with reading:
         await started(reading._decoding)
         await reading.open(set())
@@ -489,10 +489,10 @@ async def test_in_a_run_the_helper_makes_pages_what_is_kept_the_same_as_here(tmp
             await reading.read_pages(take)
             fetchers.cancel_scope.cancel()
     assert [page.number for page in read] == [*range(11)]
-    assert all(isinstance(page.raw, SpentPage if spends else KeptPage) for page in read)
-    assert zone.came == [KeptPage] * 11
+    assert all(isinstance(page.raw, SpentPage if spends else StoredPage) for page in read)
+    assert zone.came == [StoredPage] * 11
 
-    await lakes.make(LocalStorage(tmp_path / "alone"), objects, "a", decode_processes=0)
+    await lakes.make(LocalStorage(tmp_path / "alone"), objects, "a", workers=0)
     alone, helped = (sorted((tmp_path / name / "raw").rglob("page=*")) for name in ("alone", "helped"))
     assert [file.read_bytes() for file in helped] == [file.read_bytes() for file in alone]
     assert len(alone) == 11

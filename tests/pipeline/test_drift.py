@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.pipeline.run import ingest
@@ -112,7 +112,7 @@ async def test_no_more_is_asked_for_than_is_wanted(tmp_path: Path, settings: dic
 async def test_it_is_rebuilt_and_resumed_generation_by_generation(tmp_path: Path) -> None:
     one = tmp_path / "one"
     await run(one, Drifting(100, {3: add_in_front}), limit=None, concurrency=1, snapshot="a")
-    zone = RawZone(Lake(LocalStorage(one)), "a", max_body_bytes=1 << 20)
+    zone = RawZone(AsyncStorage(LocalStorage(one)), "a", max_body_bytes=1 << 20)
     rebuilt = Settings(snapshot="again", limit=None)
     archive = ArchiveSource(zone, snapshot="a", synthetic=True)
     receipt = await ingest(rebuilt, parts(one, archive, settings=rebuilt, parent="a"))

@@ -17,7 +17,7 @@ from neows_async.errors import AttemptError, PartError, SettingsError
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.parquet import ParquetSink
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pages.values import RawPage, SpentPage
 from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
@@ -210,7 +210,7 @@ async def test_bodies_are_let_go_unless_somebody_may_ask_for_them(
     )
     receipt = await ingest(Settings(snapshot="a", limit=None, archive=archive), parts)
     assert receipt.records.written == len(columnar.rows) == 90
-    bodies = [Scrubber()((await source.fetch(number, 20)).body) for number in range(5)]
+    bodies = [Redactor()((await source.fetch(number, 20)).body) for number in range(5)]
     assert [page.raw.size for page in columnar.given] == [len(body) for body in bodies]
     if also:
         assert [page.body for page in columnar.given] == bodies

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from neows_async.endpoints.browse.decode import check_and_decode
+from neows_async.endpoints.browse.decode import decode_checked
 from neows_async.endpoints.browse.neo import raw_objects
 from neows_async.errors import (
     AttemptError,
@@ -26,7 +26,7 @@ from neows_async.errors import (
     UnavailableError,
     UnreachableError,
 )
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.verify import verify
@@ -153,7 +153,7 @@ async def test_equal_pages_give_equal_bytes_whatever_the_way(tmp_path: Path) -> 
     assert derived(loose, "b") == expected
     assert not (loose / "raw").exists()
 
-    lake = Lake(LocalStorage(fast))
+    lake = AsyncStorage(LocalStorage(fast))
     zone = RawZone(lake, "20200101", max_body_bytes=1 << 20)
     archive = ArchiveSource(zone, snapshot="20200101", synthetic=True)
     rebuilt = Settings(snapshot="again", limit=None)
@@ -184,7 +184,7 @@ async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_
     with pytest.raises(UnavailableError, match=r"page 1 .*gone for good") as caught:
         await run(tmp_path, source, limit=None, listener=seen.append, **QUICK)
     assert isinstance(caught.value.__cause__, AttemptError)
-    [set_back] = [event for event in seen if isinstance(event, events.PageSetBack)]
+    [set_back] = [event for event in seen if isinstance(event, events.PageDeferred)]
     assert (set_back.number, set_back.reason) == (1, "gone for good")
     assert not (tmp_path / "neos").exists()
     assert not (tmp_path / "_runs").exists()
@@ -278,7 +278,7 @@ async def test_a_source_that_gave_pages_to_an_earlier_try_is_down_and_not_wrong(
     receipt = await run(tmp_path, again, limit=None, listener=seen.append, concurrency=2, probe_every_s=0.1)
     assert (receipt.pages.kept, receipt.records.written) == (2, 100)
     assert sorted(again.asked) == [2, 2, 3, 3, 4, 4]
-    assert not any(isinstance(event, events.PageSetBack) for event in seen), "it keeps its second chance"
+    assert not any(isinstance(event, events.PageDeferred) for event in seen), "it keeps its second chance"
 
 
 @pytest.mark.parametrize("archive", [True, False])
@@ -367,7 +367,7 @@ async def test_a_page_damaged_in_the_raw_zone_is_set_aside_and_fetched_again(tmp
 async def test_a_damaged_archive_is_named_at_once(tmp_path: Path, data: bytes, said: str) -> None:
     await run(tmp_path, ListSource(catalogue(40)), limit=None, snapshot="a")
     (tmp_path / "raw/snapshot=a/gen=0/page=00001.json.zst").write_bytes(data)
-    zone = RawZone(Lake(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20)
+    zone = RawZone(AsyncStorage(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20)
     with pytest.raises(DataError, match=rf"raw page 1 of snapshot a is damaged \(.*{said}"):
         await ingest(
             Settings(limit=None), parts(tmp_path, ArchiveSource(zone, snapshot="a", synthetic=True), parent="a")
@@ -436,7 +436,7 @@ async def test_pages_of_another_size_do_not_go_with_a_page_0_that_was_kept_late(
         await run(tmp_path, Cancelling(1, scope), limit=None, snapshot="a")
     receipt = await run(tmp_path, ListSource(catalogue(300)), limit=None, snapshot="a")
     assert (receipt.records.seen, receipt.records.written, receipt.complete) == (300, 300, True)
-    assert (await verify(Lake(LocalStorage(tmp_path)), "a")).differences == ()
+    assert (await verify(AsyncStorage(LocalStorage(tmp_path)), "a")).differences == ()
 
 
 class Claiming(ListSource):
@@ -445,7 +445,7 @@ class Claiming(ListSource):
     async def fetch(self, number: int, size: int) -> RawPage:
         raw = await super().fetch(number, size)
         others = RawPage(number, browse_page(catalogue(2_000)[1_000:], number, size))
-        return raw.with_decoded(check_and_decode(others, None))
+        return raw.with_decoded(decode_checked(others, None))
 
 
 async def test_what_a_source_says_that_its_pages_decode_to_is_not_believed(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ class Theirs(LocalStorage):
 
 async def test_a_storage_that_fails_in_its_own_way_does_not_take_the_place_of_being_cancelled(tmp_path: Path) -> None:
     storage = Theirs(tmp_path)
-    zone = RawZone(Lake(storage), "a", max_body_bytes=1 << 20)
+    zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 20)
     storage.broken = True
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -479,7 +479,7 @@ async def test_a_storage_that_fails_in_its_own_way_does_not_take_the_place_of_be
 async def test_nothing_is_kept_late_of_a_snapshot_that_is_anothers(tmp_path: Path) -> None:
     for held in (True, False):
         zone = RawZone(
-            Lake(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20, keeps_late=functools.partial(bool, held)
+            AsyncStorage(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20, keeps_late=functools.partial(bool, held)
         )
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -490,10 +490,10 @@ async def test_nothing_is_kept_late_of_a_snapshot_that_is_anothers(tmp_path: Pat
 @pytest.mark.parametrize("helpers", [0, 1])
 async def test_whatever_was_answered_is_kept_by_who_is_cancelled(tmp_path: Path, helpers: int) -> None:
     for last in range(1, 15):
-        zone = RawZone(Lake(LocalStorage(tmp_path)), f"s{last}", max_body_bytes=1 << 20)
+        zone = RawZone(AsyncStorage(LocalStorage(tmp_path)), f"s{last}", max_body_bytes=1 << 20)
         with anyio.CancelScope() as scope:
             source = Cancelling(last, scope)
-            await run(*(tmp_path, source), limit=None, snapshot=f"s{last}", concurrency=4, decode_processes=helpers)
+            await run(*(tmp_path, source), limit=None, snapshot=f"s{last}", concurrency=4, workers=helpers)
         assert scope.cancelled_caught
         assert source.answered <= await zone.counted(), last
 

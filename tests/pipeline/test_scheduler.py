@@ -4,50 +4,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from neows_async.pipeline.scheduler import Agenda
+from neows_async.pipeline.scheduler import FetchSchedule
 
 
-def everything(agenda: Agenda) -> list[int]:
+def everything(agenda: FetchSchedule) -> list[int]:
     return list(iter(agenda.next_page, None))
 
 
 def test_pages_come_in_order_and_those_that_are_in_are_not_asked_for() -> None:
-    agenda = Agenda(6, kept=frozenset({0, 3}))
+    agenda = FetchSchedule(6, kept=frozenset({0, 3}))
     assert everything(agenda) == [1, 2, 4, 5]
     assert [agenda.is_in(number) for number in range(6)] == [True, False, False, True, False, False]
-    agenda.landed(1)
+    agenda.arrived(1)
     assert agenda.is_in(1)
 
 
 def test_a_page_that_fails_comes_again_when_all_others_have_been_asked_for() -> None:
-    agenda = Agenda(4)
+    agenda = FetchSchedule(4)
     assert agenda.next_page() == 0
-    assert agenda.set_back(0)
+    assert agenda.retry_later(0)
     assert everything(agenda) == [1, 2, 3, 0]
-    assert not agenda.set_back(0)
+    assert not agenda.retry_later(0)
     agenda.give_up(0, "why")
     assert agenda.missing == {0: "why"}
     assert everything(agenda) == []
 
 
 def test_the_window_bounds_how_far_ahead_of_the_reader_pages_are_asked_for() -> None:
-    agenda = Agenda(9, window=3)
+    agenda = FetchSchedule(9, window=3)
     assert everything(agenda) == [0, 1, 2]
-    agenda.landed(0)
+    agenda.arrived(0)
     agenda.reading(1)
     assert not agenda.is_in(0)
     assert everything(agenda) == [3]
 
 
 def test_a_window_that_waits_for_a_late_page_lets_it_pass() -> None:
-    agenda = Agenda(9, window=2)
+    agenda = FetchSchedule(9, window=2)
     assert everything(agenda) == [0, 1]
-    assert agenda.set_back(0)
+    assert agenda.retry_later(0)
     assert everything(agenda) == [0]
 
 
 def test_a_page_that_cannot_be_read_any_more_comes_first() -> None:
-    agenda = Agenda(9, kept=frozenset({0, 1}), window=3)
+    agenda = FetchSchedule(9, kept=frozenset({0, 1}), window=3)
     assert everything(agenda) == [2]
     agenda.damaged(0)
     assert not agenda.is_in(0)
@@ -56,14 +56,14 @@ def test_a_page_that_cannot_be_read_any_more_comes_first() -> None:
 
 @given(st.integers(0, 30), st.frozensets(st.integers(0, 30)), st.integers(1, 5))
 def test_with_a_reader_who_follows_every_page_is_asked_for_once(pages: int, kept: frozenset[int], window: int) -> None:
-    agenda = Agenda(pages, kept=kept, window=window)
+    agenda = FetchSchedule(pages, kept=kept, window=window)
     asked = []
     for number in range(pages):
         agenda.reading(number)
         while (page := agenda.next_page()) is not None:
             assert page < number + window
             asked.append(page)
-            agenda.landed(page)
+            agenda.arrived(page)
         assert agenda.is_in(number)
     assert asked == [number for number in range(pages) if number not in kept]
 
@@ -75,7 +75,7 @@ class AgendaMachine(RuleBasedStateMachine):
     def begin(self, pages: int, window: int | None, kept: frozenset[int]) -> None:
         self.pages, self.window = pages, window
         self.kept = frozenset(number for number in kept if number < pages)
-        self.agenda = Agenda(pages, kept=self.kept, window=window)
+        self.agenda = FetchSchedule(pages, kept=self.kept, window=window)
         self.under_way: set[int] = set()
         self.arrived = set(self.kept)
         self.failed: set[int] = set()
@@ -97,14 +97,14 @@ class AgendaMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.under_way)))
         self.under_way.remove(number)
         self.arrived.add(number)
-        self.agenda.landed(number)
+        self.agenda.arrived(number)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.under_way)))
         self.under_way.remove(number)
-        again = self.agenda.set_back(number)
+        again = self.agenda.retry_later(number)
         assert again is (number not in self.failed)
         self.failed.add(number)
         if not again:
@@ -143,7 +143,7 @@ class AgendaMachine(RuleBasedStateMachine):
             assert self.under_way
             for number in sorted(self.under_way):
                 self.arrived.add(number)
-                self.agenda.landed(number)
+                self.agenda.arrived(number)
             self.under_way.clear()
 
 

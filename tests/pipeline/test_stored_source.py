@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from neows_async.errors import DataError, PausedError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.verify import verify
@@ -76,11 +76,11 @@ async def test_whoever_kept_them_and_however_many_read_them(tmp_path: Path, bare
     storage = CountingStorage(LocalStorage(tmp_path), reads)
     for concurrency in (1, 8):
         snapshot = f"b{concurrency}"
-        receipt = await lakes.rebuild(storage, "a", snapshot, concurrency=concurrency, decode_processes=helpers)
+        receipt = await lakes.rebuild(storage, "a", snapshot, concurrency=concurrency, workers=helpers)
         assert made(receipt) == made(expected)
         assert (receipt.requests.sent, receipt.requests.failed) == (PAGES, 0)
         assert (receipt.pages.planned, receipt.pages.fetched) == (PAGES, PAGES)
-        assert (await verify(Lake(storage), snapshot)).differences == ()
+        assert (await verify(AsyncStorage(storage), snapshot)).differences == ()
     assert len(reads.keys) == PAGES
     # Twice to rebuild, twice to verify.
     assert set(reads.keys.values()) == {4}
@@ -115,7 +115,7 @@ async def test_one_that_is_damaged_is_named(tmp_path: Path, damage: Callable[[by
     file = page_file(tmp_path, 14)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError, match=r"raw page 14 of snapshot a is damaged \("):
-        await lakes.rebuild(LocalStorage(tmp_path), "a", "b", decode_processes=helpers)
+        await lakes.rebuild(LocalStorage(tmp_path), "a", "b", workers=helpers)
 
 
 async def test_a_budget_holds_for_them_too(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ async def test_no_more_of_them_wait_in_memory_than_have_the_room_of_a_window(
     sink = kind(reads, windows * window + 1)
     parts = run.Parts(
         storage=storage,
-        source=ArchiveSource(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True),
+        source=ArchiveSource(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True),
         source_name="test",
         sinks=[sink],
         aggregators=[],
@@ -209,7 +209,7 @@ class Others(ArchiveSource):
 async def test_a_source_that_does_not_give_several_is_asked_for_each(tmp_path: Path, kind: type[ArchiveSource]) -> None:
     storage = LocalStorage(tmp_path)
     expected = await lakes.make(storage, OBJECTS, "a")
-    zone = RawZone(Lake(storage), "a", max_body_bytes=1 << 24)
+    zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24)
     source = kind(zone, snapshot="a", synthetic=True)
     receipt = await lakes.write(storage, source, Settings(snapshot="b", limit=None), parent="a")
     assert made(receipt) == made(expected)
@@ -226,7 +226,7 @@ class Silent(ArchiveSource):
 async def test_one_that_never_gives_several_is_asked_for_each(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     expected = await lakes.make(storage, OBJECTS, "a")
-    source = Silent(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
+    source = Silent(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
     settings = Settings(snapshot="b", limit=None, request_timeout_s=0.1, concurrency=8)
     receipt = await lakes.write(storage, source, settings, parent="a")
     assert made(receipt) == made(expected)
@@ -238,7 +238,7 @@ async def test_a_stream_gives_all_that_came_before_the_trouble(tmp_path: Path, c
     await lakes.make(storage, OBJECTS, "a")
     page_file(tmp_path, 2).unlink()
     page_file(tmp_path, 14).write_bytes(b"rubbish")
-    source = ArchiveSource(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
+    source = ArchiveSource(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
     settings = Settings(limit=None, concurrency=concurrency, max_missing_pages=None)
     came: list[int] = []
     async with open_pages(settings, Origin(source), lambda _: None) as stream:
@@ -267,9 +267,9 @@ async def test_pages_of_a_third_party_are_taken_as_they_come(tmp_path: Path) -> 
     asked: list[list[int]] = []
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "a")
-    source = Theirs(RawZone(Lake(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
+    source = Theirs(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
     await lakes.write(storage, source, Settings(limit=None, snapshot="b"))
-    kept = RawZone(Lake(storage), "b", max_body_bytes=1 << 24)
+    kept = RawZone(AsyncStorage(storage), "b", max_body_bytes=1 << 24)
     bodies = [(await kept.get(number)).body for number in range(PAGES)]
     assert sorted(number for numbers in asked for number in numbers) == [*range(1, PAGES)]
     assert all(b"?api_key=REDACTED" in body and b"secret" not in body for body in bodies[1:])

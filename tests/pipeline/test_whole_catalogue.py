@@ -14,23 +14,23 @@ import pytest
 
 from neows_async.endpoints.browse.check import judged, scrubbed
 from neows_async.errors import OutageError, PausedError, UnavailableError
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
 from neows_async.pipeline.reader import FAILURES_TO_OPEN, SEEING_TO
-from neows_async.pipeline.scheduler import Agenda
+from neows_async.pipeline.scheduler import FetchSchedule
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.sandbox.scenario import parse_scenario
 from neows_async.sandbox.transport import AsgiTransport
-from neows_async.sources.nasa import GatewaySource
+from neows_async.sources.nasa import NasaSource
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pages.values import RawPage
 
 KEY = "0123456789abcdef" * 2
@@ -48,11 +48,11 @@ class Fetching:
         starts_s: float = FULL_HOUR_S,
         concurrency: int = 4,
         used_before: int = 0,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         patience: FetchLimits | None = None,
         limits: GateLimits | None = None,
         kept: frozenset[int] = frozenset(),
-        ledger: Ledger | None = None,
+        ledger: QuotaStore | None = None,
     ) -> None:
         self.pages = pages
         self.concurrency = concurrency
@@ -72,14 +72,14 @@ class Fetching:
         for _ in range(used_before):
             self.app.gateway.count(KEY, starts_s - 600)
         self.gate = Gate(
-            Pacing(PacingRules(bursts=(), max_rate_per_s=None)),
-            breaker or Breaker(failures_to_open=FAILURES_TO_OPEN),
+            QuotaModel(PacingRules(bursts=(), max_rate_per_s=None)),
+            breaker or CircuitBreaker(failures_to_open=FAILURES_TO_OPEN),
             limits or GateLimits(concurrency=concurrency),
             clock=self.clock,
             listener=self.heard.append,
             ledger=ledger,
         )
-        self.agenda = Agenda(pages, kept=kept)
+        self.agenda = FetchSchedule(pages, kept=kept)
         self.news = anyio.Event()
 
     def clock(self) -> float:
@@ -89,7 +89,7 @@ class Fetching:
     async def run(self) -> None:
         """Until every page is in or given up, or the gate pauses."""
         async with httpx.AsyncClient(transport=AsgiTransport(self.app), timeout=60) as client:
-            source = GatewaySource(client, base_url="https://sandbox.invalid", api_key=KEY)
+            source = NasaSource(client, base_url="https://sandbox.invalid", api_key=KEY)
             fetcher = PageFetcher(
                 source,
                 gate=self.gate,
@@ -99,7 +99,7 @@ class Fetching:
             )
             if not self.agenda.is_in(0):
                 await self._fetch(fetcher, 0)
-            self.agenda = Agenda(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
+            self.agenda = FetchSchedule(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
             self.gate.expect(lambda: self.agenda.left)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self.concurrency + SEEING_TO):
@@ -124,7 +124,7 @@ class Fetching:
             except OutageError:
                 raise
             except UnavailableError as exc:
-                if not self.agenda.set_back(number):
+                if not self.agenda.retry_later(number):
                     self.given_up[number] = str(exc)
             self.news.set()
             self.news = anyio.Event()
@@ -132,13 +132,13 @@ class Fetching:
     async def _fetch(self, fetcher: PageFetcher, number: int) -> None:
         page = await fetcher.fetch(number, 20, exact_size=True)
         self.landed[page.number] += 1
-        self.agenda.landed(page.number)
+        self.agenda.arrived(page.number)
 
     async def _judge(self, came: RawPage, size: int | None) -> RawPage:
         return judged(came, size)
 
     async def _scrub(self, came: RawPage) -> RawPage:
-        return scrubbed(came, Scrubber(KEY))
+        return scrubbed(came, Redactor(KEY))
 
     async def _drop(self, *_: object) -> None:
         pass
@@ -208,7 +208,7 @@ async def test_a_gate_that_is_closed_wakes_all_and_lets_nobody_through() -> None
         run.gate.close(reason)
     assert ended_s == [pytest.approx(FULL_HOUR_S, abs=1)]
     with pytest.raises(UnavailableError, match="page 3 is gone"):
-        async with run.gate.turn(1):
+        async with run.gate.permit(1):
             pass
     assert (run.gate.sent, run.gate.is_closed) == (0, True)
 
@@ -227,7 +227,7 @@ async def test_an_outage_in_which_nothing_is_answered_is_one_too() -> None:
 @pytest.mark.virtual_time
 async def test_an_outage_is_given_up_when_told_so() -> None:
     outage = '[[faults]]\nkind = "outage"\nfrom_s = 0.5\n[latency]\nmedian_s = 0.1\n'
-    run = Fetching(50, outage, breaker=Breaker(max_outage_s=3_600))
+    run = Fetching(50, outage, breaker=CircuitBreaker(max_outage_s=3_600))
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or the one in it
         await run.run()
     assert caught.group_contains(OutageError, match="longer than --max-outage")

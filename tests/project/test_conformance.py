@@ -14,8 +14,8 @@ import pytest
 from neows_async import (
     CloseApproachesByYear,
     CloseApproachesWithin,
-    GatewaySource,
     KeyRefusedError,
+    NasaSource,
     NeowsError,
     ParquetSink,
     Settings,
@@ -36,7 +36,7 @@ from neows_async.testing import (
     SourceConformance,
     StorageConformance,
     SyntheticCatalogue,
-    gateway,
+    sandbox_client,
 )
 from tests.neos import catalogue
 
@@ -68,7 +68,7 @@ class Sandboxed:
     async def fetch(self, number: int, size: int) -> RawPage:
         app = SandboxApp(SyntheticCatalogue(70, 1))
         async with httpx.AsyncClient(transport=AsgiTransport(app)) as client:
-            source = GatewaySource(client, base_url="https://sandbox.invalid", api_key="k")
+            source = NasaSource(client, base_url="https://sandbox.invalid", api_key="k")
             return await source.fetch(number, size)
 
 
@@ -278,7 +278,7 @@ async def test_a_run_against_the_sandbox_on_a_bad_day(tmp_path: Path) -> None:
         faults=(Outage(pages=frozenset({1}), attempts=frozenset({1})),),
     )
     told: list[events.Event] = []
-    async with gateway(scenario=scenario, neos=60) as client:
+    async with sandbox_client(scenario=scenario, neos=60) as client:
         receipt = await ingest(Settings(api_key="mine", root=str(tmp_path)), client=client, on_event=told.append)
         assert client.app.attempts == {0: 1, 1: 2, 2: 1}
         assert [served.status for served in client.app.served].count(503) == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from neows_async import MemoryLedger, Settings, ingest
+from neows_async import MemoryQuotaStore, Settings, ingest
 from tests import loopback, program
 from tests.neos import catalogue
 
@@ -201,14 +201,14 @@ async def test_two_runs_with_two_keys_never_meet(tmp_path: Path) -> None:
     keys = ("first-key-of-sixteen", "second-key-of-sixteen")
     receipts: dict[str, Receipt] = {}
 
-    async def run(key: str, url: str, ledger: MemoryLedger) -> None:
+    async def run(key: str, url: str, ledger: MemoryQuotaStore) -> None:
         settings = Settings(root=str(tmp_path / key), base_url=url, api_key=key, concurrency=2)
         receipts[key] = await ingest(settings, ledger=ledger)
 
     with loopback.serving(only(keys[0])) as first, loopback.serving(only(keys[1])) as second:
         async with anyio.create_task_group() as tasks:
             for key, server in zip(keys, (first, second), strict=True):
-                tasks.start_soon(run, key, server.url, MemoryLedger())
+                tasks.start_soon(run, key, server.url, MemoryQuotaStore())
         for key, server in zip(keys, (first, second), strict=True):
             assert {asked.key for asked in server.asked} == {key}
             assert receipts[key].records.written == 200

@@ -16,8 +16,8 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
 from neows_async.errors import AttemptError, RefusedError, UnreachableError
-from neows_async.sources.http_pool import Connections
-from neows_async.sources.nasa import GatewaySource, open_client, open_transport
+from neows_async.sources.http_pool import HttpTransport
+from neows_async.sources.nasa import NasaSource, open_client, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -86,10 +86,10 @@ async def host_of(*answers: Sequence[bytes], tls: ssl.SSLContext | None = None) 
 @asynccontextmanager
 async def source_at(
     base_url: str, transport: httpx.AsyncBaseTransport | None = None, max_body_bytes: int = 1 << 20
-) -> AsyncIterator[GatewaySource]:
+) -> AsyncIterator[NasaSource]:
     transport = transport or open_transport(connections=2)
     async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
-        yield GatewaySource(
+        yield NasaSource(
             client, base_url=base_url, api_key=KEY, transport=transport, timeout_s=5, max_body_bytes=max_body_bytes
         )
 
@@ -205,10 +205,10 @@ async def test_no_more_connections_are_kept_than_were_asked_for() -> None:
 
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_all_are_closed_also_by_who_is_cancelled(encrypted: bool) -> None:
-    tls, scheme, transport = None, "http", Connections(connections=3)
+    tls, scheme, transport = None, "http", HttpTransport(connections=3)
     if encrypted:
         tls, scheme = server_tls(), "https"
-        transport = Connections(connections=3, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
+        transport = HttpTransport(connections=3, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
     async with host_of([GOOD], tls=tls) as host, source_at(f"{scheme}://localhost:{host.port}", transport) as source:
         async with anyio.create_task_group() as tasks:
             for number in range(3):
@@ -220,7 +220,7 @@ async def test_all_are_closed_also_by_who_is_cancelled(encrypted: bool) -> None:
 
 
 async def test_a_connection_that_waited_too_long_is_closed_whichever_is_used() -> None:
-    transport = Connections(connections=3)
+    transport = HttpTransport(connections=3)
     async with host_of([GOOD]) as host, source_at(f"http://127.0.0.1:{host.port}", transport) as source:
         async with anyio.create_task_group() as tasks:
             for number in range(3):
@@ -236,7 +236,7 @@ async def test_a_connection_that_waited_too_long_is_closed_whichever_is_used() -
 async def test_what_else_a_client_may_ask_is_answered_too() -> None:
     async with (
         host_of([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], [answer(b"12345")]) as host,
-        httpx.AsyncClient(transport=Connections(connections=1)) as client,
+        httpx.AsyncClient(transport=HttpTransport(connections=1)) as client,
     ):
         with anyio.fail_after(5):
             assert (await client.head(f"http://127.0.0.1:{host.port}/")).headers["content-length"] == "5"
@@ -247,7 +247,7 @@ async def test_what_else_a_client_may_ask_is_answered_too() -> None:
 
 
 async def test_a_body_that_is_closed_twice_closes_nothing_of_others() -> None:
-    async with host_of([GOOD]) as host, httpx.AsyncClient(transport=Connections(connections=1)) as client:
+    async with host_of([GOOD]) as host, httpx.AsyncClient(transport=HttpTransport(connections=1)) as client:
         for _ in range(2):
             said = await client.get(f"http://127.0.0.1:{host.port}/")
             for _ in range(2):
@@ -261,7 +261,7 @@ async def test_a_key_that_no_header_can_hold_is_told_without_it() -> None:
         host_of([GOOD]) as host,
         open_client(open_transport(connections=1), connect_timeout_s=5, timeout_s=5) as own,
     ):
-        source = GatewaySource(own, base_url=f"http://127.0.0.1:{host.port}", api_key=key)
+        source = NasaSource(own, base_url=f"http://127.0.0.1:{host.port}", api_key=key)
         with pytest.raises(AttemptError) as caught:
             await source.fetch(0, 20)
         await host.ends(1)
@@ -286,8 +286,8 @@ def server_tls() -> ssl.SSLContext:
     return context
 
 
-def trusting() -> Connections:
-    return Connections(connections=1, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
+def trusting() -> HttpTransport:
+    return HttpTransport(connections=1, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
 
 
 @pytest.mark.parametrize("pieces", WHOLE.values(), ids=WHOLE)
@@ -347,7 +347,7 @@ async def test_a_host_of_another_name_gets_no_key() -> None:
 
 async def test_all_goes_through_the_proxy_if_there_is_one() -> None:
     async with host_of([GOOD]) as proxy:
-        transport = Connections(connections=1, proxy=f"http://127.0.0.1:{proxy.port}")
+        transport = HttpTransport(connections=1, proxy=f"http://127.0.0.1:{proxy.port}")
         async with source_at("http://127.0.0.1:9", transport) as source:
             for number in range(2):
                 assert (await source.fetch(number, 20)).body == BODY

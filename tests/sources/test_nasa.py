@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from neows_async.errors import SettingsError
-from neows_async.sources.nasa import GatewaySource, check_base_url, open_client, open_transport
+from neows_async.sources.nasa import NasaSource, check_base_url, open_client, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ async def test_a_resting_source_holds_no_connection_and_goes_on_afterwards(serve
     transport = open_transport(connections=4)
     async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
         url = f"http://127.0.0.1:{server.server_port}"
-        source = GatewaySource(client, base_url=url, api_key="k", transport=transport)
+        source = NasaSource(client, base_url=url, api_key="k", transport=transport)
         for number in range(3):
             page = await source.fetch(number, 20)
             assert page.body == b"{}"
@@ -102,7 +102,7 @@ async def test_a_resting_source_holds_no_connection_and_goes_on_afterwards(serve
 )
 async def test_where_a_base_url_leads(url: str, path: str) -> None:
     async with open_client(open_transport(connections=1), connect_timeout_s=1, timeout_s=1) as client:
-        source = GatewaySource(client, base_url=url, api_key="k")
+        source = NasaSource(client, base_url=url, api_key="k")
         assert source._url.path == path
 
 

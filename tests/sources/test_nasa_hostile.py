@@ -18,7 +18,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from neows_async.errors import AttemptError, KeyRefusedError, NeowsError, RateLimitedError, RefusedError
-from neows_async.sources.nasa import GatewaySource, open_client, open_transport
+from neows_async.sources.nasa import NasaSource, open_client, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ KEY = secrets.token_hex(20)
 @asynccontextmanager
 async def source_of(
     answer: bytes, *, hang: bool = False, max_body_bytes: int = 64 << 20, client: httpx.AsyncClient | None = None
-) -> AsyncIterator[GatewaySource]:
+) -> AsyncIterator[NasaSource]:
     """A source whose server gives ``answer``, with the key it got for ``KEY``, and may never end it."""
 
     async def serve(stream: SocketStream) -> None:
@@ -51,7 +51,7 @@ async def source_of(
     ):
         tasks.start_soon(listener.serve, serve)
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database
-        yield GatewaySource(
+        yield NasaSource(
             client or own, base_url=f"http://127.0.0.1:{port}", api_key=KEY, timeout_s=30, max_body_bytes=max_body_bytes
         )
         tasks.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from neows_async.errors import AttemptError, NeowsError, PausedError, RateLimit, TooManyRejectsError
 from neows_async.pipeline.run import ingest
 from neows_async.settings import Settings
-from neows_async.sources.nasa import GatewaySource, open_client, open_transport
+from neows_async.sources.nasa import NasaSource, open_client, open_transport
 from neows_async.telemetry import events
 from neows_async.telemetry.otel import telemetry
 from neows_async.telemetry.prometheus import metrics
@@ -119,7 +119,7 @@ async def test_a_run_with_bad_moments_is_told_alike_by_all_three_and_none_says_t
     with loopback.serving(rude(objects)) as server, capture_logs() as lines:
         transport = open_transport(connections=1)
         async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
-            source = GatewaySource(client, base_url=server.url, api_key=KEY, transport=transport)
+            source = NasaSource(client, base_url=server.url, api_key=KEY, transport=transport)
             receipt = await ingest(settings, parts(tmp_path, source, settings=settings), told.listener)
 
     fetched = of(told.events, events.PageFetched)

@@ -26,7 +26,7 @@ def told(*happened: Event, elapsed_s: float = 0.0) -> Figures:
     for event in happened:
         watch(event)
     clock.now_s += elapsed_s
-    return watch.snapshot()
+    return watch.figures()
 
 
 OPENED = events.SnapshotOpened("a", resumed=False, pages_kept=0)

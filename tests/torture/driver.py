@@ -27,20 +27,20 @@ import pyarrow.parquet  # noqa: F401 - as above
 
 from neows_async.cli.output import code_of
 from neows_async.errors import NeowsError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone, find_raw
 from neows_async.lake.storage import open_storage
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.lake.storage.uris import open_object_storage  # noqa: F401 - as above
 from neows_async.maintenance.prune import Rules, prune
-from neows_async.maintenance.replay import plan_replay, settings_of
+from neows_async.maintenance.replay import plan_replay, settings_to_rebuild
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import ParquetSink
 from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.sources.archive import ArchiveSource
-from neows_async.sources.nasa import GatewaySource
+from neows_async.sources.nasa import NasaSource
 from neows_async.testing.faulty_storage import CountingStorage
 
 if TYPE_CHECKING:
@@ -211,11 +211,11 @@ def _kill_at_call(job: Job, writing: int) -> None:
 
 async def _carry_out(job: Job, storage: Storage, tls: ssl.SSLContext) -> None:
     if job.keep is not None:
-        await prune(Lake(storage), Rules(job.keep, resume_within_s=0), now=dt.datetime.now(dt.UTC))
+        await prune(AsyncStorage(storage), Rules(job.keep, resume_within_s=0), now=dt.datetime.now(dt.UTC))
     elif job.replay:
-        planned = await plan_replay(Lake(storage), "latest")
+        planned = await plan_replay(AsyncStorage(storage), "latest")
         if planned.readable:
-            await _ingest(settings_of(planned.receipt, _PARTS), job, storage, tls, planned.receipt.snapshot)
+            await _ingest(settings_to_rebuild(planned.receipt, _PARTS), job, storage, tls, planned.receipt.snapshot)
     else:
         settings = Settings(**{"limit": None, "retry_budget_s": 20, "snapshot": job.snapshot} | job.settings)
         await _ingest(settings, job, storage, tls, job.from_snapshot)
@@ -225,14 +225,14 @@ async def _ingest(
     settings: Settings, job: Job, storage: Storage, tls: ssl.SSLContext, from_snapshot: str | None
 ) -> None:
     async with httpx.AsyncClient(trust_env=False, verify=tls, timeout=30) as client:
-        raw = await find_raw(Lake(storage), from_snapshot) if from_snapshot else None
+        raw = await find_raw(AsyncStorage(storage), from_snapshot) if from_snapshot else None
         source: Source
         if raw is None:
-            source = GatewaySource(
+            source = NasaSource(
                 client, base_url=job.url, api_key=KEY, timeout_s=30, max_body_bytes=settings.max_body_bytes
             )
         else:
-            zone = RawZone(Lake(storage), raw.snapshot, max_body_bytes=settings.max_body_bytes)
+            zone = RawZone(AsyncStorage(storage), raw.snapshot, max_body_bytes=settings.max_body_bytes)
             source = ArchiveSource(zone, snapshot=raw.snapshot, synthetic=raw.synthetic)
         parts = Parts(
             storage=storage,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 
 from neows_async.errors import NotFoundError, StorageError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.layout import LATEST
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.lake.storage.object_store import ObjectStorage
@@ -226,7 +226,7 @@ class Reader:
         for entry in self._storage.list("_runs"):
             snapshot = entry.key.removeprefix("_runs/").removesuffix(".json")
             if entry.key.endswith(".json") and snapshot not in ("latest", but):
-                differences = anyio.run(verify, Lake(self._storage), snapshot).differences
+                differences = anyio.run(verify, AsyncStorage(self._storage), snapshot).differences
                 self.complaints += [f"{snapshot}: {difference}" for difference in differences]
 
 

@@ -15,9 +15,8 @@ from neows_async import (
     CloseApproachesWithin,
     DatasetFile,
     Figures,
-    FileLedger,
-    GatewaySource,
-    MemoryLedger,
+    MemoryQuotaStore,
+    NasaSource,
     Neo,
     NeoStream,
     NeowsError,
@@ -30,6 +29,7 @@ from neows_async import (
     RawPage,
     Receipt,
     Settings,
+    SqliteQuotaStore,
     Stage,
     Storage,
     ingest,
@@ -39,7 +39,7 @@ from neows_async import (
     open_storage,
 )
 from neows_async.telemetry import events
-from neows_async.testing import SandboxClient, SinkConformance, gateway
+from neows_async.testing import SandboxClient, SinkConformance, sandbox_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,14 +116,14 @@ async def a_run(client: httpx.AsyncClient, settings: Settings) -> None:
         aggregators=[MyAggregator(), CloseApproachesWithin(0.2, None)],
         aggregate_writer=MyWriter(),
         pacing=PacingRules(bursts=()),
-        ledger=MemoryLedger(),
+        ledger=MemoryQuotaStore(),
         on_event=events.each(watch, listen),
     )
     assert_type(receipt.complete, bool | Literal["unknown"])
     assert_type(receipt.records.written, int)
     assert_type(receipt.files, tuple[DatasetFile, ...])
     await ingest(settings, client=client, on_event=watch)
-    figures = watch.snapshot()
+    figures = watch.figures()
     assert_type(figures, Figures)
     assert_type(figures.eta_s, float | None)
     assert_type(figures.pages_left, int)
@@ -157,12 +157,12 @@ async def errors(settings: Settings) -> None:
 
 
 async def tests(settings: Settings) -> None:
-    async with gateway(neos=20) as client:
+    async with sandbox_client(neos=20) as client:
         assert_type(client, SandboxClient)
         assert_type(client.app.attempts[0], int)
-        source = GatewaySource(client, base_url="https://sandbox.invalid", api_key="any")
+        source = NasaSource(client, base_url="https://sandbox.invalid", api_key="any")
         assert_type(await source.fetch(0, 20), RawPage)
-    async with FileLedger(Path("quota"), host="api.nasa.gov", api_key="any") as ledger:
+    async with SqliteQuotaStore(Path("quota"), host="api.nasa.gov", api_key="any") as ledger:
         await ingest(settings, ledger=ledger)
 
 

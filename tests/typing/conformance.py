@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
     from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
     from neows_async.outputs.parquet import ParquetSink
-    from neows_async.outputs.quarantine import Quarantine
-    from neows_async.pacing.quota_store import FileLedger, Ledger, MemoryLedger
+    from neows_async.outputs.quarantine import QuarantineSink
+    from neows_async.pacing.quota_store import MemoryQuotaStore, QuotaStore, SqliteQuotaStore
     from neows_async.protocols import AggregateWriter, Aggregator, ColumnsOnly, Sink, Source, Stage, StagedFile
     from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
     from neows_async.sources.archive import ArchiveSource
-    from neows_async.sources.nasa import GatewaySource
+    from neows_async.sources.nasa import NasaSource
     from neows_async.testing import ListSink, ListSource
     from neows_async.testing.faulty_storage import CountingStorage
 
-    def sources(one: GatewaySource, two: ArchiveSource, three: ListSource) -> list[Source]:
+    def sources(one: NasaSource, two: ArchiveSource, three: ListSource) -> list[Source]:
         return [one, two, three]
 
-    def sinks(one: ParquetSink, two: Quarantine, three: ListSink) -> list[Sink]:
+    def sinks(one: ParquetSink, two: QuarantineSink, three: ListSink) -> list[Sink]:
         return [one, two, three]
 
     def aggregators(one: CloseApproachesWithin, two: CloseApproachesByYear) -> list[Aggregator]:
         return [one, two]
 
     def columns_only(
-        one: ParquetSink, two: Quarantine, three: CloseApproachesWithin, four: CloseApproachesByYear
+        one: ParquetSink, two: QuarantineSink, three: CloseApproachesWithin, four: CloseApproachesByYear
     ) -> list[ColumnsOnly]:
         return [one, two, three, four]
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     def storages(one: LocalStorage, two: ObjectStorage, three: CountingStorage) -> list[Storage]:
         return [one, two, three]
 
-    def ledgers(one: MemoryLedger, two: FileLedger) -> list[Ledger]:
+    def ledgers(one: MemoryQuotaStore, two: SqliteQuotaStore) -> list[QuotaStore]:
         return [one, two]
 
     def stages(one: LakeStage, two: LakeFile) -> tuple[Stage, StagedFile]:

@@ -80,7 +80,7 @@ class Site:
         """The one of this moment; a request keeps to it."""
         catalogue = self._refresher.catalogue
         if catalogue is None:
-            wait_s = math.ceil(self._refresher.progress.snapshot().eta_s or _SOON_S)
+            wait_s = math.ceil(self._refresher.progress.figures().eta_s or _SOON_S)
             raise HTTPException(503, "the first catalogue is being fetched", {"Retry-After": str(max(1, wait_s))})
         return catalogue
 
@@ -152,7 +152,7 @@ class Site:
 
     def _refresh(self) -> dict[str, Any]:
         refresher = self._refresher
-        figures = refresher.progress.snapshot()
+        figures = refresher.progress.figures()
         quota, last = figures.rate_limit, refresher.last
         return {
             "running": refresher.running,

@@ -32,9 +32,9 @@ _SANDBOX_LIMIT: Final = 1_000_000
 
 
 @asynccontextmanager
-async def open_gateway(
+async def open_nasa(
     settings: Settings, *, client: httpx.AsyncClient | None = None, proxy: str | None = None
-) -> AsyncIterator[nasa.GatewaySource]:
+) -> AsyncIterator[nasa.NasaSource]:
     """NeoWs at ``settings.base_url``, until the block ends.
 
     :param client: whose connections to use; it stays open. None is one of our own
@@ -68,10 +68,10 @@ async def open_gateway(
 
 def _source(
     settings: Settings, client: httpx.AsyncClient, key: str, transport: httpx.AsyncBaseTransport | None = None
-) -> nasa.GatewaySource:
+) -> nasa.NasaSource:
     from neows_async.sources import nasa  # noqa: PLC0415 - as above
 
-    return nasa.GatewaySource(
+    return nasa.NasaSource(
         client,
         base_url=settings.base_url,
         api_key=key,
@@ -83,7 +83,7 @@ def _source(
 
 
 @asynccontextmanager
-async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1) -> AsyncIterator[nasa.GatewaySource]:
+async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1) -> AsyncIterator[nasa.NasaSource]:
     """A stand-in for NeoWs inside this process, until the block ends: synthetic objects, the real client, no key.
 
     :param neos: how many objects it has
@@ -100,7 +100,7 @@ async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1)
     app = SandboxApp(SyntheticCatalogue(neos, seed), gateway=Gateway(hourly_limit=_SANDBOX_LIMIT))
     transport = AsgiTransport(app)
     async with httpx.AsyncClient(transport=transport, timeout=settings.request_timeout_s, trust_env=False) as client:
-        yield nasa.GatewaySource(
+        yield nasa.NasaSource(
             client,
             base_url=_SANDBOX_URL,
             api_key="sandbox",

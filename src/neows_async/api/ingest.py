@@ -14,7 +14,7 @@ from anyio import to_thread
 from neows_async.api import defaults
 from neows_async.api.streams import BatchStream, NeoStream
 from neows_async.errors import SettingsError
-from neows_async.lake.async_storage import Lake
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage import open_storage
 from neows_async.maintenance.prune import Rules, prune
 from neows_async.outputs.aggregate_files import JsonAggregates
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from neows_async.lake.receipt import Receipt
     from neows_async.lake.storage.interface import Storage
     from neows_async.maintenance.prune import Pruned
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
     from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source
     from neows_async.settings import Settings
@@ -50,7 +50,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     aggregators: Sequence[Aggregator] | None = None,
     aggregate_writer: AggregateWriter | None = None,
     pacing: PacingRules | None = None,
-    ledger: Ledger | None = None,
+    ledger: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> Receipt:
     """Fetch, save, aggregate, commit: a whole run, which leaves one snapshot in the lake.
@@ -120,7 +120,7 @@ async def keep_newest(settings: Settings, keep: int, *, storage: Storage | None 
     """
     if storage is None:
         storage = await to_thread.run_sync(open_storage, settings.root)
-    lake = Lake(storage, timeout_s=settings.storage_timeout_s)
+    lake = AsyncStorage(storage, timeout_s=settings.storage_timeout_s)
     rules = Rules(keep=keep, resume_within_s=settings.resume_within_s)
     return await prune(lake, rules, now=dt.datetime.now(dt.UTC))
 
@@ -132,7 +132,7 @@ async def open_neos(
     source: Source | None = None,
     client: httpx.AsyncClient | None = None,
     pacing: PacingRules | None = None,
-    ledger: Ledger | None = None,
+    ledger: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> AsyncIterator[NeoStream]:
     """Validated objects as they come, in Browse order, without a lake.
@@ -178,7 +178,7 @@ async def open_batches(
     source: Source | None = None,
     client: httpx.AsyncClient | None = None,
     pacing: PacingRules | None = None,
-    ledger: Ledger | None = None,
+    ledger: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> AsyncIterator[BatchStream]:
     """The same as Arrow record batches, a pair a page, at a fraction of the cost.
@@ -202,7 +202,7 @@ async def _open_pages(
     source: Source | None,
     client: httpx.AsyncClient | None,
     pacing: PacingRules | None,
-    ledger: Ledger | None,
+    ledger: QuotaStore | None,
     on_event: events.Listener | None,
 ) -> AsyncIterator[stream.PageStream]:
     listener = _listener(on_event)
@@ -219,7 +219,7 @@ async def _origin(
     source: Source | None,
     client: httpx.AsyncClient | None,
     pacing: PacingRules | None,
-    ledger: Ledger | None,
+    ledger: QuotaStore | None,
 ) -> AsyncIterator[Origin]:
     """The source that was handed over, or the default one, open until the block ends."""
     if source is not None:
@@ -227,7 +227,7 @@ async def _origin(
             raise SettingsError("a client is for the default source; give the source that you hand over its own")
         yield Origin(source, UNPACED if pacing is None else pacing, ledger)
         return
-    async with defaults.open_gateway(settings, client=client) as gateway:
+    async with defaults.open_nasa(settings, client=client) as gateway:
         yield Origin(gateway, defaults.gateway_rules(settings) if pacing is None else pacing, ledger)
 
 
@@ -236,10 +236,10 @@ def _listener(on_event: events.Listener | None) -> events.Listener:
         return events.ignore
     if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(getattr(on_event, "__call__", None)):  # noqa: B004 - not whether, but what
         raise SettingsError("on_event must be a plain function; nobody would await what a coroutine function gives")
-    return _unharmed_by(on_event)
+    return _isolated(on_event)
 
 
-def _unharmed_by(listener: events.Listener) -> events.Listener:
+def _isolated(listener: events.Listener) -> events.Listener:
     listening = True
 
     def tell(event: events.Event) -> None:

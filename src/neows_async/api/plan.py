@@ -15,7 +15,7 @@ import anyio
 
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.check import take_in
-from neows_async.endpoints.browse.page_plan import plan
+from neows_async.endpoints.browse.page_plan import plan_pages
 from neows_async.errors import (
     AttemptError,
     BadPageError,
@@ -31,23 +31,23 @@ from neows_async.lake import layout
 from neows_async.lake.lake import receipt_or_none
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.receipt import Receipt
-from neows_async.lake.resume import Wanted, foresee
+from neows_async.lake.resume import SnapshotRequest, find_snapshot
 from neows_async.pacing.forecast import BURST_RATE_PER_S
 from neows_async.pacing.hour import HourCounts
-from neows_async.pacing.quota import Pacing
-from neows_async.pacing.shared_quota import Quota
-from neows_async.pacing.simulation import Terms
-from neows_async.pacing.state import PacingSnapshot
+from neows_async.pacing.quota import QuotaModel
+from neows_async.pacing.shared_quota import SharedQuota
+from neows_async.pacing.simulation import RunConditions
+from neows_async.pacing.state import QuotaState
 from neows_async.pages import values
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.settings import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neows_async.endpoints.browse.page_plan import Plan
-    from neows_async.lake.async_storage import Lake
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.endpoints.browse.page_plan import PagePlan
+    from neows_async.lake.async_storage import AsyncStorage
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
     from neows_async.pages.values import PageInfo
     from neows_async.protocols import Source
@@ -64,7 +64,7 @@ _DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class InLake:
+class LakeFacts:
     """What lies there.
 
     :param snapshot: which a run would go on with, or that is asked for; None: it would begin one
@@ -116,7 +116,7 @@ class QuotaKnown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class PlanFacts:
     """All of it.
 
     :param at_s: UTC, seconds since 1970
@@ -130,29 +130,29 @@ class Known:
     """
 
     at_s: float
-    lake: InLake
-    plan: Plan
+    lake: LakeFacts
+    plan: PagePlan
     pages_kept: int
     asked: int
     quota: QuotaKnown
     answer_from: str
     answers: int
-    terms: Terms
-    hopeful: Terms
+    terms: RunConditions
+    hopeful: RunConditions
     notes: tuple[str, ...] = field(default=())
 
 
-async def inquire(  # noqa: PLR0913 - each is a seam, and has a name
+async def gather_facts(  # noqa: PLR0913 - each is a seam, and has a name
     settings: Settings,
-    lake: Lake,
+    lake: AsyncStorage,
     *,
     origin: str,
     source: Source | None,
     rules: PacingRules,
-    ledger: Ledger | None,
+    ledger: QuotaStore | None,
     clock: Callable[[], float],
     listener: events.Listener,
-) -> Known:
+) -> PlanFacts:
     """All that can be known, with at most one request.
 
     :param origin: what receipts call the source
@@ -165,7 +165,7 @@ async def inquire(  # noqa: PLR0913 - each is a seam, and has a name
     """
     found = await look_into(lake, settings, origin, clock(), listener)
     rules = replace(rules, max_rate_per_s=settings.max_rate_per_s)
-    quota = Quota(Pacing(rules), ledger, clock=clock, listener=listener)
+    quota = SharedQuota(QuotaModel(rules), ledger, clock=clock, listener=listener)
     answer: Answer | None = None
     notes: list[str] = []
     if source is not None and not found.committed:
@@ -177,19 +177,21 @@ async def inquire(  # noqa: PLR0913 - each is a seam, and has a name
             notes.append(f"nothing was asked: {exc}")
     else:
         await quota.take(only_look=True)
-    return put_together(settings, found, quota.pacing, rules, answer, clock(), notes=tuple(notes))
+    return facts_of(settings, found, quota.pacing, rules, answer, clock(), notes=tuple(notes))
 
 
 # -- the lake -----------------------------------------------------------------------------------
 
 
-async def look_into(lake: Lake, settings: Settings, origin: str, now_s: float, listener: events.Listener) -> InLake:
+async def look_into(
+    lake: AsyncStorage, settings: Settings, origin: str, now_s: float, listener: events.Listener
+) -> LakeFacts:
     """What the next run would find, without touching it.
 
     :raises SettingsError: it would be refused
     :raises StorageError: the lake could not be read
     """
-    wanted = Wanted(
+    wanted = SnapshotRequest(
         identity=identity(settings, origin),
         derivation={},
         synthetic=False,
@@ -200,15 +202,15 @@ async def look_into(lake: Lake, settings: Settings, origin: str, now_s: float, l
         resume_within_s=settings.resume_within_s,
         now=dt.datetime.fromtimestamp(now_s, dt.UTC),
     )
-    found = await foresee(lake, wanted, listener)
+    found = await find_snapshot(lake, wanted, listener)
     receipt = await _last_receipt(lake, origin)
     if found is None:
-        return InLake(receipt=receipt)
+        return LakeFacts(receipt=receipt)
     if isinstance(found, Receipt):
-        return InLake(found.snapshot, committed=True, receipt=found)
+        return LakeFacts(found.snapshot, committed=True, receipt=found)
     holder = await lake.holder(layout.lock_key(found.snapshot))
     if not settings.archive:
-        return InLake(found.snapshot, holder=holder, receipt=receipt)
+        return LakeFacts(found.snapshot, holder=holder, receipt=receipt)
     zone = RawZone(lake, found.snapshot, max_body_bytes=settings.max_body_bytes)
     kept: list[frozenset[int]] = []
     first = await _first(zone)
@@ -216,7 +218,7 @@ async def look_into(lake: Lake, settings: Settings, origin: str, now_s: float, l
     while (counted := await zone.counted()) or not kept:
         kept.append(frozenset(counted if kept or first is not None else counted - {0}))
         zone = zone.next_generation()
-    return InLake(found.snapshot, holder=holder, kept=tuple(kept), first=first, receipt=receipt)
+    return LakeFacts(found.snapshot, holder=holder, kept=tuple(kept), first=first, receipt=receipt)
 
 
 async def _first(zone: RawZone) -> PageInfo | None:
@@ -227,7 +229,7 @@ async def _first(zone: RawZone) -> PageInfo | None:
     return info
 
 
-async def _last_receipt(lake: Lake, origin: str) -> Receipt | None:
+async def _last_receipt(lake: AsyncStorage, origin: str) -> Receipt | None:
     keys = [entry.key for entry in await lake.list(layout.RECEIPTS)]
     names = {key.rpartition("/")[2].removesuffix(".json") for key in keys if key.endswith(".json")}
     others = sorted(names - {"latest"}, reverse=True)[:_RECEIPTS]
@@ -245,7 +247,7 @@ async def _last_receipt(lake: Lake, origin: str) -> Receipt | None:
 # -- the request --------------------------------------------------------------------------------
 
 
-async def ask(source: Source, quota: Quota, settings: Settings, clock: Callable[[], float]) -> Answer:
+async def ask(source: Source, quota: SharedQuota, settings: Settings, clock: Callable[[], float]) -> Answer:
     """One request for page 0, within the quota; it is never sent twice.
 
     :raises PausedError: the quota lets none out for now, or it was refused with 429, which is then the cause
@@ -261,7 +263,7 @@ async def ask(source: Source, quota: Quota, settings: Settings, clock: Callable[
         over = True
         quota.answered(ticket, came.rate_limit)
         key = settings.api_key.get_secret_value() if settings.api_key else ""
-        info, _ = envelope.split(take_in(came, None, Scrubber(key)).body)
+        info, _ = envelope.split(take_in(came, None, Redactor(key)).body)
     except RateLimitedError as exc:
         over = True
         quota.limited(ticket, exc.retry_after_s)
@@ -279,7 +281,7 @@ async def ask(source: Source, quota: Quota, settings: Settings, clock: Callable[
     return Answer(info, answer_s, came.rate_limit)
 
 
-async def _turn(quota: Quota, clock: Callable[[], float]) -> int:
+async def _turn(quota: SharedQuota, clock: Callable[[], float]) -> int:
     """:raises PausedError: there is none within some seconds"""
     give_up_s = clock() + _PATIENCE_S
     while True:
@@ -298,33 +300,33 @@ async def _turn(quota: Quota, clock: Callable[[], float]) -> int:
 # -- what follows -------------------------------------------------------------------------------
 
 
-def put_together(  # noqa: PLR0913 - each is known from elsewhere, and has a name
+def facts_of(  # noqa: PLR0913 - each is known from elsewhere, and has a name
     settings: Settings,
-    found: InLake,
-    pacing: Pacing,
+    found: LakeFacts,
+    pacing: QuotaModel,
     rules: PacingRules,
     answer: Answer | None,
     now_s: float,
     *,
     notes: tuple[str, ...] = (),
-) -> Known:
+) -> PlanFacts:
     """What all of it says together. Pure.
 
     :param pacing: what is known of the quota, the answer included
     :raises SettingsError: nothing says how large the catalogue is
     :raises EmptyCatalogueError: it has no objects
     """
-    planned = plan(_envelope(settings, found, answer), settings.limit)
+    planned = plan_pages(_envelope(settings, found, answer), settings.limit)
     kept = [sum(number < planned.pages for number in pages) for pages in found.kept]
     left = sum(planned.pages - pages for pages in kept) if kept else planned.pages
     told_by = "answer" if answer is not None and answer.rate_limit is not None else "ledger"
-    held_until_s = pacing.snapshot().held_until_s  # which a refusal tells, and no receipt
+    held_until_s = pacing.state().held_until_s  # which a refusal tells, and no receipt
     if answer is None and found.receipt is not None and _is_newer(found.receipt, pacing):
         told_by, pacing = "receipt", _as_of(found.receipt, rules)
     cautious, hopeful = pacing.counts(now_s), pacing.counts(now_s, hopeful=True)
     answer_from, answers, answer_s = _answers(found.receipt, answer)
-    state = pacing.snapshot()
-    terms = Terms(
+    state = pacing.state()
+    terms = RunConditions(
         requests=0 if found.committed else left,
         limit=pacing.limit,
         counts=cautious or HourCounts(int(now_s // 3600), 0, 0),
@@ -339,7 +341,7 @@ def put_together(  # noqa: PLR0913 - each is known from elsewhere, and has a nam
         margin_s=rules.clock_margin_s,
         stale_after_s=rules.stale_after_s,
     )
-    return Known(
+    return PlanFacts(
         at_s=now_s,
         lake=found,
         plan=planned,
@@ -354,7 +356,7 @@ def put_together(  # noqa: PLR0913 - each is known from elsewhere, and has a nam
     )
 
 
-def _envelope(settings: Settings, found: InLake, answer: Answer | None) -> PageInfo:
+def _envelope(settings: Settings, found: LakeFacts, answer: Answer | None) -> PageInfo:
     """What the run will be planned with: the page 0 that it keeps, else the newest that is known."""
     if found.first is not None and not found.committed:
         return found.first
@@ -371,25 +373,25 @@ def _envelope(settings: Settings, found: InLake, answer: Answer | None) -> PageI
     return values.PageInfo(receipt.page_size if same else settings.page_size, receipt.total_elements, 0)
 
 
-def _is_newer(receipt: Receipt, pacing: Pacing) -> bool:
+def _is_newer(receipt: Receipt, pacing: QuotaModel) -> bool:
     """Whether the receipt's word on the quota is the last."""
-    hour = pacing.snapshot().hour
+    hour = pacing.state().hour
     told = receipt.requests.limit is not None and receipt.requests.remaining is not None
     return told and (hour is None or hour.answered_s < receipt.committed_at.timestamp())
 
 
-def _as_of(receipt: Receipt, rules: PacingRules) -> Pacing:
+def _as_of(receipt: Receipt, rules: PacingRules) -> QuotaModel:
     """What a run knew of the quota when it ended, as far as its receipt tells."""
     at_s = receipt.committed_at.timestamp()
-    pacing = Pacing(rules, PacingSnapshot(days=((int(at_s // _DAY_S), max(0, receipt.requests.sent - 1)),)))
+    pacing = QuotaModel(rules, QuotaState(days=((int(at_s // _DAY_S), max(0, receipt.requests.sent - 1)),)))
     limit, remaining = receipt.requests.limit, receipt.requests.remaining
     if limit is not None and remaining is not None:
         pacing.answered(pacing.sent(at_s), at_s, RateLimit(limit, remaining))
     return pacing
 
 
-def _quota(pacing: Pacing, rules: PacingRules, now_s: float, told_by: str) -> QuotaKnown:
-    state = pacing.snapshot()
+def _quota(pacing: QuotaModel, rules: PacingRules, now_s: float, told_by: str) -> QuotaKnown:
+    state = pacing.state()
     today, days = int(now_s // _DAY_S), dict(state.days)
     daily = rules.daily_limit
     yesterdays = math.floor(days.get(today - 1, 0) * (1 - now_s / _DAY_S % 1))

@@ -140,7 +140,7 @@ Exit codes:
     help="Older unfinished snapshots are named, not resumed.",
 )
 @option(
-    "--decode-processes",
+    "--workers",
     type=int,
     metavar="N",
     help="Processes that help decoding when pages have to wait for it, at most.  [default: one fewer than the "
@@ -234,9 +234,9 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     The same command finishes what died: pages that are in are never asked for again.
     """
-    from neows_async._process import keep_flat  # noqa: PLC0415 - for those who need it
+    from neows_async._process import tune_allocators  # noqa: PLC0415 - for those who need it
 
-    keep_flat()
+    tune_allocators()
     from neows_async.cli.run import run_command  # noqa: PLC0415 - heavy, and --help does without
 
     ctx.exit(run_command(ctx, options))

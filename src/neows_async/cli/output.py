@@ -17,7 +17,7 @@ from neows_async.errors import NeowsError, NotFoundError, SettingsError, Storage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
 
 _PROGRAM: Final = "neows-async"
 _TRACEBACK: Final = "NEOWS_TRACEBACK"
@@ -138,7 +138,7 @@ def _say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def ask(question: Callable[[Lake], Awaitable[_T]], root: str) -> _T:
+def run_on_lake(question: Callable[[AsyncStorage], Awaitable[_T]], root: str) -> _T:
     """What ``question`` says of the lake at ``root``.
 
     :raises SettingsError: there is no such snapshot
@@ -146,11 +146,11 @@ def ask(question: Callable[[Lake], Awaitable[_T]], root: str) -> _T:
     """
     import anyio  # noqa: PLC0415 - heavy, and --help does without
 
-    from neows_async.lake.async_storage import Lake  # noqa: PLC0415 - as above
+    from neows_async.lake.async_storage import AsyncStorage  # noqa: PLC0415 - as above
     from neows_async.lake.storage import open_storage  # noqa: PLC0415 - as above
 
     try:
-        return anyio.run(question, Lake(open_storage(root)))
+        return anyio.run(question, AsyncStorage(open_storage(root)))
     except NotFoundError as exc:
         raise SettingsError(f"{exc}; 'neows-async snapshots' lists what is there") from exc
     except KeyboardInterrupt:

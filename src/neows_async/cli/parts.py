@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 from neows_async.errors import SettingsError
 
 if TYPE_CHECKING:
-    from neows_async.lake.raw_zone import RawOf
+    from neows_async.lake.raw_zone import RawLocation
     from neows_async.lake.storage.interface import Storage
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
     from neows_async.pipeline.run import Parts
     from neows_async.protocols import Aggregator, Sink, Source
@@ -44,7 +44,7 @@ class Chosen:
     """
 
     source: str
-    raw: RawOf | None
+    raw: RawLocation | None
     sinks: tuple[str, ...]
     aggregators: tuple[str, ...]
     aggregate_writer: str
@@ -81,19 +81,19 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
         )
 
 
-async def open_ledger(settings: Settings, chosen: Chosen, stack: AsyncExitStack) -> Ledger | None:
+async def open_ledger(settings: Settings, chosen: Chosen, stack: AsyncExitStack) -> QuotaStore | None:
     """Where runs with the same key find each other; None for a source without a gateway of others."""
     from neows_async.cli.config import ledger_path  # noqa: PLC0415 - only for a run
 
     path = ledger_path()
     if chosen.source != "nasa" or not chosen.share_quota or path is None:
         return None
-    from neows_async.pacing.quota_store import FileLedger  # noqa: PLC0415 - it brings SQLite
+    from neows_async.pacing.quota_store import SqliteQuotaStore  # noqa: PLC0415 - it brings SQLite
     from neows_async.sources.nasa import check_base_url, is_loopback  # noqa: PLC0415 - it brings httpx
 
     url = check_base_url(settings.base_url)
     return await stack.enter_async_context(
-        FileLedger(
+        SqliteQuotaStore(
             path,
             host=url.netloc.decode("ascii"),
             api_key=settings.api_key.get_secret_value() if settings.api_key else "",
@@ -128,20 +128,20 @@ async def open_source(settings: Settings, chosen: Chosen, storage: Storage, stac
         from neows_async.sources import nasa  # noqa: PLC0415 - it brings httpx
 
         proxy = proxy_for(nasa.check_base_url(settings.base_url).host)
-        return await stack.enter_async_context(defaults.open_gateway(settings, proxy=proxy))
+        return await stack.enter_async_context(defaults.open_nasa(settings, proxy=proxy))
     return await stack.enter_async_context(
         defaults.open_sandbox(settings, neos=chosen.sandbox_neos, seed=chosen.sandbox_seed)
     )
 
 
 def _archive(settings: Settings, chosen: Chosen, storage: Storage) -> Source:
-    from neows_async.lake.async_storage import Lake  # noqa: PLC0415 - as in open_parts
+    from neows_async.lake.async_storage import AsyncStorage  # noqa: PLC0415 - as in open_parts
     from neows_async.lake.raw_zone import RawZone  # noqa: PLC0415 - as above
     from neows_async.sources.archive import ArchiveSource  # noqa: PLC0415 - as above
 
     if chosen.raw is None:
         raise SettingsError("--source archive needs --from-snapshot ID: whose raw pages to read")
-    lake = Lake(storage, timeout_s=settings.storage_timeout_s)
+    lake = AsyncStorage(storage, timeout_s=settings.storage_timeout_s)
     zone = RawZone(lake, chosen.raw.snapshot, max_body_bytes=settings.max_body_bytes)
     return ArchiveSource(zone, snapshot=chosen.raw.snapshot, synthetic=chosen.raw.synthetic)
 

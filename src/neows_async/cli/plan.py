@@ -15,8 +15,8 @@ from neows_async.cli import output
 from neows_async.cli.options import Command, option
 
 if TYPE_CHECKING:
-    from neows_async.api.plan import Known
-    from neows_async.lake.async_storage import Lake
+    from neows_async.api.plan import PlanFacts
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.settings import Settings
 
 # What decides how a run goes; the others decide what it writes.
@@ -58,15 +58,15 @@ plan; otherwise those of run: 75 when the quota lets no request out and there is
 
 
 def _plan(ctx: click.Context, options: dict[str, Any]) -> int:
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
-    from neows_async.pages.redact import Scrubber  # noqa: PLC0415 - as above
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.pages.redact import Redactor  # noqa: PLC0415 - as above
 
-    as_json, scrub = options["json"], Scrubber("")
+    as_json, scrub = options["json"], Redactor("")
     try:
         settings = _settings(ctx, options)
-        scrub = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
+        scrub = Redactor(settings.api_key.get_secret_value() if settings.api_key else "")
         share_quota, may_ask = not options["no_shared_quota"], not options["no_request"]
-        known = ask(
+        known = run_on_lake(
             lambda lake: _inquire(lake, settings, may_ask=may_ask, share_quota=share_quota, as_json=as_json),
             settings.root,
         )
@@ -95,7 +95,9 @@ def _settings(ctx: click.Context, options: dict[str, Any]) -> Settings:
     return settings_of(values_of(ctx, options, given, key, "nasa"))
 
 
-async def _inquire(lake: Lake, settings: Settings, *, may_ask: bool, share_quota: bool, as_json: bool) -> Known:
+async def _inquire(
+    lake: AsyncStorage, settings: Settings, *, may_ask: bool, share_quota: bool, as_json: bool
+) -> PlanFacts:
     from neows_async.api import plan  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.cli import parts  # noqa: PLC0415 - as above
     from neows_async.cli.progress_view import told  # noqa: PLC0415 - as above
@@ -112,7 +114,7 @@ async def _inquire(lake: Lake, settings: Settings, *, may_ask: bool, share_quota
 
     origin = origin_of(settings.base_url)
     async with AsyncExitStack() as stack:
-        return await plan.inquire(
+        return await plan.gather_facts(
             settings,
             lake,
             origin=origin,
@@ -124,13 +126,13 @@ async def _inquire(lake: Lake, settings: Settings, *, may_ask: bool, share_quota
         )
 
 
-def tell(known: Known, *, as_json: bool) -> None:
+def tell(known: PlanFacts, *, as_json: bool) -> None:
     """Print the plan."""
     from neows_async.cli import plan_view  # noqa: PLC0415 - with its heavy imports
-    from neows_async.pacing.simulation import look_ahead, walk  # noqa: PLC0415 - as above
+    from neows_async.pacing.simulation import compare_starts, simulate  # noqa: PLC0415 - as above
 
-    prospect = look_ahead(known.terms, known.at_s)
-    hopeful = walk(known.hopeful, known.at_s)
+    prospect = compare_starts(known.terms, known.at_s)
+    hopeful = simulate(known.hopeful, known.at_s)
     with output.answering():
         if as_json:
             click.echo(json.dumps(plan_view.as_json(known, prospect, hopeful)))

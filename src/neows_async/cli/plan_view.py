@@ -13,8 +13,8 @@ from neows_async.pacing.forecast import BURST_RATE_PER_S
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from neows_async.api.plan import Known
-    from neows_async.pacing.simulation import Prospect, Run
+    from neows_async.api.plan import PlanFacts
+    from neows_async.pacing.simulation import RunOptions, SimulatedRun
 
 _CELLS: Final = 64
 _STEPS_S: Final = (
@@ -33,7 +33,7 @@ _SAME_SHARE: Final = 0.02
 _PAUSED: Final = 75
 
 
-def lines(known: Known, prospect: Prospect, hopeful: Run, *, fine: bool) -> Iterator[str]:
+def lines(known: PlanFacts, prospect: RunOptions, hopeful: SimulatedRun, *, fine: bool) -> Iterator[str]:
     """For people.
 
     :param hopeful: a run now, if what the key has used comes free as early as it can
@@ -57,7 +57,7 @@ def lines(known: Known, prospect: Prospect, hopeful: Run, *, fine: bool) -> Iter
     yield from _assumed(known)
 
 
-def _catalogue(known: Known) -> Iterator[str]:
+def _catalogue(known: PlanFacts) -> Iterator[str]:
     plan, found = known.plan, known.lake
     total = f"{plan.total_elements:,}"
     wanted = f"all {total}" if plan.positions == plan.total_elements else f"the first {plan.positions:,} of {total}"
@@ -71,7 +71,7 @@ def _catalogue(known: Known) -> Iterator[str]:
         yield f"  another run writes snapshot {found.snapshot} ({found.holder}): a run now would end with 73"
 
 
-def _quota(known: Known) -> str:
+def _quota(known: PlanFacts) -> str:
     quota = known.quota
     if quota.limit is None:
         # A gateway that was asked and says nothing has none.
@@ -87,7 +87,7 @@ def _quota(known: Known) -> str:
     return f"Quota:    {quota.left:,} of {quota.limit:,} an hour left{daily}{whence}{old}{asked}"
 
 
-def _runs(known: Known, prospect: Prospect, hopeful: Run) -> Iterator[str]:
+def _runs(known: PlanFacts, prospect: RunOptions, hopeful: SimulatedRun) -> Iterator[str]:
     now, best, shortest, at_s = prospect.now, prospect.best, prospect.shortest, known.at_s
     if now.done:
         yield f"Started now, {_moment(at_s, at_s, seconds=True)} UTC, it ends {_end(now, at_s)}"
@@ -110,13 +110,13 @@ def _runs(known: Known, prospect: Prospect, hopeful: Run) -> Iterator[str]:
         )
 
 
-def _end(run: Run, at_s: float) -> str:
+def _end(run: SimulatedRun, at_s: float) -> str:
     if not math.isfinite(run.end_s):
         return "not within a year"
     return f"at {_moment(run.end_s, at_s, seconds=run.lasts_s < _DRAWN_S)}, after {_span(run.lasts_s)}"
 
 
-def _stops(known: Known, now: Run) -> Iterator[str]:
+def _stops(known: PlanFacts, now: SimulatedRun) -> Iterator[str]:
     sent, at_s = len(now.sent_s), known.at_s
     why = "--budget" if known.terms.budget_requests == sent else "--max-wait"
     resume_s = now.end_s if now.resume_s is None else now.resume_s
@@ -127,7 +127,7 @@ def _stops(known: Known, now: Run) -> Iterator[str]:
     yield f"  the same command goes on at {_moment(resume_s, at_s)} or later"
 
 
-def _waits(known: Known, run: Run) -> Iterator[str]:
+def _waits(known: PlanFacts, run: SimulatedRun) -> Iterator[str]:
     at_s, rate = known.at_s, known.terms.max_rate_per_s
     # So slow a rate makes waits of its own.
     what = "--max-rate or the quota" if rate is not None and rate * _SAME_S < 1 else "the quota"
@@ -141,7 +141,7 @@ def _waits(known: Known, run: Run) -> Iterator[str]:
         yield f"  and so on, {len(run.waits):,} waits in all"
 
 
-def _better(now: Run, best: Run, at_s: float) -> Iterator[str]:
+def _better(now: SimulatedRun, best: SimulatedRun, at_s: float) -> Iterator[str]:
     when = f"Best minute to start: {_moment(best.start_s, at_s)}; it takes {_span(best.lasts_s)}"
     if not now.done:
         yield from _in_room(f"{when},", f"ends at {_moment(best.end_s, at_s)}, and does not pause")
@@ -157,15 +157,15 @@ def _in_room(first: str, rest: str) -> tuple[str, ...]:
     return (line,) if len(line) <= _WIDTH else (first, f"    {rest}")
 
 
-def _differ(now: Run, hopeful: Run) -> bool:
+def _differ(now: SimulatedRun, hopeful: SimulatedRun) -> bool:
     return hopeful.done and now.end_s - hopeful.end_s > max(_SAME_S, _SAME_SHARE * now.lasts_s)
 
 
-def _used(known: Known) -> int:
+def _used(known: PlanFacts) -> int:
     return (known.quota.limit or 0) - (known.quota.left or 0)
 
 
-def _assumed(known: Known) -> Iterator[str]:
+def _assumed(known: PlanFacts) -> Iterator[str]:
     terms = known.terms
     whence = {
         "answer": "as this plan's one request took",
@@ -219,7 +219,7 @@ def _iso(at_s: float | None) -> str | None:
 # -- JSON ---------------------------------------------------------------------------------------
 
 
-def as_json(known: Known, prospect: Prospect, hopeful: Run) -> dict[str, Any]:
+def as_json(known: PlanFacts, prospect: RunOptions, hopeful: SimulatedRun) -> dict[str, Any]:
     """For programs; the README says what each member is."""
     plan, quota, terms, found = known.plan, known.quota, known.terms, known.lake
     return {
@@ -251,7 +251,7 @@ def as_json(known: Known, prospect: Prospect, hopeful: Run) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: SimulatedRun) -> dict[str, Any]:
     return {
         "start": _iso(run.start_s),
         "end": _iso(run.end_s),
@@ -263,7 +263,7 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def draw(runs: Sequence[tuple[str, Run]], *, fine: bool) -> list[str]:
+def draw(runs: Sequence[tuple[str, SimulatedRun]], *, fine: bool) -> list[str]:
     """Lines of at most 79 characters: the hours, then each run by its label, on the same scale.
 
     :param runs: label and run; none may end at infinity
@@ -285,12 +285,12 @@ def draw(runs: Sequence[tuple[str, Run]], *, fine: bool) -> list[str]:
     return lines
 
 
-def _count(run: Run, begins_s: float, cell_s: float) -> list[int]:
+def _count(run: SimulatedRun, begins_s: float, cell_s: float) -> list[int]:
     borders = [bisect.bisect_left(run.sent_s, begins_s + cell_s * number) for number in range(1, _CELLS)]
     return [after - before for before, after in zip([0, *borders], [*borders, len(run.sent_s)], strict=True)]
 
 
-def _cell(run: Run, from_s: float, cell_s: float, count: int, most: int, fine: bool) -> str:  # noqa: FBT001 - passed on
+def _cell(run: SimulatedRun, from_s: float, cell_s: float, count: int, most: int, fine: bool) -> str:  # noqa: FBT001 - passed on
     if not count:
         return ("·" if fine else ".") if run.start_s < from_s + cell_s and from_s < run.end_s else " "
     levels = _FINE if fine else _PLAIN

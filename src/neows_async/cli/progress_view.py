@@ -79,7 +79,7 @@ def _told(event: events.Event) -> str | None:
             return _told_of_plan(event)
         case events.AttemptFailed(number, attempt, reason, wait_s):
             return f"page {number}, attempt {attempt}: {reason}{_again(wait_s)}"
-        case events.PageSetBack(number, reason):
+        case events.PageDeferred(number, reason):
             return f"page {number} is set back until the others are in: {reason}"
         case events.PageMissing(number, reason):
             return f"page {number} stays missing: {reason}"
@@ -103,7 +103,7 @@ def _told_of_waits(event: events.Event) -> str | None:
     match event:
         case events.WaitingForQuota(until_s, wait_s):
             return f"waiting {_clock(wait_s)} for the quota, until {utc(until_s)}"
-        case events.QuotaNotShared(reason):
+        case events.QuotaSharingFailed(reason):
             return f"other runs with this key are not seen: {reason}"
         case events.SourceDown(since_s, next_probe_s, reason):
             return f"the source is down since {utc(since_s)} ({reason}); asked again at {utc(next_probe_s)}"
@@ -111,7 +111,7 @@ def _told_of_waits(event: events.Event) -> str | None:
             return f"the source is still down, since {utc(since_s)}; asked again at {utc(next_probe_s)}"
         case events.SourceUp(down_s):
             return f"the source is back after {_clock(down_s)}"
-        case events.LettingIn(_, requests):
+        case events.Draining(_, requests):
             return f"ending; waiting for what comes of {counted(requests, 'request')}"
         case _:
             return None
@@ -131,7 +131,7 @@ class _Lines:
             print(line, file=self._stream, flush=True)
         elif isinstance(event, events.PageWritten):
             now_s = time.monotonic()
-            figures = self._progress.snapshot()
+            figures = self._progress.figures()
             if now_s - self._last_s >= _LINE_EVERY_S or figures.pages_written == figures.pages:
                 self._last_s = now_s
                 print(how_far(figures), file=self._stream, flush=True)
@@ -181,7 +181,7 @@ def _bar(stream: TextIO) -> Iterator[Listener]:
         """Drawn again when nothing happens too: then the time of a wait runs down."""
 
         def render(self, _: Task) -> Text:
-            return Text(_now(progress.snapshot()))
+            return Text(_now(progress.figures()))
 
     with Bar(TextColumn("[bold]{task.description}"), BarColumn(), Now(), console=console, refresh_per_second=4) as bar:
         task = bar.add_task("NEOs", total=None)
@@ -191,7 +191,7 @@ def _bar(stream: TextIO) -> Iterator[Listener]:
             if (line := told(event)) is not None:
                 # Text of the source is text, not markup.
                 console.print(line, markup=False, highlight=False, style="dim")
-            figures = progress.snapshot()
+            figures = progress.figures()
             if figures.pages:
                 bar.update(task, total=figures.pages * 2, completed=figures.pages_fetched + figures.pages_written)
 

@@ -13,7 +13,7 @@ from neows_async.cli.options import Command, Duration, log_format_option, option
 from neows_async.errors import NeowsError
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.maintenance.prune import Outcome, Pruned
 
 
@@ -45,7 +45,7 @@ def prune(ctx: click.Context, /, root: str, *, quiet: bool, log_format: str, **o
 
     A snapshot stays if another one that stays is made from its raw pages. What no run wrote is left alone.
     """
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.maintenance.prune import Rules  # noqa: PLC0415 - as above
     from neows_async.maintenance.prune import prune as remove  # noqa: PLC0415 - as above
 
@@ -57,11 +57,11 @@ def prune(ctx: click.Context, /, root: str, *, quiet: bool, log_format: str, **o
             with output.answering():
                 click.echo(output.clean(_told(outcome, dry_run=dry_run)))
 
-    async def question(lake: Lake) -> Pruned:
+    async def question(lake: AsyncStorage) -> Pruned:
         return await remove(lake, rules, now=dt.datetime.now(dt.UTC), tell=tell)
 
     try:
-        pruned = ask(question, root)
+        pruned = run_on_lake(question, root)
         with output.answering():
             if as_json:
                 click.echo(json.dumps(_pruned_as_json(pruned, dry_run=dry_run)))

@@ -15,8 +15,8 @@ from neows_async.errors import NeowsError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from neows_async.lake.async_storage import Lake
-    from neows_async.lake.raw_zone import RawOf
+    from neows_async.lake.async_storage import AsyncStorage
+    from neows_async.lake.raw_zone import RawLocation
     from neows_async.lake.receipt import Receipt
     from neows_async.maintenance.replay import Replay
     from neows_async.pages.values import Rejected
@@ -101,7 +101,7 @@ def _tell(
     as_json: bool,
 ) -> int:
     """Print the rejected objects as they are read; returns the exit code."""
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.lake.lake import read_receipt  # noqa: PLC0415 - as above
     from neows_async.maintenance.replay import read_rejected  # noqa: PLC0415 - as above
 
@@ -114,14 +114,14 @@ def _tell(
             click.echo(("," if told else "[") + text if as_json else text)
             told += 1
 
-    async def question(lake: Lake) -> Receipt:
+    async def question(lake: AsyncStorage) -> Receipt:
         receipt = await read_receipt(lake, snapshot)
         await read_rejected(lake, receipt, take)
         return receipt
 
     try:
         with output.answering():
-            receipt = ask(question, root)
+            receipt = run_on_lake(question, root)
             if as_json:
                 click.echo("]" if told else "[]")
             elif not told and not receipt.records.rejected:
@@ -171,15 +171,15 @@ def replay(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
 
     If some can be read now, a new snapshot is made from the raw pages, with the settings of this one, its parent.
     """
-    from neows_async._process import keep_flat  # noqa: PLC0415 - for those who need it
+    from neows_async._process import tune_allocators  # noqa: PLC0415 - for those who need it
 
-    keep_flat()
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
+    tune_allocators()
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.maintenance.replay import plan_replay  # noqa: PLC0415 - as above
 
     as_json = log_format == "json"
     try:
-        planned = ask(lambda lake: plan_replay(lake, snapshot), root)
+        planned = run_on_lake(lambda lake: plan_replay(lake, snapshot), root)
         if not quiet:
             output.notice(_in_words(planned), as_json=as_json)
         ctx.exit(_rebuild(planned, root, quiet=quiet, as_json=as_json) if planned.readable else output.DONE)
@@ -196,15 +196,15 @@ def _in_words(planned: Replay) -> str:
 
 
 def _rebuild(planned: Replay, root: str, *, quiet: bool, as_json: bool) -> int:
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.cli.parts import DEFAULT_SINKS, Chosen  # noqa: PLC0415 - as above
     from neows_async.cli.run import carry_out  # noqa: PLC0415 - as above
     from neows_async.lake.raw_zone import find_raw  # noqa: PLC0415 - as above
-    from neows_async.maintenance.replay import settings_of  # noqa: PLC0415 - as above
+    from neows_async.maintenance.replay import settings_to_rebuild  # noqa: PLC0415 - as above
 
     receipt = planned.receipt
-    settings = settings_of(receipt, [*_SINKS, *_AGGREGATORS, *_WRITERS]).model_copy(update={"root": root})
-    raw: RawOf = ask(lambda lake: find_raw(lake, receipt.snapshot), root)
+    settings = settings_to_rebuild(receipt, [*_SINKS, *_AGGREGATORS, *_WRITERS]).model_copy(update={"root": root})
+    raw: RawLocation = run_on_lake(lambda lake: find_raw(lake, receipt.snapshot), root)
     chosen = Chosen(
         source="archive",
         raw=raw,

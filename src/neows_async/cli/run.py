@@ -12,18 +12,18 @@ import anyio
 import click
 from click.core import ParameterSource
 
-from neows_async._process import leave_pandas_out, spare_the_collector
+from neows_async._process import freeze_gc, leave_pandas_out
 from neows_async.cli import output
 from neows_async.cli.config import KEY_VARIABLE, SETTING_OF, api_key, flag, settings_of
 from neows_async.cli.parts import Chosen, all_ours, open_parts
 from neows_async.cli.progress_view import listening
-from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_telling
-from neows_async.lake.async_storage import Lake
+from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_relevant
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.lake import read_receipt
 from neows_async.lake.layout import dataset_folder
-from neows_async.lake.raw_zone import RawOf, find_raw
+from neows_async.lake.raw_zone import RawLocation, find_raw
 from neows_async.lake.storage import location, open_storage
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pipeline.run import ingest
 from neows_async.settings import SNAPSHOT_ID, Settings
 
@@ -125,7 +125,7 @@ def values_of(
             raise SettingsError("--all and --limit contradict each other; give one of them")
         if ranks[0] < ranks[1]:
             values["limit"] = None
-    values.setdefault("decode_processes", min(_MOST_HELPERS, _processors() - 1))
+    values.setdefault("workers", min(_MOST_HELPERS, _processors() - 1))
     if source == "sandbox":
         values.setdefault("root", _SANDBOX_ROOT)
     elif key is not None:
@@ -138,11 +138,11 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-async def _find_raw(settings: Settings, snapshot: str | None) -> RawOf:
+async def _find_raw(settings: Settings, snapshot: str | None) -> RawLocation:
     if snapshot is None:
         raise SettingsError("--source archive needs --from-snapshot ID: whose raw pages to read")
     _require_id("--from-snapshot", snapshot)
-    lake = Lake(open_storage(settings.root), timeout_s=settings.storage_timeout_s)
+    lake = AsyncStorage(open_storage(settings.root), timeout_s=settings.storage_timeout_s)
     try:
         return await find_raw(lake, snapshot, max_body_bytes=settings.max_body_bytes)
     except NotFoundError as exc:
@@ -154,7 +154,7 @@ def _require_id(option: str, snapshot: str) -> None:
         raise SettingsError(f"{option}: {snapshot!r} is no snapshot's id; 'latest' is one, see _runs/ for others")
 
 
-def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings:
+def _as_the_archive(settings: Settings, raw: RawLocation, given: set[str]) -> Settings:
     """A rebuild covers what its archive was meant to hold, and says what it does not hold."""
     update: dict[str, Any] = {}
     if not {"limit", "all_"} & given:
@@ -168,8 +168,8 @@ def _as_the_archive(settings: Settings, raw: RawOf, given: set[str]) -> Settings
 
 def carry_out(settings: Settings, chosen: Chosen, *, quiet: bool, as_json: bool) -> int:
     """One run, with signals, answers and errors; returns the exit code."""
-    scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
-    spare_the_collector()
+    scrubber = Redactor(settings.api_key.get_secret_value() if settings.api_key else "")
+    freeze_gc()
     if all_ours(chosen):
         leave_pandas_out()
     outcome = anyio.run(_main, settings, chosen, quiet, as_json)
@@ -207,7 +207,7 @@ async def _main(settings: Settings, chosen: Chosen, quiet: bool, as_json: bool) 
                     outcome = await ingest(settings, parts, listener)
         except Exception as exc:  # noqa: BLE001 - to be told as it is, not as the group around us would wrap it
             # A part that runs tasks of its own may wrap what passes through it.
-            the_one = most_telling(exc) if isinstance(exc, ExceptionGroup) else exc
+            the_one = most_relevant(exc) if isinstance(exc, ExceptionGroup) else exc
             outcome = the_one if isinstance(the_one, Exception) else exc
         tasks.cancel_scope.cancel()
     if outcome is None:
@@ -257,7 +257,7 @@ def path_command(dataset: str, root: str, snapshot: str) -> str:
         raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(_DATASETS)}")
     _require_id("--snapshot", snapshot)
     try:
-        receipt = anyio.run(read_receipt, Lake(open_storage(root)), snapshot)
+        receipt = anyio.run(read_receipt, AsyncStorage(open_storage(root)), snapshot)
     except NotFoundError as exc:
         raise SettingsError(f"{exc}; 'neows-async run' makes one") from exc
     return f"{location(root)}/{dataset_folder(dataset, receipt.snapshot)}"

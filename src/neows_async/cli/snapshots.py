@@ -14,8 +14,8 @@ from neows_async.errors import NeowsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neows_async.lake.async_storage import Lake
-    from neows_async.lake.inventory import Entry
+    from neows_async.lake.async_storage import AsyncStorage
+    from neows_async.lake.inventory import SnapshotEntry
 
 _COLUMNS = ("snapshot", "state", "when", "neos", "size", "raw pages", "complete", "parent", "")
 _RIGHT = ("neos", "size", "raw pages")
@@ -33,11 +33,11 @@ _RIGHT = ("neos", "size", "raw pages")
 @click.pass_context
 def snapshots(ctx: click.Context, root: str, log_format: str) -> None:
     """List all snapshots, the newest first: committed ones, unfinished ones, and what is left of dead runs."""
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
 
     as_json = log_format == "json"
     try:
-        latest, entries = ask(_take_stock, root)
+        latest, entries = run_on_lake(_take_stock, root)
         with output.answering():
             if as_json:
                 click.echo(json.dumps([_as_json(entry, latest) for entry in entries]))
@@ -50,15 +50,15 @@ def snapshots(ctx: click.Context, root: str, log_format: str) -> None:
         ctx.exit(output.fail(str(exc), output.code_of(exc), as_json=as_json))
 
 
-async def _take_stock(lake: Lake) -> tuple[str | None, list[Entry]]:
-    from neows_async.lake.inventory import take_stock  # noqa: PLC0415 - heavy, and --help does without
+async def _take_stock(lake: AsyncStorage) -> tuple[str | None, list[SnapshotEntry]]:
+    from neows_async.lake.inventory import list_snapshots  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.lake.lake import receipt_or_none  # noqa: PLC0415 - as above
 
     latest = await receipt_or_none(lake, "latest")
-    return latest.snapshot if latest else None, await take_stock(lake)
+    return latest.snapshot if latest else None, await list_snapshots(lake)
 
 
-def _row(entry: Entry, latest: str | None) -> tuple[str, ...]:
+def _row(entry: SnapshotEntry, latest: str | None) -> tuple[str, ...]:
     receipt = entry.receipt
     complete = "" if receipt is None else {"True": "yes", "False": "no"}.get(str(receipt.complete), "unknown")
     return (
@@ -74,7 +74,7 @@ def _row(entry: Entry, latest: str | None) -> tuple[str, ...]:
     )
 
 
-def _notes(entry: Entry, latest: str | None) -> list[str]:
+def _notes(entry: SnapshotEntry, latest: str | None) -> list[str]:
     notes = ["latest"] if entry.snapshot == latest else []
     if _synthetic(entry):
         notes.append("synthetic")
@@ -83,18 +83,18 @@ def _notes(entry: Entry, latest: str | None) -> list[str]:
     return notes
 
 
-def _parent(entry: Entry) -> str | None:
+def _parent(entry: SnapshotEntry) -> str | None:
     of = entry.receipt or entry.unfinished
     return of.parent if of else None
 
 
-def _synthetic(entry: Entry) -> bool | None:
+def _synthetic(entry: SnapshotEntry) -> bool | None:
     if entry.receipt is not None:
         return entry.receipt.source.synthetic
     return entry.unfinished.synthetic if entry.unfinished else None
 
 
-def _as_json(entry: Entry, latest: str | None) -> dict[str, Any]:
+def _as_json(entry: SnapshotEntry, latest: str | None) -> dict[str, Any]:
     receipt = entry.receipt
     return {
         "snapshot": entry.snapshot,

@@ -38,16 +38,16 @@ def verify(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
 
     Files, sizes, digests, columns, rows, the figures computed again from the Parquet files, and every raw page.
     """
-    from neows_async._process import keep_flat, leave_pandas_out  # noqa: PLC0415 - for those who need it
+    from neows_async._process import leave_pandas_out, tune_allocators  # noqa: PLC0415 - for those who need it
 
-    keep_flat()
+    tune_allocators()
     leave_pandas_out()
-    from neows_async.cli.output import ask  # noqa: PLC0415 - heavy, and --help does without
+    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.maintenance.verify import verify as hold_against_receipt  # noqa: PLC0415 - as above
 
     as_json = log_format == "json"
     try:
-        found = ask(lambda lake: hold_against_receipt(lake, snapshot), root)
+        found = run_on_lake(lambda lake: hold_against_receipt(lake, snapshot), root)
         _tell(found, quiet=quiet, as_json=as_json)
         if found.differences:
             count = len(found.differences)

@@ -21,7 +21,7 @@ _STORAGE_THREADS: Final = 16
 _GRACE_S: Final = 0.4  # a run that is cancelled has two things to let go, and a second
 
 
-class Lake:
+class AsyncStorage:
     """A :class:`~neows_async.protocols.Storage` for coroutines.
 
     A call that is cancelled, or takes longer than ``timeout_s``, is abandoned in its thread, which
@@ -109,15 +109,15 @@ class Lake:
             with anyio.move_on_after(_GRACE_S, shield=True):
                 await to_thread.run_sync(opened.close, abandon_on_cancel=True)
 
-    async def lock(self, key: str, holder: str) -> LakeLock:
+    async def lock(self, key: str, holder: str) -> AsyncLock:
         """See :meth:`Storage.lock <neows_async.protocols.Storage.lock>`."""
         taking = _Taking(lambda: self.storage.lock(key, holder))
         try:
-            return LakeLock(self, key, await self.call(key, taking.take))
+            return AsyncLock(self, key, await self.call(key, taking.take))
         except BaseException:
             late = taking.give_up()
             if late is not None:
-                await LakeLock(self, key, late).release()
+                await AsyncLock(self, key, late).release()
             raise
 
     async def holder(self, key: str) -> str | None:
@@ -164,10 +164,10 @@ class _Taking:
             return self._taken
 
 
-class LakeLock:
+class AsyncLock:
     """A :class:`~neows_async.protocols.Lock` for coroutines."""
 
-    def __init__(self, lake: Lake, key: str, lock: Lock) -> None:
+    def __init__(self, lake: AsyncStorage, key: str, lock: Lock) -> None:
         self._lake = lake
         self._key = key
         self._lock = lock

@@ -16,8 +16,8 @@ from neows_async.lake.lake import receipt_or_none, unfinished_or_none
 from neows_async.settings import SNAPSHOT_ID
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
-    from neows_async.lake.receipt import Receipt, Unfinished
+    from neows_async.lake.async_storage import AsyncStorage
+    from neows_async.lake.receipt import Receipt, RunNote
 
 _ID: Final = SNAPSHOT_ID.pattern
 # What a run writes under the id of a snapshot, as far as that shows in a name. What has no such name is somebody
@@ -49,7 +49,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SnapshotEntry:
     """One snapshot, or what is left of one.
 
     :param at: the time it stands for; when it was begun; when its last file was written
@@ -70,7 +70,7 @@ class Entry:
     modified_s: float
     staged: bool
     receipt: Receipt | None
-    unfinished: Unfinished | None
+    unfinished: RunNote | None
     needs: frozenset[str]
 
     @property
@@ -92,7 +92,7 @@ def owner_of(key: str) -> str | None:
     return next((found["id"] for pattern in _OURS if (found := pattern.fullmatch(key))), None)
 
 
-async def lying_folder(lake: Lake, snapshot: str) -> str | None:
+async def folder_in_use(lake: AsyncStorage, snapshot: str) -> str | None:
     """The first folder of raw pages or of a dataset in which something lies that a run wrote as ``snapshot``."""
     for dataset in _DATASETS:
         folder = layout.dataset_folder(dataset, snapshot)
@@ -101,14 +101,14 @@ async def lying_folder(lake: Lake, snapshot: str) -> str | None:
     return None
 
 
-async def committed_ids(lake: Lake) -> list[str]:
+async def committed_ids(lake: AsyncStorage) -> list[str]:
     """The ids of all receipts, ascending."""
     keys = [entry.key for entry in await lake.list(layout.RECEIPTS)]
     names = [key.removeprefix(f"{layout.RECEIPTS}/").removesuffix(".json") for key in keys if key.endswith(".json")]
     return sorted(name for name in names if SNAPSHOT_ID.fullmatch(name) and name != "latest")
 
 
-async def take_stock(lake: Lake) -> list[Entry]:
+async def list_snapshots(lake: AsyncStorage) -> list[SnapshotEntry]:
     """Every snapshot of the lake, newest first.
 
     Opens receipts and the notes of unfinished runs, never a dataset. Memory: some 10 kB a snapshot.
@@ -134,7 +134,7 @@ async def take_stock(lake: Lake) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry.order, entry.snapshot), reverse=True)
 
 
-def _look_into(lake: Lake, folder: str, found: defaultdict[str, _Found]) -> None:
+def _look_into(lake: AsyncStorage, folder: str, found: defaultdict[str, _Found]) -> None:
     for entry in lake.storage.list(folder):
         snapshot = owner_of(entry.key)
         if snapshot is None:
@@ -147,7 +147,9 @@ def _look_into(lake: Lake, folder: str, found: defaultdict[str, _Found]) -> None
             one.names.add(entry.key.removeprefix(f"_staging/{snapshot}").removeprefix("/"))
 
 
-async def _entry(lake: Lake, snapshot: str, found: _Found, receipts: dict[str, Receipt], damaged: set[str]) -> Entry:
+async def _entry(
+    lake: AsyncStorage, snapshot: str, found: _Found, receipts: dict[str, Receipt], damaged: set[str]
+) -> SnapshotEntry:
     receipt = receipts.get(snapshot)
     unfinished = None
     if receipt is None and "run.json" in found.names:
@@ -158,7 +160,7 @@ async def _entry(lake: Lake, snapshot: str, found: _Found, receipts: dict[str, R
     holder = await lake.holder(layout.lock_key(snapshot)) if ".lock" in found.names else None
     at = receipt.logical_at if receipt else unfinished.started_at if unfinished else None
     others = sum(file.bytes for file in receipt.files if owner_of(file.path) is None) if receipt else 0
-    return Entry(
+    return SnapshotEntry(
         snapshot=snapshot,
         state=_state(found.names, receipt, unfinished, holder, damaged=snapshot in damaged),
         at=at or dt.datetime.fromtimestamp(found.modified_s, dt.UTC),
@@ -174,7 +176,7 @@ async def _entry(lake: Lake, snapshot: str, found: _Found, receipts: dict[str, R
 
 
 def _state(
-    staged: set[str], receipt: Receipt | None, unfinished: Unfinished | None, holder: str | None, *, damaged: bool
+    staged: set[str], receipt: Receipt | None, unfinished: RunNote | None, holder: str | None, *, damaged: bool
 ) -> State:
     if holder is not None:
         return State.WRITTEN
@@ -189,7 +191,7 @@ def _state(
     return State.READY if "commit.json" in staged else State.UNFINISHED
 
 
-def needs_of(receipt: Receipt | None, unfinished: Unfinished | None, receipts: dict[str, Receipt]) -> frozenset[str]:
+def needs_of(receipt: Receipt | None, unfinished: RunNote | None, receipts: dict[str, Receipt]) -> frozenset[str]:
     """Whose raw pages a snapshot is, or is being, made from, other than its own."""
     if receipt is not None:
         return frozenset({receipt.raw.snapshot} - {receipt.snapshot, None})  # type: ignore[arg-type]

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from neows_async.errors import DataError, NotFoundError
 from neows_async.lake import layout
-from neows_async.lake.receipt import Receipt, Unfinished
+from neows_async.lake.receipt import Receipt, RunNote
 from neows_async.settings import SNAPSHOT_ID
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
 
 _MAX_JSON_BYTES: Final = 64 << 20
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -37,14 +37,14 @@ def commit_key(snapshot: str) -> str:
     return f"{layout.staging_folder(snapshot)}/commit.json"
 
 
-async def unfinished_ids(lake: Lake) -> list[str]:
+async def unfinished_ids(lake: AsyncStorage) -> list[str]:
     """The ids of the snapshots that were begun and are still in the staging folder, ascending."""
     keys = [entry.key for entry in await lake.list("_staging")]
     parts = [key.split("/") for key in keys]
     return sorted({snapshot for _, snapshot, *rest in parts if rest == ["run.json"]})
 
 
-async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
+async def read_receipt(lake: AsyncStorage, snapshot: str) -> Receipt:
     """The receipt of a committed snapshot; ``latest`` is the latest one's.
 
     :raises NotFoundError: there is no such snapshot
@@ -57,7 +57,7 @@ async def read_receipt(lake: Lake, snapshot: str) -> Receipt:
     return receipt
 
 
-async def receipt_or_none(lake: Lake, snapshot: str) -> Receipt | None:
+async def receipt_or_none(lake: AsyncStorage, snapshot: str) -> Receipt | None:
     """The receipt of ``snapshot``; None if it is not committed.
 
     :raises DataError: it is damaged
@@ -65,15 +65,15 @@ async def receipt_or_none(lake: Lake, snapshot: str) -> Receipt | None:
     return await _read(lake, layout.receipt_key(snapshot), Receipt)
 
 
-async def unfinished_or_none(lake: Lake, snapshot: str) -> Unfinished | None:
+async def unfinished_or_none(lake: AsyncStorage, snapshot: str) -> RunNote | None:
     """What the run that began ``snapshot`` noted; None if nobody did, or it is committed and tidied up.
 
     :raises DataError: it is damaged
     """
-    return await _read(lake, run_key(snapshot), Unfinished)
+    return await _read(lake, run_key(snapshot), RunNote)
 
 
-async def intent_or_none(lake: Lake, snapshot: str) -> Receipt | None:
+async def intent_or_none(lake: AsyncStorage, snapshot: str) -> Receipt | None:
     """The receipt that ``snapshot`` is about to have; None if its commit was not begun.
 
     :raises DataError: it is damaged
@@ -81,7 +81,7 @@ async def intent_or_none(lake: Lake, snapshot: str) -> Receipt | None:
     return await _read(lake, commit_key(snapshot), Receipt)
 
 
-async def is_half_removed(lake: Lake, snapshot: str) -> bool:
+async def is_half_removed(lake: AsyncStorage, snapshot: str) -> bool:
     """Whether somebody began to remove ``snapshot`` and did not come to the end."""
     try:
         await lake.get(layout.removal_key(snapshot), max_bytes=_MAX_JSON_BYTES)
@@ -90,7 +90,7 @@ async def is_half_removed(lake: Lake, snapshot: str) -> bool:
     return True
 
 
-async def are_synthetic(lake: Lake) -> bool | None:
+async def are_synthetic(lake: AsyncStorage) -> bool | None:
     """Whether the objects of the lake are made up, as its snapshots say; None if there is none that could.
 
     :raises DataError: a receipt or a note is damaged
@@ -105,7 +105,7 @@ async def are_synthetic(lake: Lake) -> bool | None:
     return synthetic
 
 
-async def _read(lake: Lake, key: str, type_: type[_Record]) -> _Record | None:
+async def _read(lake: AsyncStorage, key: str, type_: type[_Record]) -> _Record | None:
     try:
         return type_.model_validate_json(await lake.get(key, max_bytes=_MAX_JSON_BYTES))
     except NotFoundError:

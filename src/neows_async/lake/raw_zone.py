@@ -16,13 +16,13 @@ from neows_async.endpoints.browse import envelope
 from neows_async.errors import BadPageError, DataError, NotFoundError
 from neows_async.lake import layout
 from neows_async.lake.lake import are_synthetic, receipt_or_none, unfinished_or_none
-from neows_async.pages.stored import KeptPage, is_sound, keep, kept_page
+from neows_async.pages.stored import StoredPage, is_sound, read_stored, store
 from neows_async.pages.values import SpentPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.pages.values import RawPage
 
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
@@ -39,7 +39,7 @@ class RawZone:
 
     def __init__(
         self,
-        lake: Lake,
+        lake: AsyncStorage,
         snapshot: str,
         *,
         max_body_bytes: int,
@@ -74,7 +74,7 @@ class RawZone:
 
         return await self._lake.call(self._folder, count)
 
-    async def put(self, page: RawPage, *, lingers: bool = True) -> KeptPage:
+    async def put(self, page: RawPage, *, lingers: bool = True) -> StoredPage:
         """When this returns, the page is durable and is never asked for again.
 
         It must have been checked and scrubbed. What is as it is kept already is written so.
@@ -85,7 +85,7 @@ class RawZone:
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
 
-        def put() -> KeptPage:
+        def put() -> StoredPage:
             began.set()
             try:
                 kept = _kept(page)
@@ -121,7 +121,7 @@ class RawZone:
 
         return await self._lake.call(self.key(number), judged)
 
-    async def get_unjudged(self, number: int) -> RawPage:
+    async def get_unchecked(self, number: int) -> RawPage:
         """What lies there, for who judges it anyway; not expanded yet if it is sealed.
 
         :raises NotFoundError: nothing lies there
@@ -135,7 +135,7 @@ class RawZone:
 
     def _read(self, number: int) -> RawPage:
         data = self._lake.storage.get(self.key(number), max_bytes=self.max_body_bytes)
-        return kept_page(number, data, self.max_body_bytes)
+        return read_stored(number, data, self.max_body_bytes)
 
     async def set_aside(self, number: int) -> None:
         """Take a page that cannot be read out of the ledger; it is kept until the snapshot is committed."""
@@ -160,18 +160,18 @@ class RawZone:
         return f"{self._folder}/page={number:05}.json.zst"
 
 
-def _kept(page: RawPage) -> KeptPage:
-    if isinstance(page, KeptPage) and is_sound(page):
+def _kept(page: RawPage) -> StoredPage:
+    if isinstance(page, StoredPage) and is_sound(page):
         return page
     if page.decoded is None:
-        return keep(page, page.sha256())
-    kept = keep(page, page.decoded.body_sha256)
+        return store(page, page.sha256())
+    kept = store(page, page.decoded.body_sha256)
     spent = isinstance(page.decoded.raw, SpentPage)
     return kept.with_decoded(page.decoded if spent else replace(page.decoded, raw=kept))
 
 
 @dataclass(frozen=True, slots=True)
-class RawOf:
+class RawLocation:
     """Where the raw pages of a snapshot lie.
 
     :param named: the snapshot asked for, by its id
@@ -185,7 +185,7 @@ class RawOf:
     limit: int | None
 
 
-async def find_raw(lake: Lake, snapshot: str, *, max_body_bytes: int = 64 << 20) -> RawOf:
+async def find_raw(lake: AsyncStorage, snapshot: str, *, max_body_bytes: int = 64 << 20) -> RawLocation:
     """The raw pages behind ``snapshot``, committed or not; ``latest`` is the latest one's.
 
     Also those of which no receipt and no note is left: whose they are, the rest of the lake says, or their text.
@@ -197,10 +197,12 @@ async def find_raw(lake: Lake, snapshot: str, *, max_body_bytes: int = 64 << 20)
     if receipt is not None:
         if receipt.raw.snapshot is None:
             raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
-        return RawOf(receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit"))
+        return RawLocation(
+            receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit")
+        )
     unfinished = await unfinished_or_none(lake, snapshot)
     if unfinished is not None:
-        return RawOf(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
+        return RawLocation(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
     zone = RawZone(lake, snapshot, max_body_bytes=max_body_bytes)
     if snapshot == "latest" or not await zone.counted():
         raise NotFoundError(f"{lake.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
@@ -210,4 +212,4 @@ async def find_raw(lake: Lake, snapshot: str, *, max_body_bytes: int = 64 << 20)
             synthetic = _MADE_UP in (await zone.get(0)).body
         except BadPageError as exc:
             raise DataError(f"{lake.uri}: {zone.key(0)} is damaged ({exc}); restore it, or fetch anew") from exc
-    return RawOf(snapshot, snapshot, synthetic, None)
+    return RawLocation(snapshot, snapshot, synthetic, None)

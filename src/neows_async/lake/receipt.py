@@ -159,7 +159,7 @@ class Receipt(_Part):
         return self.started_at.replace(microsecond=0)
 
 
-class Unfinished(_Part):
+class RunNote(_Part):
     """``_staging/<id>/run.json``: a snapshot that was begun. Its creation is what makes an id taken."""
 
     snapshot: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from neows_async.errors import AlreadyExistsError, SettingsError, SnapshotHeldError
 from neows_async.lake import layout
-from neows_async.lake.inventory import lying_folder
+from neows_async.lake.inventory import folder_in_use
 from neows_async.lake.lake import (
     are_synthetic,
     intent_or_none,
@@ -18,18 +18,18 @@ from neows_async.lake.lake import (
     unfinished_ids,
     unfinished_or_none,
 )
-from neows_async.lake.receipt import Receipt, Unfinished
+from neows_async.lake.receipt import Receipt, RunNote
 from neows_async.lake.snapshot import Snapshot, take_lock
 from neows_async.telemetry.events import Listener, SnapshotPassedOver
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SnapshotRequest:
     """What a run wants to be, as far as finding its snapshot goes.
 
     :param identity: must equal an unfinished snapshot's to resume it
@@ -48,7 +48,7 @@ class Wanted:
     now: dt.datetime
 
 
-async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
+async def open_snapshot(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> Snapshot:
     """Find the snapshot that ``wanted`` began, or begin one; hold it.
 
     :raises SnapshotHeldError: another live run holds it
@@ -70,7 +70,7 @@ async def open_snapshot(lake: Lake, wanted: Wanted, listener: Listener) -> Snaps
     return snapshot
 
 
-async def foresee(lake: Lake, wanted: Wanted, listener: Listener) -> Receipt | Unfinished | None:
+async def find_snapshot(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> Receipt | RunNote | None:
     """What :func:`open_snapshot` would find: the unfinished snapshot that it would go on with, or the committed one
     that is asked for by name; None if it would begin one. Nothing is begun, held or written.
 
@@ -90,12 +90,12 @@ async def foresee(lake: Lake, wanted: Wanted, listener: Listener) -> Receipt | U
     return unfinished
 
 
-async def _open(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
+async def _open(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> Snapshot:
     if wanted.snapshot is not None:
         return await _open_named(lake, wanted, wanted.snapshot)
     if not wanted.fresh:
         found = await _find_unfinished(lake, wanted, listener)
-        if found is not None and (held := await _hold(lake, found, wanted)) is not None:
+        if found is not None and (held := await _adopt(lake, found, wanted)) is not None:
             return held
     base = wanted.now.strftime("%Y%m%dT%H%M%SZ")
     for number in itertools.count(1):
@@ -107,11 +107,11 @@ async def _open(lake: Lake, wanted: Wanted, listener: Listener) -> Snapshot:
     raise AssertionError("unreachable")
 
 
-async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
+async def _open_named(lake: AsyncStorage, wanted: SnapshotRequest, snapshot: str) -> Snapshot:
     receipt = await receipt_or_none(lake, snapshot)
     if receipt is not None:
         _refuse_other(wanted, receipt, "identity", "derivation")
-        held = await _hold(lake, _unfinished(wanted, snapshot), wanted)
+        held = await _adopt(lake, _unfinished(wanted, snapshot), wanted)
         return held or await _open_named(lake, wanted, snapshot)
     unfinished = await unfinished_or_none(lake, snapshot)
     if unfinished is None:
@@ -120,10 +120,10 @@ async def _open_named(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
         except AlreadyExistsError:  # somebody began it, or even committed it, while we looked
             return await _open_named(lake, wanted, snapshot)
     _refuse_other_beginning(wanted, unfinished)
-    return await _hold(lake, unfinished, wanted) or await _open_named(lake, wanted, snapshot)
+    return await _adopt(lake, unfinished, wanted) or await _open_named(lake, wanted, snapshot)
 
 
-def _refuse_other(wanted: Wanted, receipt: Receipt, *kinds: str) -> None:
+def _refuse_other(wanted: SnapshotRequest, receipt: Receipt, *kinds: str) -> None:
     for kind in kinds:
         ours, theirs = getattr(wanted, kind), getattr(receipt, kind)
         if ours != theirs:
@@ -136,7 +136,7 @@ def _refuse_other(wanted: Wanted, receipt: Receipt, *kinds: str) -> None:
         raise SettingsError(f"snapshot {receipt.snapshot} is committed; --fresh needs another --snapshot")
 
 
-def _refuse_other_beginning(wanted: Wanted, unfinished: Unfinished) -> None:
+def _refuse_other_beginning(wanted: SnapshotRequest, unfinished: RunNote) -> None:
     snapshot = unfinished.snapshot
     if unfinished.identity != wanted.identity:
         raise SettingsError(
@@ -147,9 +147,9 @@ def _refuse_other_beginning(wanted: Wanted, unfinished: Unfinished) -> None:
         raise SettingsError(f"snapshot {snapshot} is unfinished; finish it without --fresh, or choose another id")
 
 
-async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Unfinished | None:
+async def _find_unfinished(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> RunNote | None:
     """The newest unfinished snapshot of the same identity; others that could be meant are named."""
-    chosen: Unfinished | None = None
+    chosen: RunNote | None = None
     for snapshot in sorted(await unfinished_ids(lake), reverse=True):
         unfinished = await unfinished_or_none(lake, snapshot)
         if unfinished is None or unfinished.parent != wanted.parent or unfinished.named:
@@ -171,7 +171,7 @@ async def _find_unfinished(lake: Lake, wanted: Wanted, listener: Listener) -> Un
     return chosen
 
 
-async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
+async def _begin(lake: AsyncStorage, wanted: SnapshotRequest, snapshot: str) -> Snapshot:
     """:raises AlreadyExistsError: somebody else began it, or committed it
     :raises SettingsError: its id was asked for, and something lies under it that is neither's
     """
@@ -185,7 +185,7 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
             raise SettingsError(
                 f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
             )
-        if (folder := await lying_folder(lake, snapshot)) is not None:
+        if (folder := await folder_in_use(lake, snapshot)) is not None:
             # Nobody knows by which settings it came to be there, so that nothing can be added to it.
             lying = f"{lake.uri}: {folder} holds files of a run of which nothing else is known"
             if wanted.snapshot is None:
@@ -204,7 +204,7 @@ async def _begin(lake: Lake, wanted: Wanted, snapshot: str) -> Snapshot:
     return Snapshot(lake, unfinished, lock, resumed=False)
 
 
-async def _hold(lake: Lake, unfinished: Unfinished, wanted: Wanted) -> Snapshot | None:
+async def _adopt(lake: AsyncStorage, unfinished: RunNote, wanted: SnapshotRequest) -> Snapshot | None:
     """Lock it, and finish a commit that was begun; None if it was removed while we looked."""
     lock = await take_lock(lake, unfinished.snapshot)
     snapshot = Snapshot(lake, unfinished, lock, resumed=True)
@@ -238,14 +238,14 @@ async def _hold(lake: Lake, unfinished: Unfinished, wanted: Wanted) -> Snapshot 
     return snapshot
 
 
-async def _refuse_mixing(lake: Lake, wanted: Wanted) -> None:
+async def _refuse_mixing(lake: AsyncStorage, wanted: SnapshotRequest) -> None:
     synthetic = await are_synthetic(lake)
     if synthetic is not None and synthetic != wanted.synthetic:
         kinds = ("synthetic", "real") if wanted.synthetic else ("real", "synthetic")
         raise SettingsError(f"{lake.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
 
 
-async def _require_parent(lake: Lake, parent: str) -> None:
+async def _require_parent(lake: AsyncStorage, parent: str) -> None:
     """That what we read from is still there, now that our ``run.json`` says that we do.
 
     Who removes a snapshot hides its receipt first and then looks for such readers: of the two at
@@ -254,12 +254,12 @@ async def _require_parent(lake: Lake, parent: str) -> None:
     receipt = await receipt_or_none(lake, parent)
     home = receipt.raw.snapshot if receipt is not None and receipt.raw.snapshot is not None else parent
     known = await receipt_or_none(lake, home) or await unfinished_or_none(lake, home)
-    if known is None and (await is_half_removed(lake, home) or await lying_folder(lake, home) is None):
+    if known is None and (await is_half_removed(lake, home) or await folder_in_use(lake, home) is None):
         raise SettingsError(f"snapshot {home}, whose raw pages were to be read, was just removed; choose another one")
 
 
-def _unfinished(wanted: Wanted, snapshot: str) -> Unfinished:
-    return Unfinished(
+def _unfinished(wanted: SnapshotRequest, snapshot: str) -> RunNote:
+    return RunNote(
         snapshot=snapshot,
         parent=wanted.parent,
         synthetic=wanted.synthetic,

@@ -28,8 +28,8 @@ from neows_async.lake.lake import commit_key, read_receipt, receipt_or_none, run
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from neows_async.lake.async_storage import Lake, LakeLock
-    from neows_async.lake.receipt import Receipt, Unfinished
+    from neows_async.lake.async_storage import AsyncLock, AsyncStorage
+    from neows_async.lake.receipt import Receipt, RunNote
 
 
 class Snapshot:
@@ -37,7 +37,7 @@ class Snapshot:
     turned out to exist already.
     """
 
-    def __init__(self, lake: Lake, unfinished: Unfinished, lock: LakeLock, *, resumed: bool) -> None:
+    def __init__(self, lake: AsyncStorage, unfinished: RunNote, lock: AsyncLock, *, resumed: bool) -> None:
         self._lake = lake
         self._lock = lock
         self._unfinished = unfinished
@@ -144,7 +144,7 @@ class Snapshot:
         await self._lake.delete_folder(layout.staging_folder(self.id), keep=keep)
 
 
-async def take_lock(lake: Lake, snapshot: str) -> LakeLock:
+async def take_lock(lake: AsyncStorage, snapshot: str) -> AsyncLock:
     """Hold ``snapshot`` against every other run.
 
     :raises SnapshotHeldError: a live run holds it
@@ -152,13 +152,13 @@ async def take_lock(lake: Lake, snapshot: str) -> LakeLock:
     return await lake.lock(layout.lock_key(snapshot), f"process {os.getpid()} on {socket.gethostname()}")
 
 
-async def follow_latest(lake: Lake, receipt: Receipt) -> None:
+async def follow_latest(lake: AsyncStorage, receipt: Receipt) -> None:
     """Let ``latest`` be ``receipt``, unless it is of a later snapshot."""
     latest = await receipt_or_none(lake, "latest")
     if latest is None or (latest.logical_at, latest.committed_at) <= (receipt.logical_at, receipt.committed_at):
         await lake.put(layout.LATEST, receipt.to_json())
 
 
-async def _lies(lake: Lake, path: str, size_bytes: int) -> bool:
+async def _lies(lake: AsyncStorage, path: str, size_bytes: int) -> bool:
     folder = path.rpartition("/")[0]
     return any(entry.key == path and entry.bytes == size_bytes for entry in await lake.list(folder))

@@ -13,14 +13,14 @@ from neows_async.lake.layout import dataset_folder, staged_key
 from neows_async.pages.values import DatasetFile
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.storage.interface import OutputFile
 
 
 class LakeStage:
     """A :class:`~neows_async.protocols.Stage` whose files wait beneath ``_staging/<id>/files/``."""
 
-    def __init__(self, lake: Lake, snapshot: str) -> None:
+    def __init__(self, lake: AsyncStorage, snapshot: str) -> None:
         self._lake = lake
         self._outputs: list[OutputFile] = []
         self.snapshot = snapshot
@@ -50,7 +50,7 @@ class LakeStage:
 class LakeFile:
     """A :class:`~neows_async.protocols.StagedFile`."""
 
-    def __init__(self, lake: Lake, output: OutputFile, dataset: str, final_key: str) -> None:
+    def __init__(self, lake: AsyncStorage, output: OutputFile, dataset: str, final_key: str) -> None:
         self._lake = lake
         self._output = output
         self._dataset = dataset

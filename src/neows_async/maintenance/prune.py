@@ -18,9 +18,9 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from neows_async.errors import NotFoundError, SnapshotHeldError, most_telling
+from neows_async.errors import NotFoundError, SnapshotHeldError, most_relevant
 from neows_async.lake import layout
-from neows_async.lake.inventory import Entry, State, committed_ids, needs_of, owner_of, take_stock
+from neows_async.lake.inventory import SnapshotEntry, State, committed_ids, list_snapshots, needs_of, owner_of
 from neows_async.lake.lake import receipt_or_none, run_key, unfinished_ids, unfinished_or_none
 from neows_async.lake.receipt import Receipt
 from neows_async.lake.snapshot import follow_latest, take_lock
@@ -28,7 +28,7 @@ from neows_async.lake.snapshot import follow_latest, take_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from neows_async.lake.async_storage import Lake, LakeLock
+    from neows_async.lake.async_storage import AsyncLock, AsyncStorage
 
 
 # Between two looks at the lock; on S3 it must be renewed well before a minute has passed.
@@ -93,7 +93,7 @@ class Pruned:
 
 
 async def prune(
-    lake: Lake, rules: Rules, *, now: dt.datetime, tell: Callable[[Outcome], None] = lambda _: None
+    lake: AsyncStorage, rules: Rules, *, now: dt.datetime, tell: Callable[[Outcome], None] = lambda _: None
 ) -> Pruned:
     """Remove all but the newest committed snapshots, and what dead runs left.
 
@@ -108,21 +108,21 @@ async def prune(
     try:
         return await _Pruning(lake, rules, now, tell).execute()
     except BaseExceptionGroup as group:
-        the_one = most_telling(group)
+        the_one = most_relevant(group)
         raise the_one from the_one.__cause__
 
 
 class _Pruning:
-    def __init__(self, lake: Lake, rules: Rules, now: dt.datetime, tell: Callable[[Outcome], None]) -> None:
+    def __init__(self, lake: AsyncStorage, rules: Rules, now: dt.datetime, tell: Callable[[Outcome], None]) -> None:
         self._lake = lake
         self._rules = rules
         self._now = now
         self._tell = tell
-        self._there: dict[str, Entry] = {}
+        self._there: dict[str, SnapshotEntry] = {}
         self._outcomes: list[Outcome] = []
 
     async def execute(self) -> Pruned:
-        stock = await take_stock(self._lake)
+        stock = await list_snapshots(self._lake)
         self._there = {entry.snapshot: entry for entry in stock}
         latest = await self._right_latest(stock)
         for entry in stock:
@@ -138,7 +138,7 @@ class _Pruning:
         kept = tuple(entry.snapshot for entry in stock if entry.receipt and entry.snapshot in self._there)
         return Pruned(tuple(self._outcomes), kept, swept)
 
-    async def _right_latest(self, stock: Sequence[Entry]) -> str | None:
+    async def _right_latest(self, stock: Sequence[SnapshotEntry]) -> str | None:
         """The id that ``latest`` has; where a run died before it could set it, it is set now."""
         newest = next((entry.receipt for entry in stock if entry.receipt), None)
         latest = await receipt_or_none(self._lake, "latest")
@@ -152,7 +152,7 @@ class _Pruning:
             latest = await receipt_or_none(self._lake, "latest")
         return latest.snapshot if latest else newest.snapshot
 
-    async def _try_leftover(self, entry: Entry) -> None:
+    async def _try_leftover(self, entry: SnapshotEntry) -> None:
         age_s = (self._now - dt.datetime.fromtimestamp(entry.modified_s, dt.UTC)).total_seconds()
         if entry.unfinished is not None:
             age_s = (self._now - entry.unfinished.started_at).total_seconds()
@@ -175,7 +175,7 @@ class _Pruning:
             case _:
                 pass  # too young to be sure that nobody comes back for it
 
-    async def _try(self, entry: Entry) -> None:
+    async def _try(self, entry: SnapshotEntry) -> None:
         """Remove ``entry``, unless something speaks against it."""
         if (reader := self._reader_of(entry.snapshot)) is not None:
             self._leave(entry, f"its raw pages are what {reader} is made from")
@@ -195,7 +195,7 @@ class _Pruning:
             finally:
                 await lock.release()
 
-    async def _remove(self, entry: Entry, lock: LakeLock) -> None:
+    async def _remove(self, entry: SnapshotEntry, lock: AsyncLock) -> None:
         hidden = layout.removal_key(entry.snapshot)
         shown = layout.receipt_key(entry.snapshot) if entry.receipt else run_key(entry.snapshot)
         if entry.receipt is None and await receipt_or_none(self._lake, entry.snapshot) is not None:
@@ -218,7 +218,7 @@ class _Pruning:
         await self._lake.delete(hidden)
         self._gone(entry, ours, foreign)
 
-    async def _hide(self, entry: Entry, shown: str, hidden: str) -> bool:
+    async def _hide(self, entry: SnapshotEntry, shown: str, hidden: str) -> bool:
         """Let nobody begin to read it, or go on with it; False if it must stay after all."""
         known = entry.receipt is not None or entry.unfinished is not None
         try:
@@ -233,7 +233,7 @@ class _Pruning:
         self._leave(entry, f"its raw pages are what {reader} is being made from")
         return False
 
-    async def _tidy(self, entry: Entry) -> None:
+    async def _tidy(self, entry: SnapshotEntry) -> None:
         """A run died between its commit and the end: what it staged is of no use any more."""
         if entry.holder is not None:
             return
@@ -288,11 +288,11 @@ class _Pruning:
                 return one
         return None
 
-    def _gone(self, entry: Entry, ours: dict[str, int], foreign: int) -> None:
+    def _gone(self, entry: SnapshotEntry, ours: dict[str, int], foreign: int) -> None:
         self._there.pop(entry.snapshot)
         self._say(Removed(entry.snapshot, entry.state, len(ours), sum(ours.values()), foreign))
 
-    def _leave(self, entry: Entry, reason: str) -> None:
+    def _leave(self, entry: SnapshotEntry, reason: str) -> None:
         self._say(Left(entry.snapshot, entry.state, reason))
 
     def _say(self, outcome: Outcome) -> None:
@@ -310,12 +310,12 @@ def _folders(snapshot: str, receipt: Receipt | None) -> list[str]:
     ]
 
 
-def _victims(stock: Sequence[Entry], latest: str | None, keep: int) -> list[Entry]:
+def _victims(stock: Sequence[SnapshotEntry], latest: str | None, keep: int) -> list[SnapshotEntry]:
     """Committed snapshots beyond the newest ``keep``. A rebuild comes before what it was made from."""
     committed = [entry for entry in stock if entry.receipt is not None]
     victims = [entry for entry in committed[keep:] if entry.snapshot != latest]
     return sorted(victims, key=lambda entry: entry.receipt.committed_at if entry.receipt else entry.at, reverse=True)
 
 
-def _reader(snapshot: str, entries: Iterable[Entry]) -> str | None:
+def _reader(snapshot: str, entries: Iterable[SnapshotEntry]) -> str | None:
     return next((entry.snapshot for entry in entries if snapshot in entry.needs and entry.snapshot != snapshot), None)

@@ -15,13 +15,13 @@ from neows_async.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
 
 _CHUNK_BYTES: Final = 1 << 20
 
 
-async def read_rejected(lake: Lake, receipt: Receipt, take: Callable[[Rejected], None]) -> None:
+async def read_rejected(lake: AsyncStorage, receipt: Receipt, take: Callable[[Rejected], None]) -> None:
     """Hand each rejected object of a snapshot to ``take``, in page order; in memory are some at a time.
 
     :param take: called in a worker thread, never concurrently with itself
@@ -58,7 +58,7 @@ class _Lines:
         return bool(lines)
 
 
-def judge(entry: Rejected) -> str | None:
+def rejection_reason(entry: Rejected) -> str | None:
     """Why the object cannot be read by this version; None if it can."""
     try:
         Neo.from_value(parse(entry.raw.encode()))
@@ -82,7 +82,7 @@ class Replay:
     readable: tuple[int, ...]
 
 
-async def plan_replay(lake: Lake, snapshot: str) -> Replay:
+async def plan_replay(lake: AsyncStorage, snapshot: str) -> Replay:
     """Judge the rejected objects of ``snapshot`` again. Nothing is written, and nothing asked for.
 
     :raises NotFoundError: there is no such committed snapshot
@@ -95,14 +95,14 @@ async def plan_replay(lake: Lake, snapshot: str) -> Replay:
     def take(entry: Rejected) -> None:
         nonlocal rejected
         rejected += 1
-        if judge(entry) is None:
+        if rejection_reason(entry) is None:
             readable.append(entry.position)
 
     await read_rejected(lake, receipt, take)
     return Replay(receipt, rejected, tuple(readable))
 
 
-def settings_of(receipt: Receipt, known: Sequence[str]) -> Settings:
+def settings_to_rebuild(receipt: Receipt, known: Sequence[str]) -> Settings:
     """The settings by which a snapshot is made from its raw pages again; root and operation are not among them.
 
     :param known: the names of the sinks and aggregators and the types of the aggregate writers that

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from neows_async.protocols import Stage, StagedFile
 
 
-class Quarantine:
+class QuarantineSink:
     """Writes ``quarantine/snapshot=<id>/rejected.jsonl``; no file if nothing was rejected."""
 
     name = "quarantine"

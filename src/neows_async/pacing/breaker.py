@@ -23,7 +23,7 @@ class Outage:
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """Opens when different pages fail in a row, and closes at the first good answer.
 
     A page that fails alone, however often, does not open it.

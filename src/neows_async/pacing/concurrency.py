@@ -14,7 +14,7 @@ _BAD_SHARE: Final = 0.2
 
 
 @dataclass(slots=True)
-class Concurrency:
+class AdaptiveConcurrency:
     """Between 1 and ``maximum``: more exactly when the run then ends earlier.
 
     The quota comes first: what it lets through may need one fetcher, and the others would only load

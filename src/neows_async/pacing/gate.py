@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from neows_async._wakeup import News
+from neows_async._wakeup import Wakeup
 from neows_async.errors import OutageError, PausedError, RateLimit, RateLimitedError
-from neows_async.pacing.concurrency import Concurrency
+from neows_async.pacing.concurrency import AdaptiveConcurrency
 from neows_async.pacing.forecast import Outlook, forecast
-from neows_async.pacing.shared_quota import Quota
+from neows_async.pacing.shared_quota import SharedQuota
 from neows_async.telemetry.events import SourceDown, SourceStillDown, SourceUp, WaitingForQuota
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from neows_async.errors import AttemptError, NeowsError
-    from neows_async.pacing.breaker import Breaker
-    from neows_async.pacing.quota import Pacing
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.breaker import CircuitBreaker
+    from neows_async.pacing.quota import QuotaModel
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.telemetry.events import Listener
 
 # A wait is looked at again so often, for clocks get set and machines sleep.
@@ -63,25 +63,25 @@ class Gate:
 
     def __init__(
         self,
-        pacing: Pacing,
-        breaker: Breaker,
+        pacing: QuotaModel,
+        breaker: CircuitBreaker,
         limits: GateLimits,
         *,
         clock: Callable[[], float],
         listener: Listener,
-        ledger: Ledger | None = None,
+        ledger: QuotaStore | None = None,
     ) -> None:
-        self._quota = Quota(pacing, ledger, clock=clock, listener=listener)
+        self._quota = SharedQuota(pacing, ledger, clock=clock, listener=listener)
         self._breaker = breaker
         self._limits = limits
         self._clock = clock
         self._listener = listener
         self._first_in_line = anyio.Lock(fast_acquire=True)
-        self._news = News()
+        self._news = Wakeup()
         self._metered = False
         self._told_until_s = -math.inf
         self._told_probe_s: float | None = None
-        self._concurrency = Concurrency(limits.concurrency)
+        self._concurrency = AdaptiveConcurrency(limits.concurrency)
         self._allowed = 1
         self._under_way = 0
         self._closed_with: NeowsError | None = None
@@ -102,7 +102,7 @@ class Gate:
         """``pages_left`` tells from now on how many are still to be fetched; until then it is one."""
         self._pages_left = pages_left
         self._look()
-        self._news.announce()
+        self._news.wake_all()
 
     @property
     def is_down(self) -> bool:
@@ -124,7 +124,7 @@ class Gate:
         """Let nothing out any more: ``reason`` is raised to whoever waits or comes. What is under way may come in."""
         self._closed_with = reason
         self._closing.set()
-        self._news.announce()
+        self._news.wake_all()
 
     @property
     def is_closed(self) -> bool:
@@ -137,7 +137,7 @@ class Gate:
             await self._closing.wait()
 
     @asynccontextmanager
-    async def turn(self, page: int) -> AsyncIterator[Turn]:
+    async def permit(self, page: int) -> AsyncIterator[Permit]:
         """Wait for one's turn; inside, one request for ``page`` may go out.
 
         :raises PausedError: it is too far off, or the budget is spent
@@ -149,7 +149,7 @@ class Gate:
             self.sent += 1
             self._breaker.sent(self._clock())
             self._under_way += 1
-            turn = Turn(self, page, ticket, self._under_way)
+            turn = Permit(self, page, ticket, self._under_way)
         try:
             yield turn
         finally:
@@ -163,7 +163,7 @@ class Gate:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
             self._check_open()
-            news = self._news.next()
+            news = self._news.next_event()
             if self._under_way >= self._allowed:
                 await news.wait()
                 continue
@@ -227,22 +227,22 @@ class Gate:
         self._metered = self._metered or rate_limit is not None
         self.rate_limit = rate_limit or self.rate_limit
         self._quota.answered(ticket, rate_limit or (None if self._metered else _UNLIMITED))
-        self._news.announce()
+        self._news.wake_all()
 
     def limited(self, ticket: int, retry_after_s: float | None) -> None:
         """It was refused with 429."""
         self._quota.limited(ticket, retry_after_s)
-        self._news.announce()
+        self._news.wake_all()
 
     def lost(self, ticket: int) -> None:
         """It ended without an answer."""
         self._quota.lost(ticket)
-        self._news.announce()
+        self._news.wake_all()
 
     def came_in(self) -> int:
         """A request is under way no more. How many were, with that one."""
         self._under_way -= 1
-        self._news.announce()
+        self._news.wake_all()
         return self._under_way + 1
 
     def page_came(self, sent_as: int, most: int, fetch_s: float) -> None:
@@ -261,7 +261,7 @@ class Gate:
         if outage is not None:
             self._told_probe_s = None
             self._listener(SourceUp(down_s=self._clock() - outage.since_s))
-        self._news.announce()
+        self._news.wake_all()
 
     def page_failed(self, page: int, reason: str) -> None:
         """The source failed at ``page``."""
@@ -277,10 +277,10 @@ class Gate:
             self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
 
     def _look(self) -> None:
-        before, self._allowed = self._allowed, self._wanted()
+        before, self._allowed = self._allowed, self._best_concurrency()
         self._next_look = self._answers + (1 if self._allowed > before else self._allowed)
 
-    def _wanted(self) -> int:
+    def _best_concurrency(self) -> int:
         """As many as let the run end earliest, by the forecast."""
         now_s = self._clock()
         pacing = self._quota.pacing
@@ -304,7 +304,7 @@ class Gate:
         return self._concurrency.wanted(run_s)
 
 
-class Turn:
+class Permit:
     """One request's passage. It is told how the request ended; untold, it was lost.
 
     :param sent_as: so many are under way, with this one

@@ -61,7 +61,7 @@ class HourCounts:
         return here.current + math.floor(here.previous * min(1.0, inside))
 
 
-class HourBound(msgspec.Struct, frozen=True, kw_only=True):
+class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """The state; every method gives a new one. Counts leave out the requests under way, unless said.
 
     A struct, since a dataclass takes ten times as long to replace, which happens a dozen times a request.
@@ -116,7 +116,7 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
     overrun: int = 0
 
     @classmethod
-    def unknown(cls, now_s: float, margin_s: float, under_way: int) -> HourBound:
+    def unknown(cls, now_s: float, margin_s: float, under_way: int) -> HourEstimate:
         """Before the first answer: any count is possible."""
         hour = int(now_s // HOUR_S)
         return cls(
@@ -133,7 +133,7 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
         """The gateway's estimate is at most this at ``at_s``, and all further requests."""
         return math.ceil(self.bound - _TINY) - 1
 
-    def at(self, now_s: float, under_way: int) -> HourBound:
+    def at(self, now_s: float, under_way: int) -> HourEstimate:
         """The same, later: hours end, and what surely fell has fallen."""
         here = self
         while now_s >= (here.hour + 1) * HOUR_S:
@@ -152,7 +152,7 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
         # What we surely sent in this hour is counted, whatever the answers say.
         return max(bound, self.own_min + 2 * _TINY)
 
-    def _next_hour(self, under_way: int) -> HourBound:
+    def _next_hour(self, under_way: int) -> HourEstimate:
         end_s = (self.hour + 1) * HOUR_S
         bound = self._bound(end_s)
         maybe = self.edge + under_way
@@ -174,11 +174,11 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
             overrun=self.overrun // 2,
         )
 
-    def sent(self) -> HourBound:
+    def sent(self) -> HourEstimate:
         """One of ours goes out."""
         return replace(self, own_max=self.own_max + 1)
 
-    def refused(self, under_way: int) -> HourBound:
+    def refused(self, under_way: int) -> HourEstimate:
         """The gateway refused one of ours, and so did not count it.
 
         Far from the limit this was a burst's refusal, or nobody's. Near it others were faster, or
@@ -189,12 +189,12 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
             return here
         return replace(here, bound=max(self.bound, self.limit + 1.0), overrun=min(self.overrun + 1, self.limit // 20))
 
-    def unanswered(self) -> HourBound:
+    def unanswered(self) -> HourEstimate:
         """One of ours ended without a word about the quota: it may have been counted."""
         at_edge = self.at_s > (self.hour + 1) * HOUR_S - self.margin_s
         return replace(self, bound=self.bound + 1, unsure=self.unsure + 1, edge=self.edge + at_edge)
 
-    def answered(self, sent_s: float, limit: int, remaining: int, under_way: int) -> HourBound:
+    def answered(self, sent_s: float, limit: int, remaining: int, under_way: int) -> HourEstimate:
         """An answer came at ``at_s``.
 
         :param sent_s: when its request was sent; it was counted between then and now
@@ -226,7 +226,7 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
             unsure=here.unsure + (0 if inside else rise),
         )
 
-    def _seen(self, seen: int, under_way: int) -> HourBound:
+    def _seen(self, seen: int, under_way: int) -> HourEstimate:
         """Take the estimate ``seen`` for the truth, unless it is lower than it can be."""
         expected = self.bound + 1
         quiet_s = min(self.at_s - self.highest_s, HOUR_S)
@@ -258,7 +258,7 @@ class HourBound(msgspec.Struct, frozen=True, kw_only=True):
         """At most so many in the estimate can still fall in this hour."""
         return max(0.0, self.bound - self.own_min)
 
-    def _learned(self, sent_s: float, counted: int) -> HourBound:
+    def _learned(self, sent_s: float, counted: int) -> HourEstimate:
         """What this answer, against this hour's first, says of the previous hour and of others in this one."""
         others_least = float(counted - self.own_max)
         others_most = self._others_max()

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from neows_async.pacing import bursts
-from neows_async.pacing.hour import HIGH_S, HOUR_S, HourBound
+from neows_async.pacing.hour import HIGH_S, HOUR_S, HourEstimate
 from neows_async.pacing.rules import PacingRules
-from neows_async.pacing.state import PacingSnapshot
+from neows_async.pacing.state import QuotaState
 
 if TYPE_CHECKING:
     from neows_async.errors import RateLimit
@@ -20,19 +20,19 @@ _TRAVEL_S: Final = 5.0  # at most, most of the time, from here to the gateway
 _KEPT_S: Final = 30.0  # twice the longest burst window
 
 
-class Pacing:
+class QuotaModel:
     """Tells when the next request may go out, from what became of those before.
 
     No clock: ``now_s`` is UTC in seconds since 1970, and never goes back (an earlier one is taken
     for the latest). No request is let out that the gateway could count over its limit, as long as
     nobody else uses the key faster than its answers tell us.
 
-    :param restored: what another :class:`Pacing` knew; its first request then goes alone
+    :param restored: what another :class:`QuotaModel` knew; its first request then goes alone
     """
 
-    def __init__(self, rules: PacingRules | None = None, restored: PacingSnapshot | None = None) -> None:
+    def __init__(self, rules: PacingRules | None = None, restored: QuotaState | None = None) -> None:
         self._rules = rules or PacingRules()
-        known = restored or PacingSnapshot()
+        known = restored or QuotaState()
         self._hour = known.hour
         self._under_way = dict(known.under_way)
         self._next_ticket = known.next_ticket
@@ -44,13 +44,13 @@ class Pacing:
         self._days = dict(known.days)
         self._now_s = -math.inf
 
-    def resumed(self, known: PacingSnapshot) -> Pacing:
+    def resumed(self, known: QuotaState) -> QuotaModel:
         """One of the same rules that goes on from what another one knew."""
-        return Pacing(self._rules, known)
+        return QuotaModel(self._rules, known)
 
-    def snapshot(self) -> PacingSnapshot:
-        """All that is known, for :class:`Pacing` to go on from."""
-        return PacingSnapshot(
+    def state(self) -> QuotaState:
+        """All that is known, for :class:`QuotaModel` to go on from."""
+        return QuotaState(
             hour=self._hour,
             under_way=tuple(self._under_way.items()),
             next_ticket=self._next_ticket,
@@ -131,7 +131,7 @@ class Pacing:
             self._unanswered()
             return
         under_way = len(self._under_way)
-        hour = self._hour or HourBound.unknown(self._now_s, self._rules.clock_margin_s, under_way + 1)
+        hour = self._hour or HourEstimate.unknown(self._now_s, self._rules.clock_margin_s, under_way + 1)
         remaining = min(max(0, rate_limit.remaining), rate_limit.limit)
         self._hour = hour.answered(sent_s, rate_limit.limit, remaining, under_way)
 
@@ -207,7 +207,7 @@ class Pacing:
         share = min(1.0, (limit - today - 0.001) / yesterday) if yesterday else 1.0
         return max(now_s, (day + 1 - share) * _DAY_S + self._rules.clock_margin_s)
 
-    def _hour_slot_s(self, hour: HourBound, now_s: float, wanted: float) -> float:
+    def _hour_slot_s(self, hour: HourEstimate, now_s: float, wanted: float) -> float:
         under_way = len(self._under_way)
         most = hour.limit - 1 - under_way - self._reserve(hour, now_s)
         if most < 0:
@@ -233,7 +233,7 @@ class Pacing:
             return min(slot_s, max(now_s, hour.answered_s + self._rules.guess_after_s))
         return slot_s
 
-    def _reserve(self, hour: HourBound, now_s: float) -> int:
+    def _reserve(self, hour: HourEstimate, now_s: float) -> int:
         """Slots left to others who use the key, since they don't wait for our answers."""
         if hour.others_per_s * HOUR_S < 1:
             return hour.overrun

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import anyio
 from anyio import to_thread
 
-from neows_async._process import Process, is_dead, this_process
+from neows_async._process import ProcessId, is_dead, this_process
 from neows_async.errors import StorageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ CREATE TABLE quota (name TEXT PRIMARY KEY, written_s REAL NOT NULL, state TEXT N
 """
 
 
-class Ledger(Protocol):
+class QuotaStore(Protocol):
     """Where all who use a key keep what they know of its quota: one text, in a form of their own."""
 
     @property
@@ -62,7 +62,7 @@ class Ledger(Protocol):
         """
 
 
-class MemoryLedger:
+class MemoryQuotaStore:
     """For several runs in one program, on one event loop."""
 
     owner = "this program"
@@ -80,7 +80,7 @@ class MemoryLedger:
         self._kept = change(self._kept)
 
 
-class FileLedger:
+class SqliteQuotaStore:
     """For several processes of one user on one machine: a SQLite database at ``path``.
 
     It holds neither keys nor what they could be found from: an entry's name is a salted hash. Close it
@@ -99,7 +99,7 @@ class FileLedger:
         self._connection: sqlite3.Connection | None = None
         self._turn = threading.Lock()
         self._threads = anyio.CapacityLimiter(2)
-        self._me = Process("", "", "", 0, 0)
+        self._me = ProcessId("", "", "", 0, 0)
         self.owner: str = ""
 
     async def __aenter__(self) -> Self:
@@ -112,7 +112,7 @@ class FileLedger:
     def is_gone(self, owner: str) -> bool:
         """Whether the process surely runs no more."""
         try:
-            return owner != self.owner and is_dead(Process(*json.loads(owner)), seen_from=self._me)
+            return owner != self.owner and is_dead(ProcessId(*json.loads(owner)), seen_from=self._me)
         except (TypeError, ValueError):
             return False
 

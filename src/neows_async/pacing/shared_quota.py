@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from neows_async.errors import StorageError
-from neows_async.pacing.state import PacingSnapshot
-from neows_async.telemetry.events import QuotaNotShared
+from neows_async.pacing.state import QuotaState
+from neows_async.telemetry.events import QuotaSharingFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neows_async.errors import RateLimit
-    from neows_async.pacing.quota import Pacing
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota import QuotaModel
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.telemetry.events import Listener
 
 _T = TypeVar("_T")
@@ -34,7 +34,7 @@ _PLENTY: Final = 100_000
 _GRACE_S: Final = 0.4
 
 
-class Quota:
+class SharedQuota:
     """Takes turns under the quota, one decision at a time.
 
     With a ledger each decision is made on what all who share it know: read, decided and written
@@ -45,14 +45,14 @@ class Quota:
     """
 
     def __init__(
-        self, pacing: Pacing, ledger: Ledger | None, *, clock: Callable[[], float], listener: Listener
+        self, pacing: QuotaModel, ledger: QuotaStore | None, *, clock: Callable[[], float], listener: Listener
     ) -> None:
-        self.pacing: Pacing = pacing
+        self.pacing: QuotaModel = pacing
         """As of the last decision."""
         self._ledger = ledger
         self._clock = clock
         self._listener = listener
-        self._untold: list[Callable[[Pacing], None]] = []
+        self._untold: list[Callable[[QuotaModel], None]] = []
         self._one_at_a_time = anyio.Lock()
 
     @property
@@ -67,7 +67,7 @@ class Quota:
         :param only_look: take none
         """
 
-        def decide(pacing: Pacing) -> tuple[float, int | None]:
+        def decide(pacing: QuotaModel) -> tuple[float, int | None]:
             now_s = self._clock()
             wait_s = pacing.next_slot_s(now_s, wanted)
             return wait_s, None if wait_s > 0 or only_look else pacing.sent(now_s)
@@ -96,23 +96,23 @@ class Quota:
         with anyio.move_on_after(_GRACE_S, shield=True):
             await self._together(lambda _: None)
 
-    def _note(self, note: Callable[[Pacing], None]) -> None:
+    def _note(self, note: Callable[[QuotaModel], None]) -> None:
         note(self.pacing)
         if self._ledger is not None:
             self._untold.append(note)
 
-    async def _together(self, act: Callable[[Pacing], _T]) -> _T:
+    async def _together(self, act: Callable[[QuotaModel], _T]) -> _T:
         if self._ledger is None:
             return act(self.pacing)
         async with self._one_at_a_time:
             return await self._with_others(act)
 
-    async def _with_others(self, act: Callable[[Pacing], _T]) -> _T:
+    async def _with_others(self, act: Callable[[QuotaModel], _T]) -> _T:
         ledger = self._ledger
         if ledger is None:  # since the decision before this one
             return act(self.pacing)
-        rules, own, notes = self.pacing, self.pacing.snapshot(), tuple(self._untold)
-        done: list[tuple[Pacing, _T]] = []
+        rules, own, notes = self.pacing, self.pacing.state(), tuple(self._untold)
+        done: list[tuple[QuotaModel, _T]] = []
 
         def change(text: str | None) -> str:
             kept = _read(text, self._clock(), ledger) or _Kept(own)
@@ -123,7 +123,7 @@ class Quota:
                 for note in notes:
                     note(pacing)
                 done.append((pacing, act(pacing)))
-                return kept.after(pacing.snapshot(), self._clock(), ledger)
+                return kept.after(pacing.state(), self._clock(), ledger)
             except Exception as exc:
                 # What another process wrote must not end this one.
                 raise StorageError(f"what was kept cannot be used: {type(exc).__name__}: {exc}") from exc
@@ -132,7 +132,7 @@ class Quota:
             await ledger.change(change)
         except StorageError as exc:
             self._alone()
-            self._listener(QuotaNotShared(str(exc)))
+            self._listener(QuotaSharingFailed(str(exc)))
             return act(self.pacing)
         self.pacing, outcome = done[-1]
         del self._untold[: len(notes)]
@@ -155,16 +155,16 @@ class _Kept:
     :param members: owner → UTC, when it was last here
     """
 
-    pacing: PacingSnapshot
+    pacing: QuotaState
     owners: dict[int, str] = field(default_factory=dict)
     members: dict[str, float] = field(default_factory=dict)
 
-    def orphans(self, ledger: Ledger) -> list[int]:
+    def orphans(self, ledger: QuotaStore) -> list[int]:
         """Tickets that nobody will ever tell of."""
         gone = {owner for owner in set(self.owners.values()) if ledger.is_gone(owner)}
         return [ticket for ticket, owner in self.owners.items() if owner in gone]
 
-    def after(self, pacing: PacingSnapshot, now_s: float, ledger: Ledger) -> str:
+    def after(self, pacing: QuotaState, now_s: float, ledger: QuotaStore) -> str:
         """What lies there next."""
         tickets = [ticket for ticket, _ in pacing.under_way]
         members = {owner: seen_s for owner, seen_s in self.members.items() if now_s - seen_s < _SEEN_S}
@@ -180,7 +180,7 @@ class _Kept:
         )
 
 
-def _read(text: str | None, now_s: float, ledger: Ledger) -> _Kept | None:
+def _read(text: str | None, now_s: float, ledger: QuotaStore) -> _Kept | None:
     """What was kept, if it still means something.
 
     :raises StorageError: another version of the program uses it now, or it is damaged
@@ -195,7 +195,7 @@ def _read(text: str | None, now_s: float, ledger: Ledger) -> _Kept | None:
         if plain["format"] != _FORMAT:
             raise StorageError("another version of the program uses it; give both the same")
         kept = _Kept(
-            PacingSnapshot.from_json(plain["pacing"]),
+            QuotaState.from_json(plain["pacing"]),
             {int(ticket): str(owner) for ticket, owner in plain["owners"].items()},
             {str(owner): float(seen_s) for owner, seen_s in plain["members"].items()},
         )

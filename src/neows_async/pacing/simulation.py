@@ -34,7 +34,7 @@ _SAME_S: Final = 60.0  # runs that differ by less are the same to whoever reads 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RunConditions:
     """What a run is held to.
 
     :param requests: still to be sent, one a page
@@ -68,7 +68,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SimulatedRun:
     """How a run goes that starts at ``start_s``. All times are UTC, seconds since 1970.
 
     :param end_s: when its last answer comes; ``inf`` if not within a year
@@ -97,7 +97,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class RunOptions:
     """The answers.
 
     :param now: a run that starts now
@@ -105,23 +105,23 @@ class Prospect:
     :param shortest: the shortest of all; it may be ``best``
     """
 
-    now: Run
-    best: Run
-    shortest: Run
+    now: SimulatedRun
+    best: SimulatedRun
+    shortest: SimulatedRun
 
 
-def look_ahead(terms: Terms, now_s: float, *, within_s: float = _HOUR_S) -> Prospect:
+def compare_starts(terms: RunConditions, now_s: float, *, within_s: float = _HOUR_S) -> RunOptions:
     """A run now, and the best of those that start at a whole minute of the next ``within_s``.
 
     Nobody ends earlier than who starts now, since waiting never brings a slot forward. But one who starts later
     may end at the same time, and spare the waits; or last shorter, and end later. Both are looked for.
     """
-    now = walk(terms, now_s)
+    now = simulate(terms, now_s)
     best, shortest = _best_starts(terms, now, within_s)
-    return Prospect(now, best, shortest)
+    return RunOptions(now, best, shortest)
 
 
-def _best_starts(terms: Terms, now: Run, within_s: float) -> tuple[Run, Run]:
+def _best_starts(terms: RunConditions, now: SimulatedRun, within_s: float) -> tuple[SimulatedRun, SimulatedRun]:
     # Who stops for the budget stops in any minute, and where days count, minutes do not.
     spent = terms.budget_requests is not None and terms.budget_requests < terms.requests
     if spent or terms.requests > _SEARCHED or now.lasts_s > _SEARCHED_S:
@@ -132,18 +132,18 @@ def _best_starts(terms: Terms, now: Run, within_s: float) -> tuple[Run, Run]:
     earliest_s = min(ends_s.values())
     on_time = [start_s for start_s, end_s in ends_s.items() if end_s <= earliest_s + _SAME_S]
 
-    def shortest(among: Sequence[float], so_far: Run) -> Run:
+    def shortest(among: Sequence[float], so_far: SimulatedRun) -> SimulatedRun:
         least_s = min(ends_s[start_s] - start_s for start_s in among)
         # Of those that are as short, to the minute, the earliest.
         start_s = next(one for one in among if ends_s[one] - one <= least_s + _SAME_S / 2)
-        run = walk(terms, start_s)
+        run = simulate(terms, start_s)
         return run if run.done and (not so_far.done or run.lasts_s < so_far.lasts_s - _SAME_S) else so_far
 
     best = shortest(on_time, now)
     return best, shortest(list(ends_s), best)
 
 
-def _ends(terms: Terms, starts_s: Sequence[float]) -> Iterator[tuple[float, float]]:
+def _ends(terms: RunConditions, starts_s: Sequence[float]) -> Iterator[tuple[float, float]]:
     """When runs end that start so, of those that are not told to stop; ascending by start."""
     for start_s in starts_s:
         if terms.daily_limit is None and terms.max_wait_s is None:
@@ -151,7 +151,7 @@ def _ends(terms: Terms, starts_s: Sequence[float]) -> Iterator[tuple[float, floa
             outlook = _outlook(terms, terms.counts, terms.requests)
             yield start_s, forecast(outlook, max(start_s, terms.not_before_s)).finish_s
         else:
-            run = walk(terms, start_s, lanes=terms.concurrency)
+            run = simulate(terms, start_s, lanes=terms.concurrency)
             if run.done:
                 yield start_s, run.end_s
 
@@ -163,7 +163,7 @@ def _whole_minutes(now_s: float, within_s: float) -> Iterator[float]:
         start_s += 60
 
 
-def walk(terms: Terms, start_s: float, *, lanes: int | None = None) -> Run:
+def simulate(terms: RunConditions, start_s: float, *, lanes: int | None = None) -> SimulatedRun:
     """Follow a run that starts at ``start_s`` to its end, or to where it is told to stop.
 
     :param lanes: so many requests under way at once, as soon as the first answers allow; None is as many as the
@@ -185,7 +185,7 @@ def walk(terms: Terms, start_s: float, *, lanes: int | None = None) -> Run:
         if terms.max_wait_s is not None and slot_s - free_s > terms.max_wait_s:
             return _stopped(terms, start_s, gate, waits, sent_s, slot_s)
         if slot_s - start_s > _YEAR_S:
-            return Run(start_s, math.inf, 0, None, tuple(waits), tuple(sent_s))
+            return SimulatedRun(start_s, math.inf, 0, None, tuple(waits), tuple(sent_s))
         if slot_s - (sent_s[-1] if sent_s else start_s) >= max(_WAIT_S, terms.answer_s):
             waits.append(Pause(max(start_s, sent_s[-1] if sent_s else start_s), slot_s))
         windows.count(slot_s)
@@ -195,21 +195,21 @@ def walk(terms: Terms, start_s: float, *, lanes: int | None = None) -> Run:
     end_s = gate.last_answer_s(start_s)
     if terms.requests > followed:
         end_s = forecast(_outlook(terms, windows.counts, terms.requests - followed), free_s).finish_s
-    return Run(start_s, end_s, 0, None, tuple(waits), tuple(sent_s))
+    return SimulatedRun(start_s, end_s, 0, None, tuple(waits), tuple(sent_s))
 
 
 def _stopped(
-    terms: Terms, start_s: float, gate: _Gate, waits: list[Pause], sent_s: list[float], resume_s: float
-) -> Run:
+    terms: RunConditions, start_s: float, gate: _Gate, waits: list[Pause], sent_s: list[float], resume_s: float
+) -> SimulatedRun:
     """What is under way comes in, then the run ends."""
     end_s = gate.last_answer_s(start_s)
-    return Run(start_s, end_s, terms.requests - len(sent_s), max(resume_s, end_s), tuple(waits), tuple(sent_s))
+    return SimulatedRun(start_s, end_s, terms.requests - len(sent_s), max(resume_s, end_s), tuple(waits), tuple(sent_s))
 
 
 class _Gate:
     """How many requests are under way, and when there may be one more."""
 
-    def __init__(self, terms: Terms, lanes: int | None) -> None:
+    def __init__(self, terms: RunConditions, lanes: int | None) -> None:
         self._terms = terms
         self._fixed = lanes is not None
         self._lanes = terms.concurrency if lanes is None else lanes
@@ -255,7 +255,7 @@ class _Gate:
         return max(self._under_way, default=max(self._answered_s, otherwise_s))
 
 
-def _lanes(terms: Terms, windows: _Windows, left: int, now_s: float) -> int:
+def _lanes(terms: RunConditions, windows: _Windows, left: int, now_s: float) -> int:
     """The fewest with which the rest ends as early as it can."""
     if terms.concurrency == 1 or left > _FOLLOWED:
         return terms.concurrency
@@ -268,7 +268,7 @@ def _lanes(terms: Terms, windows: _Windows, left: int, now_s: float) -> int:
     return next((lanes for lanes, end_s in ends_s if end_s <= most_s + gain_s), terms.concurrency)
 
 
-def _outlook(terms: Terms, counts: HourCounts, left: int) -> Outlook:
+def _outlook(terms: RunConditions, counts: HourCounts, left: int) -> Outlook:
     return Outlook(
         pages=left,
         limit=terms.limit or 1_000_000_000,
@@ -282,7 +282,7 @@ def _outlook(terms: Terms, counts: HourCounts, left: int) -> Outlook:
 class _Windows:
     """The gateway's limits over an hour and a day, as it counts them."""
 
-    def __init__(self, terms: Terms, start_s: float) -> None:
+    def __init__(self, terms: RunConditions, start_s: float) -> None:
         counts = terms.counts.at(int(start_s // _HOUR_S))
         self._hour = _Window(terms.limit, _HOUR_S, counts.hour, counts.current, counts.previous, terms.margin_s)
         days, today = dict(terms.days), int(start_s // _DAY_S)

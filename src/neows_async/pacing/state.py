@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from neows_async.pacing.hour import HourBound
+from neows_async.pacing.hour import HourEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PacingSnapshot:
+class QuotaState:
     """Everything that a resumed run, or another process with the same key, needs to go on.
 
     :param hour: the sliding hour; None before the first answer
@@ -29,7 +29,7 @@ class PacingSnapshot:
     :param days: (days since 1970, requests counted), of today and yesterday
     """
 
-    hour: HourBound | None = None
+    hour: HourEstimate | None = None
     under_way: tuple[tuple[int, float], ...] = ()
     next_ticket: int = 0
     held_until_s: float | None = None
@@ -50,7 +50,7 @@ class PacingSnapshot:
         return plain
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> PacingSnapshot:
+    def from_json(cls, plain: Mapping[str, Any]) -> QuotaState:
         """The reverse of :meth:`as_json`.
 
         :raises ValueError: it is not what ``as_json`` of this version gave; begin without one
@@ -64,14 +64,14 @@ class PacingSnapshot:
             raise ValueError(f"not a pacing snapshot of this version: {exc}") from exc
 
 
-def _hour(plain: Mapping[str, Any]) -> HourBound:
+def _hour(plain: Mapping[str, Any]) -> HourEstimate:
     values = {name: _tuples(value) for name, value in plain.items()}
     if values["previous_max"] is None:
         values["previous_max"] = math.inf
-    missing = set(HourBound.__struct_fields__) - values.keys()
+    missing = set(HourEstimate.__struct_fields__) - values.keys()
     if missing:
         raise KeyError(", ".join(sorted(missing)))
-    return HourBound(**values)
+    return HourEstimate(**values)
 
 
 def _tuples(value: Any) -> Any:

@@ -41,7 +41,7 @@ _SIEVED_BYTES: Final = 64 << 10
 _ESCAPE: Final = re.compile(rb"%[0-9A-F]{2}")
 
 
-class Scrubber:
+class Redactor:
     """``scrubber(body)`` is ``body`` without keys.
 
     :param keys: the keys that are ours; never shown again
@@ -53,7 +53,7 @@ class Scrubber:
         literals = {form for key in keys if len(key) >= LITERAL_MIN_CHARS for form in _forms(key)}
         # The longest first: a shorter one may be a part of it.
         self._literals = sorted(literals, key=lambda form: (-len(form), form))
-        self._sieve: _Sieve | None = None
+        self._sieve: _Prefilter | None = None
         # No form of such a key holds what ends a parameter, or the beginning of one.
         self._are_plain = all(_PLAIN_KEY.fullmatch(key) for key in keys)
 
@@ -96,7 +96,7 @@ class Scrubber:
         if len(body) < _SIEVED_BYTES or not self._literals:
             return self._literals
         if self._sieve is None:
-            self._sieve = _Sieve(self._literals)
+            self._sieve = _Prefilter(self._literals)
         return self._sieve.suspected(body)
 
     def text(self, text: str) -> str:
@@ -107,7 +107,7 @@ class Scrubber:
         return "Scrubber(…)"
 
 
-class _Sieve:
+class _Prefilter:
     """Tells in a fraction of the time of a search, and without the GIL, which literals a body cannot hold.
 
     Wherever a literal of n bytes lies in a body, it covers a word of eight bytes that begins at a multiple of

@@ -55,9 +55,9 @@ def seal(frame: bytes, body_sha256: bytes) -> bytes:
     return b"".join((frame, sealed, _CRC.pack(zlib.crc32(sealed))))
 
 
-def keep(raw: RawPage, body_sha256: bytes) -> KeptPage:
+def store(raw: RawPage, body_sha256: bytes) -> StoredPage:
     """The page as it is kept, which takes a fifth of the memory: :func:`compress` and :func:`seal`."""
-    return KeptPage(raw.number, seal(compress(raw.body), body_sha256), raw.size, body_sha256)
+    return StoredPage(raw.number, seal(compress(raw.body), body_sha256), raw.size, body_sha256)
 
 
 def expand(data: bytes, max_bytes: int) -> bytes:
@@ -78,26 +78,26 @@ def sealed_sha256(data: bytes) -> bytes | None:
     return _opened(data)[1]
 
 
-def kept_page(number: int, data: bytes, max_bytes: int) -> RawPage:
+def read_stored(number: int, data: bytes, max_bytes: int) -> RawPage:
     """Page ``number``, of which ``data`` is kept: as it is if it is sealed, else expanded.
 
     :raises BadPageError: it is damaged, as far as that shows without expanding it, or larger than ``max_bytes``
     """
     frame, sha256 = _opened(data)
     size = _size(frame, max_bytes)
-    return RawPage(number, _expanded(frame)) if sha256 is None else KeptPage(number, data, size, sha256)
+    return RawPage(number, _expanded(frame)) if sha256 is None else StoredPage(number, data, size, sha256)
 
 
-def is_sound(page: KeptPage) -> bool:
+def is_sound(page: StoredPage) -> bool:
     """Whether what is kept is sealed, and says of itself what the page says, as far as shows without expanding it."""
     try:
-        found = kept_page(page.number, page.data, page.size)
+        found = read_stored(page.number, page.data, page.size)
     except BadPageError:
         return False
-    return isinstance(found, KeptPage) and (found.size, found.sha256()) == (page.size, page.sha256())
+    return isinstance(found, StoredPage) and (found.size, found.sha256()) == (page.size, page.sha256())
 
 
-class KeptPage(RawPage):
+class StoredPage(RawPage):
     """A page that was whole, right and scrubbed when it was kept, and is not expanded yet.
 
     ``body`` expands it, at each call. What that raises is a :class:`~neows_async.errors.BadPageError`.
@@ -118,9 +118,9 @@ class KeptPage(RawPage):
         ):
             object.__setattr__(self, name, value)  # it is frozen
 
-    def __reduce__(self) -> tuple[type[KeptPage], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[type[StoredPage], tuple[object, ...]]:
         # Copied and sent to other processes as it is; what is frozen has no other way.
-        return KeptPage, (self.number, self.data, self._size, self._sha256, self.decoded)
+        return StoredPage, (self.number, self.data, self._size, self._sha256, self.decoded)
 
     @property
     def body(self) -> bytes:
@@ -139,9 +139,9 @@ class KeptPage(RawPage):
         """The digest of ``body``, as the seal says."""
         return self._sha256
 
-    def with_decoded(self, page: Page) -> KeptPage:
+    def with_decoded(self, page: Page) -> StoredPage:
         """The same, of which ``page`` was read."""
-        return KeptPage(self.number, self.data, self._size, self._sha256, page)
+        return StoredPage(self.number, self.data, self._size, self._sha256, page)
 
 
 def _opened(data: bytes) -> tuple[bytes | memoryview, bytes | None]:

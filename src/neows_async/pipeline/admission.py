@@ -21,7 +21,7 @@ _BLOCK_BITS: Final = 10
 
 
 @dataclass(slots=True)
-class Tally:
+class RecordTally:
     """Records seen = written + duplicates + rejected, always."""
 
     seen: int = 0
@@ -85,7 +85,7 @@ class Admission:
         self._in_generation = self._seen
         self._rejected_now: set[bytes] = set()
         self._rejected_before: set[bytes] = set()
-        self.tally: Tally = Tally()
+        self.tally: RecordTally = RecordTally()
 
     @property
     def distinct_in_generation(self) -> int:

@@ -6,16 +6,16 @@ import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from neows_async._wakeup import News
+from neows_async._wakeup import Wakeup
 from neows_async.endpoints.browse import envelope
 from neows_async.errors import BadPageError, NotFoundError, StorageError, UnavailableError
-from neows_async.pipeline.scheduler import Agenda
+from neows_async.pipeline.scheduler import FetchSchedule
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from neows_async.endpoints.browse.page_plan import Plan
+    from neows_async.endpoints.browse.page_plan import PagePlan
     from neows_async.errors import NeowsError
     from neows_async.lake.raw_zone import RawZone
     from neows_async.pages import values
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DAMAGES: Final = 3
 
 
-class Landing:
+class PageBuffer:
     """Fetchers ask it what to fetch and hand it what came; the reader takes pages in page order.
 
     The next ``window_pages`` wait in memory as well as in the zone, so that a reader who keeps up reads nothing
@@ -37,7 +37,7 @@ class Landing:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: PagePlan,
         zone: RawZone | None,
         *,
         kept: frozenset[int],
@@ -49,12 +49,12 @@ class Landing:
         self._zone = zone
         # With a zone not the memory ends. But what lies too far ahead is read back, expanded and checked once more,
         # for which there is no time if reading is the slow part.
-        self._agenda = Agenda(plan.pages, kept=kept, window=window_pages, patient=zone is not None)
+        self._agenda = FetchSchedule(plan.pages, kept=kept, window=window_pages, patient=zone is not None)
         self._window_pages = window_pages
         self._max_missing_pages = max_missing_pages
         self._listener = listener
         self._waiting: dict[int, RawPage] = {}
-        self._news = News()
+        self._news = Wakeup()
         self._end: NeowsError | None = None
 
     @property
@@ -73,7 +73,7 @@ class Landing:
         """The page to fetch now; None if there is none until there is news."""
         return self._agenda.next_page()
 
-    def soon(self, number: int) -> bool:
+    def is_near(self, number: int) -> bool:
         """Whether the reader will come to page ``number`` soon: then it waits in memory for it."""
         return self._agenda.ahead(number) < self._window_pages
 
@@ -81,14 +81,14 @@ class Landing:
         """Wait until something has changed."""
         await self._news.wait()
 
-    async def land(self, raw: RawPage) -> None:
+    async def put(self, raw: RawPage) -> None:
         """Keep a whole, right, scrubbed page. With a zone it is durable when this returns."""
         if self._zone is not None:
             raw = await self._zone.put(raw)
-        if self._zone is None or self.soon(raw.number):
+        if self._zone is None or self.is_near(raw.number):
             self._waiting[raw.number] = raw.lightened()
-        self._agenda.landed(raw.number)
-        self.announce()
+        self._agenda.arrived(raw.number)
+        self.wake_all()
 
     def narrow(self, window_pages: int) -> None:
         """No more pages than that wait in memory from now on, and none further ahead is fetched."""
@@ -102,19 +102,19 @@ class Landing:
         """
         never_there = isinstance(exc.__cause__, NotFoundError)  # an archive will not have it later
         reason = str(exc.__cause__ or exc)  # the run itself goes on, so what to do then is not said
-        if not never_there and self._agenda.set_back(number):
-            self._listener(events.PageSetBack(number, reason))
+        if not never_there and self._agenda.retry_later(number):
+            self._listener(events.PageDeferred(number, reason))
         else:
             if self._max_missing_pages is not None and len(self._agenda.missing) >= self._max_missing_pages:
                 raise exc
             self._agenda.give_up(number, reason)
             self._listener(events.PageMissing(number, reason))
-        self.announce()
+        self.wake_all()
 
-    def ends_with(self, exc: NeowsError) -> None:
+    def fail(self, exc: NeowsError) -> None:
         """Nothing more comes: the reader gets what is in, and then ``exc``."""
         self._end = exc
-        self.announce()
+        self.wake_all()
 
     # -- for the reader -----------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Landing:
         :raises NeowsError: what :meth:`ends_with` was given
         """
         self._agenda.reading(number)
-        self.announce()
+        self.wake_all()
         for damages in itertools.count(1):
             while not self._agenda.is_in(number):
                 if number in self._agenda.missing:
@@ -141,7 +141,7 @@ class Landing:
             if damages == _DAMAGES:
                 break
             self._agenda.damaged(number)
-            self.announce()
+            self.wake_all()
         raise StorageError(
             f"raw page {number} was written {_DAMAGES} times and cannot be read; check the disk, then run the same "
             "command again"
@@ -152,15 +152,15 @@ class Landing:
         """While the reader waits for who takes a page: fetching may go on as far as there is room to keep."""
         self._agenda.reader_waits = True
         if self._agenda.is_held:
-            self.announce()
+            self.wake_all()
         try:
             yield
         finally:
             self._agenda.reader_waits = False
 
-    def announce(self) -> None:
+    def wake_all(self) -> None:
         """Wake whoever waits for news."""
-        self._news.announce()
+        self._news.wake_all()
 
 
 async def read_kept(zone: RawZone, number: int, listener: events.Listener, size: int | None = None) -> RawPage | None:

@@ -27,11 +27,11 @@ import anyio
 import msgspec
 import pyarrow as pa
 
-from neows_async.endpoints.browse.decode import check_and_decode_together
+from neows_async.endpoints.browse.decode import decode_checked_batch
 from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
 from neows_async.errors import BadPageError
 from neows_async.pages import stored
-from neows_async.pages.stored import KeptPage, kept_page
+from neows_async.pages.stored import StoredPage, read_stored
 from neows_async.pages.values import Page, PageInfo, RawPage, Rejected
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class NotReadError(Exception):
     """
 
 
-class Helper:
+class DecodeWorker:
     """A process that decodes one page after the other. It may be asked several times at once, and answers in turn.
 
     It is this very program, and believed: of its answers the form is looked at, and not each value.
@@ -168,7 +168,7 @@ class Helper:
         at = place * PLACE_BYTES
         parts = [_handed_over(raw) for raw in raws]
         for raw, part in zip(raws, parts, strict=True):
-            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, KeptPage))
+            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, StoredPage))
             at += _ASKED.size
         for part in parts:
             self._places[at : at + len(part)] = part
@@ -223,7 +223,7 @@ class Helper:
 
 def _handed_over(raw: RawPage) -> bytes:
     """What a helper reads; it expands what is still as it was kept."""
-    return raw.data if isinstance(raw, KeptPage) else raw.body
+    return raw.data if isinstance(raw, StoredPage) else raw.body
 
 
 def handed_over_bytes(raws: Sequence[RawPage]) -> int:
@@ -255,8 +255,8 @@ def _page_of(raw: RawPage, neos: bytes, close_approaches: bytes, rest: bytes, ke
     return page
 
 
-def _kept(raw: RawPage, data: bytes, body_sha256: bytes) -> KeptPage:
-    page = KeptPage(raw.number, data, raw.size, body_sha256)
+def _kept(raw: RawPage, data: bytes, body_sha256: bytes) -> StoredPage:
+    page = StoredPage(raw.number, data, raw.size, body_sha256)
     if not stored.is_sound(page):
         raise EOFError("no answer to this question")
     return page
@@ -316,7 +316,7 @@ def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
     raws: list[RawPage] = []
     for number, length, as_kept in _ASKED.iter_unpack(places[start:at]):
         data = places[at : at + length]
-        raws.append(kept_page(number, data, sys.maxsize) if as_kept else RawPage(number, data))
+        raws.append(read_stored(number, data, sys.maxsize) if as_kept else RawPage(number, data))
         at += length
     return raws
 
@@ -324,7 +324,7 @@ def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
 def _read(raws: Sequence[RawPage], size: int | None, orbiting_body: str | None) -> list[Page | BadPageError]:
     """Of each the page, or why it is none."""
     try:
-        return [*check_and_decode_together(raws, size, orbiting_body=orbiting_body)]
+        return [*decode_checked_batch(raws, size, orbiting_body=orbiting_body)]
     except BadPageError as exc:
         if len(raws) == 1:
             return [exc]
@@ -344,5 +344,5 @@ def _answer(page: Page | BadPageError, *, keep: bool) -> tuple[bytes, bytes, byt
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
         )
     )
-    kept = stored.keep(page.raw, page.body_sha256).data if keep and not isinstance(page.raw, KeptPage) else b""
+    kept = stored.store(page.raw, page.body_sha256).data if keep and not isinstance(page.raw, StoredPage) else b""
     return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest, kept

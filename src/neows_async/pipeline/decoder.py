@@ -18,16 +18,16 @@ import msgspec
 import pyarrow as pa
 from anyio import to_thread
 
-from neows_async.endpoints.browse.check import judged, scrubbed, telling_the_body
-from neows_async.endpoints.browse.decode import check_and_decode, check_and_decode_together
-from neows_async.pages.stored import KeptPage
+from neows_async.endpoints.browse.check import attaching_body, judged, scrubbed
+from neows_async.endpoints.browse.decode import decode_checked, decode_checked_batch
+from neows_async.pages.stored import StoredPage
 from neows_async.pages.values import RawPage
-from neows_async.pipeline.decode_worker import PLACE_BYTES, Helper, NotReadError, handed_over_bytes
+from neows_async.pipeline.decode_worker import PLACE_BYTES, DecodeWorker, NotReadError, handed_over_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from neows_async.pages.redact import Scrubber
+    from neows_async.pages.redact import Redactor
     from neows_async.pages.values import Page
 
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ _ENOUGH: Final = 2
 _GRACE_S: Final = 0.4
 
 
-class Decoding:
+class DecoderPool:
     """One page after the other in this process, and in each helper.
 
     :param helpers: so many processes at most, started when pages have to wait
@@ -68,7 +68,7 @@ class Decoding:
         # To start and to end them. Not the program's own threads, which may all be busy with what is not ours.
         self._seeing_to_helpers = anyio.CapacityLimiter(1)
         self._waited = 0
-        self._helpers: list[Helper] = []
+        self._helpers: list[DecodeWorker] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,9 +82,9 @@ class Decoding:
             with anyio.move_on_after(_GRACE_S, shield=True):
                 await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._seeing_to_helpers)
 
-    async def scrubbed(self, came: RawPage, scrubber: Scrubber) -> RawPage:
+    async def scrubbed(self, came: RawPage, scrubber: Redactor) -> RawPage:
         """:func:`neows_async.endpoints.browse.check.scrubbed`."""
-        if isinstance(came, KeptPage):  # no thread need be asked to say that it is
+        if isinstance(came, StoredPage):  # no thread need be asked to say that it is
             return came
         body = scrubber.at_once(came.body)
         if body is None:
@@ -100,13 +100,13 @@ class Decoding:
         """
         helper = await self._helper_for([raw]) if decoded else None
         if helper is not None:
-            with telling_the_body(raw):
+            with attaching_body(raw):
                 pages = await self._ask(helper, [raw], size, keep=self._keeps)
             if pages is not None:
                 return pages[0].raw.with_decoded(self._given(pages[0]))
         return await self._here(lambda: judged(raw, size, self._read if decoded else None))
 
-    async def judged_together(self, kept: Sequence[KeptPage], size: int) -> list[RawPage]:
+    async def judged_together(self, kept: Sequence[StoredPage], size: int) -> list[RawPage]:
         """The same of several pages in one go, for what each costs by itself; all of them are decoded.
 
         :raises BadPageError: one of them is none
@@ -116,11 +116,11 @@ class Decoding:
             helper = None  # nothing else is to be done here that would have to wait
         pages = None if helper is None else await self._ask(helper, kept, size)
         if pages is None:
-            pages = await self._here(lambda: check_and_decode_together(kept, size, orbiting_body=self._orbiting_body))
+            pages = await self._here(lambda: decode_checked_batch(kept, size, orbiting_body=self._orbiting_body))
         return [raw.with_decoded(self._given(page)) for raw, page in zip(kept, pages, strict=True)]
 
     async def read(self, raw: RawPage) -> Page:
-        """:func:`neows_async.endpoints.browse.decode.check_and_decode` of a page of any size.
+        """:func:`neows_async.endpoints.browse.decode.decode_checked` of a page of any size.
 
         :raises BadPageError: as that does
         """
@@ -129,7 +129,7 @@ class Decoding:
         return self._given(pages[0]) if pages is not None else await self._here(lambda: self._read(raw, None))
 
     def _read(self, raw: RawPage, size: int | None) -> Page:
-        return self._given(check_and_decode(raw, size, orbiting_body=self._orbiting_body))
+        return self._given(decode_checked(raw, size, orbiting_body=self._orbiting_body))
 
     def _given(self, page: Page) -> Page:
         return page.spent() if self._spends else page
@@ -137,7 +137,7 @@ class Decoding:
     async def _here(self, job: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)
 
-    async def _helper_for(self, raws: Sequence[RawPage]) -> Helper | None:
+    async def _helper_for(self, raws: Sequence[RawPage]) -> DecodeWorker | None:
         """The least busy one; None while there is none, and for bodies that are too large for any."""
         if self._to_start:
             self._waited += self._one_here.available_tokens < 1
@@ -157,12 +157,12 @@ class Decoding:
         helpers, self._to_start = self._to_start, 0
         with suppress(OSError):  # then it goes on as it did
             for _ in range(helpers):
-                helper = Helper(self._orbiting_body)
+                helper = DecodeWorker(self._orbiting_body)
                 await to_thread.run_sync(helper.start, limiter=self._seeing_to_helpers)
                 self._helpers.append(helper)
 
     async def _ask(
-        self, helper: Helper, raws: Sequence[RawPage], size: int | None, *, keep: bool = False
+        self, helper: DecodeWorker, raws: Sequence[RawPage], size: int | None, *, keep: bool = False
     ) -> list[Page] | None:
         """None if it gave no answer, and will give none, or if it leaves them to us."""
         if handed_over_bytes(raws) > PLACE_BYTES:  # scrubbed one may be longer than it came

@@ -17,7 +17,7 @@ from neows_async.errors import (
     known_name,
 )
 from neows_async.pages.values import RawPage
-from neows_async.pipeline.guards import naming
+from neows_async.pipeline.guards import blaming
 from neows_async.telemetry.events import AttemptFailed, Listener, PageFetched
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class PageFetcher:
         judged_size = size if exact_size else None
         try:
             # The page's budget is for the page; what the gate takes is the quota's affair, or the outage's.
-            async with self._gate.turn(number) as turn:
+            async with self._gate.permit(number) as turn:
                 started_s = anyio.current_time()
                 try:
                     try:
@@ -251,6 +251,6 @@ class PageFetcher:
 
     async def _in_time(self, answer: Awaitable[_T]) -> _T:
         limit_s = self._limits.request_timeout_s
-        with anyio.move_on_after(limit_s + _GRACE_S), naming(f"the source {self._source.origin}"):
+        with anyio.move_on_after(limit_s + _GRACE_S), blaming(f"the source {self._source.origin}"):
             return await answer
         raise AttemptError(f"no answer within {limit_s:.3g} s")

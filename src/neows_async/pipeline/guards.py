@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from neows_async.errors import NeowsError, PartError, SettingsError, most_telling
+from neows_async.errors import NeowsError, PartError, SettingsError, most_relevant
 from neows_async.pages.values import DatasetFile
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _OURS: Final = ("raw", "_runs", "_staging")
 
 
 @contextmanager
-def naming(part: str) -> Iterator[None]:
+def blaming(part: str) -> Iterator[None]:
     """Name the part in which something goes wrong that is not of our tree.
 
     :raises PartError: its cause is the part's own exception
@@ -34,7 +34,7 @@ def naming(part: str) -> Iterator[None]:
     except NeowsError:
         raise
     except Exception as exc:
-        the_one = most_telling(exc)
+        the_one = most_relevant(exc)
         if isinstance(the_one, NeowsError):
             raise the_one from the_one.__cause__
         raise PartError(f"{part} failed: {type(the_one).__name__}: {the_one}") from exc
@@ -54,31 +54,31 @@ def _cancelled() -> bool:
     return task is not None and (task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf)
 
 
-async def of_part(name: str, awaitable: Awaitable[_T]) -> _T:
-    """What ``awaitable`` gives; see :func:`naming`."""
-    with naming(name):
+async def await_part(name: str, awaitable: Awaitable[_T]) -> _T:
+    """What ``awaitable`` gives; see :func:`blaming`."""
+    with blaming(name):
         return await awaitable
 
 
-def introduce(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator] = ()) -> None:
+def check_names(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator] = ()) -> None:
     """Ask all for what they are called, before anything is done.
 
     :raises PartError: one cannot say
     :raises SettingsError: two sinks, or two aggregators, are called the same
     """
-    with naming(f"the source {type(source).__name__}"):
+    with blaming(f"the source {type(source).__name__}"):
         _ = source.origin, source.synthetic
     for kind, parts in (("sinks", sinks), ("aggregators", aggregators)):
         names: set[str] = set()
         for part in parts:
-            with naming(type(part).__name__):
+            with blaming(type(part).__name__):
                 name = part.name
             if name in names:
                 raise SettingsError(f"two {kind} are called {name!r}: what the one gives would pass for the other's")
             names.add(name)
 
 
-def asks_for_bodies(parts: Iterable[Sink | Aggregator]) -> bool:
+def needs_bodies(parts: Iterable[Sink | Aggregator]) -> bool:
     """Whether one of them may ask for a page's body: whose own class does not say that it looks at columns alone.
 
     A subclass or a proxy of one that says so may ask for more.
@@ -108,7 +108,7 @@ def refuse_clashes(files: Sequence[DatasetFile]) -> None:
             raise PartError(f"a part wrote {file.path}; {file.dataset}/ is the lake's own, use another dataset")
 
 
-def plain(result: Mapping[str, Any]) -> dict[str, Any]:
+def as_plain_json(result: Mapping[str, Any]) -> dict[str, Any]:
     """``result`` as every JSON reader will see it: finite numbers, and keys that are text."""
     seen: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
     return seen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from neows_async._wakeup import News
+from neows_async._wakeup import Wakeup
 
 if TYPE_CHECKING:
     from neows_async.pages.values import Page
@@ -24,7 +24,7 @@ class PageQueue:
         self._max_neos = max_neos
         self._pages: deque[Page] = deque()
         self._closed = False
-        self._changed = News()
+        self._changed = Wakeup()
         self.waiting_neos: int = 0
 
     async def put(self, page: Page) -> None:
@@ -33,7 +33,7 @@ class PageQueue:
             await self._changed.wait()
         self._pages.append(page)
         self.waiting_neos += _weight(page)
-        self._changed.announce()
+        self._changed.wake_all()
 
     async def get(self) -> Page | None:
         """The next page; waits for it. None after the last one."""
@@ -43,7 +43,7 @@ class PageQueue:
             await self._changed.wait()
         page = self._pages.popleft()
         self.waiting_neos -= _weight(page)
-        self._changed.announce()
+        self._changed.wake_all()
         return page
 
     async def get_all(self, *, gather_s: float) -> list[Page]:
@@ -59,13 +59,13 @@ class PageQueue:
         pages = [first, *self._pages]
         self._pages.clear()
         self.waiting_neos = 0
-        self._changed.announce()
+        self._changed.wake_all()
         return pages
 
     def close(self) -> None:
         """Nothing more is put."""
         self._closed = True
-        self._changed.announce()
+        self._changed.wake_all()
 
 
 def _weight(page: Page) -> int:

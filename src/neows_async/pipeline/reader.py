@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import anyio
 
-from neows_async.endpoints.browse.page_plan import plan
+from neows_async.endpoints.browse.page_plan import plan_pages
 from neows_async.errors import (
     AttemptError,
     BadPageError,
@@ -22,19 +22,19 @@ from neows_async.errors import (
     UnavailableError,
 )
 from neows_async.lake.raw_zone import MOMENT_S
-from neows_async.pacing.breaker import Breaker
+from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.forecast import BURST_RATE_PER_S
 from neows_async.pacing.gate import Gate, GateLimits
-from neows_async.pacing.quota import Pacing
+from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
-from neows_async.pages.redact import Scrubber
-from neows_async.pages.stored import KeptPage
+from neows_async.pages.redact import Redactor
+from neows_async.pages.stored import StoredPage
 from neows_async.pages.values import SpentPage
 from neows_async.pipeline.admission import Admission
-from neows_async.pipeline.buffer import Landing, first_page
-from neows_async.pipeline.decoder import Decoding
+from neows_async.pipeline.buffer import PageBuffer, first_page
+from neows_async.pipeline.decoder import DecoderPool
 from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
-from neows_async.pipeline.stats import Reckoning
+from neows_async.pipeline.stats import RunStats
 from neows_async.protocols import AtHand, Generations, Lasting, Resting
 from neows_async.telemetry import events
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from neows_async.lake.raw_zone import RawZone
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pages.values import Page, RawPage
     from neows_async.protocols import Source
     from neows_async.settings import Settings
@@ -68,10 +68,10 @@ class Origin:
 
     source: Source
     pacing: PacingRules = UNPACED
-    ledger: Ledger | None = None
+    ledger: QuotaStore | None = None
 
 
-class Reading:
+class PageReader:
     """Fetches, checks, keeps, decodes and admits the pages of one run, over all its generations.
 
     After :meth:`open`, :meth:`fetch_pages` runs several times at once beside one :meth:`read_pages`. Enter it
@@ -98,14 +98,14 @@ class Reading:
         self._zone = zone
         self._listener = listener
         self._to_the_end = to_the_end
-        self._decoding = Decoding(
-            helpers=settings.decode_processes,
+        self._decoding = DecoderPool(
+            helpers=settings.workers,
             orbiting_body=settings.orbiting_body,
             keeps=zone is not None,
             spends=spends,
             busy=lambda: self.reckoning.under_way("write"),
         )
-        self._scrubber = Scrubber(settings.api_key.get_secret_value() if settings.api_key else "")
+        self._scrubber = Redactor(settings.api_key.get_secret_value() if settings.api_key else "")
         self.gate: Gate = _gate(settings, origin, listener)
         self.fetcher: PageFetcher = PageFetcher(
             origin.source,
@@ -115,7 +115,7 @@ class Reading:
             listener=listener,
         )
         self.admission: Admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
-        self.reckoning: Reckoning = Reckoning()
+        self.reckoning: RunStats = RunStats()
         self.generation: int = 0
         # What is to be sent slowly, or not too often, goes through the gate, at hand or not.
         unpaced = settings.max_rate_per_s is None and settings.budget_requests is None
@@ -123,7 +123,7 @@ class Reading:
         self._fetching = 0
         self._ends_with: NeowsError | None = None
         self._read_from: list[tuple[RawZone, set[int]]] = []
-        self._landing: Landing
+        self._landing: PageBuffer
 
     async def __aenter__(self) -> Self:
         await self._decoding.__aenter__()
@@ -162,9 +162,9 @@ class Reading:
             self._listener,
             lambda: self.fetcher.fetch(0, self._settings.page_size, exact_size=False),
         )
-        planned = plan(info, self._settings.limit)
+        planned = plan_pages(info, self._settings.limit)
         self.reckoning.generation_begins(planned, sum(number < planned.pages for number in counted))
-        self._landing = Landing(
+        self._landing = PageBuffer(
             planned,
             self._zone,
             kept=counted | {0} if self._zone else counted,
@@ -175,7 +175,7 @@ class Reading:
         self.gate.expect(lambda: self._landing.left)
         if self._zone is None:
             self._landing.next_page()
-            await self._landing.land(first)
+            await self._landing.put(first)
         if self._at_hand is not None:
             await self._decoding.expect(planned.pages)
         self._listener(
@@ -211,18 +211,18 @@ class Reading:
         # What is under way in the others is paid for: it is let come in before the run ends.
         self._fetching -= 1
         if self._fetching == 0 and self._to_the_end:
-            self._landing.ends_with(self._ends_with)
+            self._landing.fail(self._ends_with)
         elif self._fetching == 0:
             raise self._ends_with
 
     def _end_with(self, exc: NeowsError) -> None:
         self._ends_with = exc
         self.gate.close(exc)
-        self._landing.announce()
+        self._landing.wake_all()
         if self.gate.under_way:
-            self._listener(events.LettingIn(str(exc), self.gate.under_way))
+            self._listener(events.Draining(str(exc), self.gate.under_way))
 
-    async def _fetch(self, landing: Landing, number: int) -> None:
+    async def _fetch(self, landing: PageBuffer, number: int) -> None:
         try:
             raw = await self.fetcher.fetch(number, landing.plan.page_size, exact_size=True)
         except UnavailableError as exc:
@@ -231,9 +231,9 @@ class Reading:
             landing.failed(number, exc)
         else:
             with self.reckoning.timing("archive"):
-                await landing.land(raw)
+                await landing.put(raw)
 
-    async def _take_at_hand(self, landing: Landing, source: AtHand, first: int) -> None:
+    async def _take_at_hand(self, landing: PageBuffer, source: AtHand, first: int) -> None:
         """``first`` and the pages that follow it, without asking anybody's leave. In any trouble each by itself."""
         numbers = [first]
         while len(numbers) < _AT_ONCE_PAGES and (number := landing.next_page()) is not None:
@@ -243,7 +243,7 @@ class Reading:
         try:
             came = await self.fetcher.ask_at_hand(source, numbers, size)
             fetch_s = anyio.current_time() - started_s
-            kept = [raw for raw in came if isinstance(raw, KeptPage)]
+            kept = [raw for raw in came if isinstance(raw, StoredPage)]
             if len(kept) == len(came):
                 raws = await self._decoding.judged_together(kept, size)
             else:
@@ -256,7 +256,7 @@ class Reading:
             return
         await self._landed(landing, raws, fetch_s)
 
-    async def _take_one_at_hand(self, landing: Landing, number: int) -> None:
+    async def _take_one_at_hand(self, landing: PageBuffer, number: int) -> None:
         """Past the gate too, lest trouble with another page, which closes it, costs this one."""
         started_s = anyio.current_time()
         try:
@@ -270,18 +270,18 @@ class Reading:
         else:
             await self._landed(landing, [raw], fetch_s)
 
-    async def _landed(self, landing: Landing, raws: Sequence[RawPage], fetch_s: float) -> None:
+    async def _landed(self, landing: PageBuffer, raws: Sequence[RawPage], fetch_s: float) -> None:
         self.fetcher.took(raws, fetch_s)
         for raw in raws:
             if self._zone is None and not _is_light(raw):
                 landing.narrow(self._settings.window_pages)
-            await landing.land(raw)
+            await landing.put(raw)
 
     async def _scrub(self, came: RawPage) -> RawPage:
         return await self._decoding.scrubbed(came, self._scrubber)
 
     async def _judge(self, raw: RawPage, size: int | None) -> RawPage:
-        soon = raw.number == 0 or self._landing.soon(raw.number)
+        soon = raw.number == 0 or self._landing.is_near(raw.number)
         try:
             return await self._decoding.judged(raw, size, decoded=soon)
         except BadPageError as exc:
@@ -321,7 +321,7 @@ class Reading:
             # The fetchers wait for news of a generation that is all in.
             finished = self._landing
             await self.open(await self.kept())
-            finished.announce()
+            finished.wake_all()
 
     async def check_kept(self) -> None:
         """That every page that was read still lies where it is kept: a receipt must not claim one that does not.
@@ -366,13 +366,13 @@ class Reading:
 
 def _is_light(raw: RawPage) -> bool:
     """Whether it waits without its body."""
-    return isinstance(raw.lightened(), (KeptPage, SpentPage))
+    return isinstance(raw.lightened(), (StoredPage, SpentPage))
 
 
 def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate:
     gate = Gate(
-        Pacing(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
-        Breaker(
+        QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
+        CircuitBreaker(
             failures_to_open=FAILURES_TO_OPEN,
             probe_every_s=settings.probe_every_s,
             max_outage_s=settings.max_outage_s,

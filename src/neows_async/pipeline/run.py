@@ -19,16 +19,24 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import anyio
 from anyio import to_thread
 
-from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_telling
-from neows_async.lake.async_storage import Lake
+from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_relevant
+from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.receipt import Receipt, Requests, SourceInfo
-from neows_async.lake.resume import Wanted, open_snapshot
+from neows_async.lake.resume import SnapshotRequest, open_snapshot
 from neows_async.lake.staging import LakeStage
-from neows_async.outputs.quarantine import Quarantine
-from neows_async.pipeline.guards import all_files, asks_for_bodies, introduce, naming, of_part, plain, refuse_clashes
+from neows_async.outputs.quarantine import QuarantineSink
+from neows_async.pipeline.guards import (
+    all_files,
+    as_plain_json,
+    await_part,
+    blaming,
+    check_names,
+    needs_bodies,
+    refuse_clashes,
+)
 from neows_async.pipeline.page_queue import PageQueue
-from neows_async.pipeline.reader import UNPACED, Origin, Reading
+from neows_async.pipeline.reader import UNPACED, Origin, PageReader
 from neows_async.pipeline.stats import Spent
 from neows_async.settings import identity
 from neows_async.telemetry import events
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 
     from neows_async.lake.snapshot import Snapshot
     from neows_async.lake.storage.interface import Storage
-    from neows_async.pacing.quota_store import Ledger
+    from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
     from neows_async.pages.values import DatasetFile, Page
     from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source
@@ -73,7 +81,7 @@ class Parts:
     parent: str | None = None
     raw_snapshot: str | None = None
     pacing: PacingRules = UNPACED
-    ledger: Ledger | None = None
+    ledger: QuotaStore | None = None
 
 
 async def ingest(settings: Settings, parts: Parts, listener: events.Listener = events.ignore) -> Receipt:
@@ -85,7 +93,7 @@ async def ingest(settings: Settings, parts: Parts, listener: events.Listener = e
     :returns: the receipt of the committed snapshot
     :raises NeowsError: one of the tree in :mod:`neows_async.errors`; never a group of exceptions
     """
-    introduce(parts.source, parts.sinks, parts.aggregators)
+    check_names(parts.source, parts.sinks, parts.aggregators)
     with _telling(parts.source, listener, lambda: "committed"):
         return await _ingest(settings, parts, listener)
 
@@ -112,7 +120,7 @@ def _outcome(exc: BaseException) -> Literal["paused", "cancelled", "failed"]:
 
 
 async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -> Receipt:
-    lake = Lake(parts.storage, timeout_s=settings.storage_timeout_s)
+    lake = AsyncStorage(parts.storage, timeout_s=settings.storage_timeout_s)
     snapshot = await open_snapshot(lake, _wanted(settings, parts), listener)
     async with snapshot:
         if snapshot.committed is None:
@@ -123,7 +131,7 @@ async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -
                     await run.execute()
                     tasks.cancel_scope.cancel()
             except BaseExceptionGroup as exc:
-                the_one = most_telling(exc)
+                the_one = most_relevant(exc)
                 if isinstance(the_one, PausedError):
                     await snapshot.note_pause(the_one.resume_at_s)
                 raise the_one from the_one.__cause__
@@ -137,7 +145,7 @@ class _Run:
     """One run's state. The methods stand in the order of a page's way."""
 
     def __init__(
-        self, settings: Settings, parts: Parts, lake: Lake, snapshot: Snapshot, listener: events.Listener
+        self, settings: Settings, parts: Parts, lake: AsyncStorage, snapshot: Snapshot, listener: events.Listener
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -150,10 +158,10 @@ class _Run:
             if settings.archive and parts.parent is None
             else None
         )
-        self._sinks: list[Sink] = [*parts.sinks, Quarantine()]
+        self._sinks: list[Sink] = [*parts.sinks, QuarantineSink()]
         origin = Origin(parts.source, parts.pacing, parts.ledger)
-        spends = not asks_for_bodies((*self._sinks, *parts.aggregators))
-        self._reading = Reading(settings, origin, zone, listener, spends=spends)
+        spends = not needs_bodies((*self._sinks, *parts.aggregators))
+        self._reading = PageReader(settings, origin, zone, listener, spends=spends)
         self._reckoning = self._reading.reckoning
         self._archived = zone is not None
         self._taken: Counter[tuple[int, int]] = Counter()
@@ -174,7 +182,7 @@ class _Run:
     async def _write(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
         """Everything between the plan and the commit."""
         for sink in self._sinks:
-            await of_part(sink.name, sink.open(stage))
+            await await_part(sink.name, sink.open(stage))
         queues = [PageQueue(self._settings.queue_neos) for _ in range(len(self._sinks) + 1)]
 
         async def put(page: Page) -> None:
@@ -202,7 +210,7 @@ class _Run:
     async def _feed_sink(self, sink: Sink, queue: PageQueue) -> None:
         while (page := await queue.get()) is not None:
             with self._reckoning.timing("write"):
-                await of_part(sink.name, sink.write(page))
+                await await_part(sink.name, sink.write(page))
             self._take(page)
         self._ended += 1
 
@@ -210,7 +218,7 @@ class _Run:
         def fold(pages: Sequence[Page]) -> None:
             for page in pages:
                 for aggregator in self._parts.aggregators:
-                    with naming(aggregator.name):
+                    with blaming(aggregator.name):
                         aggregator.update(page)
 
         tell_again_s = -math.inf
@@ -232,8 +240,8 @@ class _Run:
         def results() -> _Results:
             found: _Results = {}
             for aggregator in self._parts.aggregators:
-                with naming(aggregator.name):
-                    found[aggregator.name] = plain(aggregator.result())
+                with blaming(aggregator.name):
+                    found[aggregator.name] = as_plain_json(aggregator.result())
             return found
 
         with self._reckoning.timing("aggregate"):
@@ -254,15 +262,15 @@ class _Run:
         self._listener(events.Aggregated(results))
         with self._reckoning.timing("write"):
             for sink in self._sinks:
-                with naming(sink.name):
+                with blaming(sink.name):
                     files += all_files(await sink.finish())
             writer = self._parts.aggregate_writer
-            with naming(type(writer).__name__):
+            with blaming(type(writer).__name__):
                 files += all_files(await writer.write(stage, results))
             refuse_clashes(files)
             await self._reading.check_kept()
             for sink in self._sinks:
-                await of_part(sink.name, sink.commit())
+                await await_part(sink.name, sink.commit())
         return sorted(files, key=lambda file: file.path), results
 
     def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
@@ -312,8 +320,8 @@ def derivation(settings: Settings, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _wanted(settings: Settings, parts: Parts) -> Wanted:
-    return Wanted(
+def _wanted(settings: Settings, parts: Parts) -> SnapshotRequest:
+    return SnapshotRequest(
         identity=identity(settings, parts.source.origin),
         derivation=derivation(settings, parts),
         synthetic=parts.source.synthetic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class Agenda:
+class FetchSchedule:
     """The pages 0 … ``pages - 1`` on their way in: to do, under way, in, late, missing.
 
     A page that fails is set back until nothing else can be done, so that it blocks nobody; failing
@@ -58,7 +58,7 @@ class Agenda:
         """Whether the page has come."""
         return number in self._in
 
-    def landed(self, number: int) -> None:
+    def arrived(self, number: int) -> None:
         """The page has come and is kept."""
         self._in.add(number)
         self.left -= 1
@@ -73,7 +73,7 @@ class Agenda:
         """How many pages the reader has to read before ``number``."""
         return number - self._reading
 
-    def set_back(self, number: int) -> bool:
+    def retry_later(self, number: int) -> bool:
         """The page failed. True: it is tried again when the others are in; False: it had that chance."""
         if number in self._tried:
             return False

@@ -20,7 +20,7 @@ from neows_async.lake.receipt import PageCounts, RawInfo, Receipt, Requests, Sou
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from neows_async.endpoints.browse.page_plan import Plan
+    from neows_async.endpoints.browse.page_plan import PagePlan
     from neows_async.pages.values import DatasetFile, Page
     from neows_async.pipeline.admission import Admission
 
@@ -44,7 +44,7 @@ class Spent:
     storage_s: float = 0.0
 
 
-def split(spent: Spent) -> dict[str, float]:
+def split_time(spent: Spent) -> dict[str, float]:
     """Wall time by what it was spent on; the parts add up to ``total``. Pure.
 
     Waits are measured. What is left is split by the share of each kind of work in it, requests
@@ -62,7 +62,7 @@ def split(spent: Spent) -> dict[str, float]:
     return {"quota": spent.quota_s, "outage": spent.outage_s, **parts, "total": spent.total_s}
 
 
-class Reckoning:
+class RunStats:
     """Pages, bytes and time of one run, over all its generations."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Reckoning:
         """Whether time is being spent on it now."""
         return self._under_way[what] > 0
 
-    def generation_begins(self, plan: Plan, kept: int) -> None:
+    def generation_begins(self, plan: PagePlan, kept: int) -> None:
         """The pages of ``plan`` are to be read; ``kept`` of them are in already."""
         self._planned += plan.pages
         self._kept += kept
@@ -190,7 +190,7 @@ class Reckoning:
                 sha256=self._raw_sha256.hexdigest(),
             ),
             requests=requests,
-            time_s={name: round(part_s, 3) for name, part_s in split(spent).items()},
+            time_s={name: round(part_s, 3) for name, part_s in split_time(spent).items()},
             identity=identity,
             derivation=derivation,
             operation=operation,

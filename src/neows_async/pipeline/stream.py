@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import anyio
 
-from neows_async.errors import most_telling
-from neows_async.pipeline.guards import introduce
+from neows_async.errors import most_relevant
+from neows_async.pipeline.guards import check_names
 from neows_async.pipeline.page_queue import PageQueue
-from neows_async.pipeline.reader import Origin, Reading
+from neows_async.pipeline.reader import Origin, PageReader
 from neows_async.pipeline.run import _cancelled_within, _telling
 from neows_async.telemetry import events
 
@@ -28,7 +28,7 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
 
     What the block raises comes out as it is. When it ends, so have all tasks and requests.
     """
-    introduce(origin.source)
+    check_names(origin.source)
     raised: BaseException | None = None
     stream = PageStream(settings, origin, listener)
     with _telling(origin.source, listener, lambda: "stopped" if stream.complete is None else "read"):
@@ -42,7 +42,7 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
                 stream.close()
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as exc:
-            the_one = most_telling(exc)
+            the_one = most_relevant(exc)
             raise the_one from the_one.__cause__
         if raised is not None:
             raise raised
@@ -54,7 +54,7 @@ class PageStream:
     def __init__(self, settings: Settings, origin: Origin, listener: events.Listener) -> None:
         self._settings = settings
         self._listener = listener
-        self._reading = Reading(settings, origin, None, listener, to_the_end=True, spends=True)
+        self._reading = PageReader(settings, origin, None, listener, to_the_end=True, spends=True)
         self._queue = PageQueue(settings.queue_neos)
         self._failure: Exception | None = None
         self._ended = self._closed = False
@@ -74,7 +74,7 @@ class PageStream:
                 if not ended:
                     raise _cancelled_within()
         except Exception as exc:  # noqa: BLE001 - it is raised where the next page is asked for
-            the_one = most_telling(exc)
+            the_one = most_relevant(exc)
             self._failure = the_one if isinstance(the_one, Exception) else exc
         self._queue.close()
 

@@ -41,7 +41,7 @@ class ArchiveSource:
         :raises DataError: it cannot be read any more
         """
         try:
-            return await self._zone.get_unjudged(number)
+            return await self._zone.get_unchecked(number)
         except NotFoundError as exc:
             raise UnavailableError(f"the raw zone of snapshot {self._snapshot} has no page {number}") from exc
         except BadPageError as exc:

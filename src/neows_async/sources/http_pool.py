@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _KEPT_S: Final = 5.0
 
 
-class Connections(httpx.AsyncHTTPTransport):
+class HttpTransport(httpx.AsyncHTTPTransport):
     """HTTP/1.1 only. Takes nothing from the environment. Of a request's time limits only ``connect`` is looked at.
 
     There are as many connections as requests under way; ``connections`` of them are kept for the next ones.
@@ -40,7 +40,7 @@ class Connections(httpx.AsyncHTTPTransport):
         super().__init__(verify=tls, trust_env=False, proxy=proxy, limits=limits)
         if proxy is None:
             # Its transport makes its pool itself, and has no other seam for one.
-            self._pool = Pool(_Dialer(tls).connect, kept=connections)  # type: ignore[assignment]  # as above
+            self._pool = Pool(_Connector(tls).connect, kept=connections)  # type: ignore[assignment]  # as above
 
 
 class Pool:
@@ -107,7 +107,7 @@ class Pool:
             await connection.close()
 
 
-class _Dialer:
+class _Connector:
     def __init__(self, tls: ssl.SSLContext) -> None:
         tls.set_alpn_protocols(["http/1.1"])
         self._tls = tls

@@ -24,10 +24,10 @@ from neows_async.errors import (
     SettingsError,
     UnreachableError,
 )
-from neows_async.pages.redact import Scrubber
+from neows_async.pages.redact import Redactor
 from neows_async.pages.values import RawPage
 from neows_async.sources.http_body import BodyError, read_body
-from neows_async.sources.http_pool import Connections
+from neows_async.sources.http_pool import HttpTransport
 
 _API: Final = "/neo/rest/v1"
 _ERROR_BODY_BYTES: Final = 64 << 10
@@ -85,9 +85,9 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def open_transport(*, connections: int, proxy: str | None = None) -> Connections:
+def open_transport(*, connections: int, proxy: str | None = None) -> HttpTransport:
     """Connections that take nothing from the environment; for :func:`open_client`."""
-    return Connections(connections=connections, proxy=proxy)
+    return HttpTransport(connections=connections, proxy=proxy)
 
 
 def open_client(
@@ -118,7 +118,7 @@ class _PlainClient(httpx.AsyncClient):
         return response
 
 
-class GatewaySource:
+class NasaSource:
     """Browse pages of NeoWs.
 
     The key travels in the ``X-Api-Key`` header and nowhere else: a URL would carry it into logs.
@@ -165,7 +165,7 @@ class GatewaySource:
         self._timeouts = httpx.Timeout(timeout_s, connect=connect_timeout_s).as_dict()
         self._max_body_bytes = max_body_bytes
         # Host names and encodings come in small letters, whatever was sent.
-        self._scrub = Scrubber(api_key, api_key.lower())
+        self._scrub = Redactor(api_key, api_key.lower())
         self.synthetic: bool = synthetic
         self.origin: str = origin or origin_of(base_url)
 

@@ -117,7 +117,7 @@ class WaitingForQuota:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaNotShared:
+class QuotaSharingFailed:
     """The ledger cannot be used: from here on the run goes by its own requests alone."""
 
     reason: str
@@ -160,7 +160,7 @@ class SourceUp:
 
 
 @dataclass(frozen=True, slots=True)
-class LettingIn:
+class Draining:
     """The run ends for ``reason``; before, what comes of ``requests`` that are under way is kept."""
 
     reason: str
@@ -168,7 +168,7 @@ class LettingIn:
 
 
 @dataclass(frozen=True, slots=True)
-class PageSetBack:
+class PageDeferred:
     """A page failed for its whole retry budget; the others go first, then it is tried again."""
 
     number: int
@@ -266,12 +266,12 @@ Event: TypeAlias = (
     | PageFetched
     | AttemptFailed
     | WaitingForQuota
-    | QuotaNotShared
+    | QuotaSharingFailed
     | SourceDown
     | SourceStillDown
     | SourceUp
-    | LettingIn
-    | PageSetBack
+    | Draining
+    | PageDeferred
     | PageMissing
     | PageDamaged
     | ObjectRejected

@@ -91,7 +91,7 @@ class Progress:
         watch = Progress()
         tasks.start_soon(partial(ingest, settings, on_event=watch))
         …
-        watch.snapshot().neos
+        watch.figures().neos
 
     When it hears of a new run it begins anew.
 
@@ -111,7 +111,7 @@ class Progress:
             figures = Figures(started_s=now_s)
         self._figures = replace(figures, at_s=now_s, **_changes(figures, event))
 
-    def snapshot(self) -> Figures:
+    def figures(self) -> Figures:
         """The figures now."""
         now_s = self._clock()
         figures = self._figures

@@ -94,7 +94,7 @@ def _pages(registry: CollectorRegistry) -> Listener:
     )
     rejected = count("objects_rejected", "Objects that could not be read.")
     trouble = {
-        events.PageSetBack: count("pages_set_back", "Pages that used up their retry budget and are tried last."),
+        events.PageDeferred: count("pages_set_back", "Pages that used up their retry budget and are tried last."),
         events.PageMissing: count("pages_missing", "Pages that stay holes."),
         events.PageDamaged: count("pages_damaged", "Raw pages that could not be read any more."),
     }
@@ -109,7 +109,7 @@ def _pages(registry: CollectorRegistry) -> Listener:
                 written.close_approaches.inc(close_approaches)
             case events.ObjectRejected():
                 rejected.inc()
-            case events.PageSetBack() | events.PageMissing() | events.PageDamaged():
+            case events.PageDeferred() | events.PageMissing() | events.PageDamaged():
                 trouble[type(event)].inc()
             case _:
                 pass

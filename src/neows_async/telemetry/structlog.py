@@ -17,10 +17,10 @@ _EACH_PAGE: Final = (events.PageFetched, events.PageWritten)
 _TROUBLE: Final = (
     events.SnapshotPassedOver,
     events.AttemptFailed,
-    events.QuotaNotShared,
+    events.QuotaSharingFailed,
     events.SourceDown,
     events.SourceStillDown,
-    events.PageSetBack,
+    events.PageDeferred,
     events.PageMissing,
     events.PageDamaged,
     events.ObjectRejected,

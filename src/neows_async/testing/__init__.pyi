@@ -25,7 +25,7 @@ from neows_async.sandbox.scenario import (
 from neows_async.sandbox.server import serving
 from neows_async.testing.conformance import AggregatorConformance, SinkConformance, SourceConformance
 from neows_async.testing.fakes import ListSink, ListSource, browse_page
-from neows_async.testing.sandbox_client import SandboxClient, gateway
+from neows_async.testing.sandbox_client import SandboxClient, sandbox_client
 from neows_async.testing.storage_conformance import StorageConformance
 
 __all__ = [
@@ -61,6 +61,6 @@ __all__ = [
     "WrongPage",
     "WrongType",
     "browse_page",
-    "gateway",
+    "sandbox_client",
     "serving",
 ]

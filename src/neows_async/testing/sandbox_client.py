@@ -30,7 +30,7 @@ class SandboxClient(httpx.AsyncClient):
 
 
 @asynccontextmanager
-async def gateway(
+async def sandbox_client(
     *,
     neos: int = 200,
     seed: int = 1,

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neows_async.endpoints.browse import decode_fast, envelope
-from neows_async.endpoints.browse.decode import check_and_decode, check_and_decode_together, decode, decode_by_contract
+from neows_async.endpoints.browse.decode import decode, decode_by_contract, decode_checked, decode_checked_batch
 from neows_async.endpoints.browse.neo import Neo, objects, raw_objects
 from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
 from neows_async.errors import BadPageError
@@ -286,7 +286,7 @@ def leaf(page: Page, path: tuple[str | int, ...]) -> Any:
 def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
     for file in sorted(recorded_pages.glob("page_*.json.gz")):
         body = gzip.decompress(file.read_bytes())
-        assert decode_fast.read(body) is not None
+        assert decode_fast.decode_columns(body) is not None
         for orbiting_body in (None, "Earth", "Mars", "Pluto"):
             page = read(body, orbiting_body=orbiting_body)
             assert not page.rejected
@@ -416,7 +416,7 @@ def test_the_shape_of_2015_to_2018_is_regular() -> None:
     for name in ("first_observation_date", "last_observation_date", "observations_used"):
         del record["orbital_data"][name]
     body = page_of([json.dumps(record)])
-    assert decode_fast.read(body) is not None
+    assert decode_fast.decode_columns(body) is not None
     (row,) = read(body).neos.to_pylist()
     assert row["id"] == row["neo_reference_id"] == "9000001"
     missing = ("designation", "name_limited", "first_observation_date", "last_observation_date", "observations_used")
@@ -524,7 +524,7 @@ def test_regular_pages(objects: list[dict[str, Any]], orbiting_body: str | None,
     texts = [json.dumps(record, ensure_ascii=escaped) for record in objects] or ["null"]
     body = page_of(texts)
     if objects and not long:
-        assert decode_fast.read(body) is not None
+        assert decode_fast.decode_columns(body) is not None
     page = read(body, orbiting_body=orbiting_body)
     check_rejected(page, texts)
     check_objects(page, orbiting_body)
@@ -742,7 +742,7 @@ def test_checking_and_decoding_in_one_go_is_the_one_and_then_the_other(
         return decode(raw)
 
     raw = RawPage(number, page_of(objects) + damage)
-    assert outcome(lambda: check_and_decode(raw, size)) == outcome(both)
+    assert outcome(lambda: decode_checked(raw, size)) == outcome(both)
 
 
 def outcome(read: Callable[[], Page]) -> object:
@@ -765,8 +765,8 @@ def outcomes(read: Callable[[], list[Page]]) -> object:
 
 
 def check_together(raws: list[RawPage], size: int | None, orbiting_body: str | None) -> None:
-    together = outcomes(lambda: check_and_decode_together(raws, size, orbiting_body=orbiting_body))
-    assert together == outcomes(lambda: [check_and_decode(raw, size, orbiting_body=orbiting_body) for raw in raws])
+    together = outcomes(lambda: decode_checked_batch(raws, size, orbiting_body=orbiting_body))
+    assert together == outcomes(lambda: [decode_checked(raw, size, orbiting_body=orbiting_body) for raw in raws])
 
 
 regular_bodies = st.lists(regular_objects(), max_size=3).map(
@@ -805,6 +805,6 @@ def test_one_that_is_not_regular_changes_none_of_the_others(
 def test_the_recorded_pages_together_are_what_each_is_by_itself(recorded_pages: Path) -> None:
     bodies = [gzip.decompress(file.read_bytes()) for file in sorted(recorded_pages.glob("page_*.json.gz"))]
     raws = [RawPage(envelope.split(body)[0].number, body) for body in bodies]
-    assert decode_fast.read_together(bodies) is not None
+    assert decode_fast.decode_columns_of(bodies) is not None
     for count in (1, 4, len(raws)):
         check_together(raws[:count], None, "Earth")

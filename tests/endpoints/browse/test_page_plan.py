@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.endpoints.browse.page_plan import plan
+from neows_async.endpoints.browse.page_plan import plan_pages
 from neows_async.errors import EmptyCatalogueError
 from neows_async.pages.values import PageInfo
 
@@ -23,18 +23,18 @@ from neows_async.pages.values import PageInfo
     ],
 )
 def test_examples(total: int, size: int, limit: int | None, positions: int, pages: int) -> None:
-    made = plan(PageInfo(size, total, 0), limit)
+    made = plan_pages(PageInfo(size, total, 0), limit)
     assert (made.positions, made.pages, made.total_elements, made.page_size) == (positions, pages, total, size)
 
 
 def test_an_empty_catalogue_is_told() -> None:
     with pytest.raises(EmptyCatalogueError, match="the catalogue is empty"):
-        plan(PageInfo(20, 0, 0), 200)
+        plan_pages(PageInfo(20, 0, 0), 200)
 
 
 @given(st.integers(1, 50), st.integers(1, 2_000), st.none() | st.integers(1, 3_000))
 def test_the_pages_hold_the_wanted_positions_and_no_page_is_in_vain(size: int, total: int, limit: int | None) -> None:
-    made = plan(PageInfo(size, total, 0), limit)
+    made = plan_pages(PageInfo(size, total, 0), limit)
     wanted = range(total if limit is None else min(limit, total))
     assert made.positions == len(wanted)
     assert made.pages == len({position // size for position in wanted})

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from obstore.store import MemoryStore
 
-from neows_async._process import Process, is_dead, this_process
+from neows_async._process import ProcessId, is_dead, this_process
 from neows_async.errors import AlreadyExistsError, NotFoundError, SnapshotHeldError, StorageError
 from neows_async.lake.storage import open_storage
-from neows_async.lake.storage.lease import LOCK_S, RENEW_S, Claim
+from neows_async.lake.storage.lease import LOCK_S, RENEW_S, Lease
 from neows_async.lake.storage.object_errors import object_error
 from neows_async.lake.storage.object_store import ObjectStorage
 from tests.lake.storage import seaweedfs
@@ -231,9 +231,9 @@ class Machines:
         self.now_s = 1_000_000.0
         self.storage = ObjectStorage(MemoryStore(), "memory://lake", now_s=lambda: self.now_s)
 
-    def claim(self, process: Process) -> None:
+    def claim(self, process: ProcessId) -> None:
         """As if ``process`` had just taken the lock."""
-        claim = Claim("another", "its-nonce", process, self.now_s + LOCK_S)
+        claim = Lease("another", "its-nonce", process, self.now_s + LOCK_S)
         self.storage.put("lock", claim.as_json())
 
 
@@ -308,7 +308,7 @@ def test_the_dead_of_this_machine_are_followed_at_once(machines: Machines) -> No
     ids=["host", "boot", "container"],
 )
 def test_the_dead_of_another_machine_boot_or_container_are_not_told_from_the_living(
-    machines: Machines, elsewhere: Process
+    machines: Machines, elsewhere: ProcessId
 ) -> None:
     machines.claim(elsewhere)
     with pytest.raises(SnapshotHeldError, match="held by another"):
@@ -346,7 +346,7 @@ def test_we_are_alive() -> None:
     us = this_process()
     assert us.pid == os.getpid()
     assert not is_dead(us, seen_from=us)
-    nowhere = Process(us.host, "", "", us.pid, 0)
+    nowhere = ProcessId(us.host, "", "", us.pid, 0)
     assert not is_dead(dataclasses.replace(nowhere, pid=2**22 + 1), seen_from=nowhere)
 
 

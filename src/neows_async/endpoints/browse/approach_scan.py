@@ -48,7 +48,7 @@ class Approaches:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Scan:
     """A page without its lists, and what they held.
 
     :param rest: the page's JSON; each list holds nothing but its own number, from 0
@@ -58,7 +58,7 @@ class Cut:
     approaches: Approaches
 
 
-def cut(body: bytes) -> Cut | None:
+def scan(body: bytes) -> Scan | None:
     """Take the lists out of a page; None if one of them is not written as they always are.
 
     If the rest is JSON, ``body`` was, and its approaches had the known fields, each once, and no others.
@@ -79,7 +79,7 @@ def cut(body: bytes) -> Cut | None:
         orbiting_bodies=_texts(body_ends, bodies),
         numbers=_texts(number_ends, numbers).cast(pa.float64()),
     )
-    return Cut(rest, approaches)
+    return Scan(rest, approaches)
 
 
 def _texts(ends: bytes, text: bytes) -> pa.StringArray:

@@ -29,36 +29,36 @@ def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
     :raises BadPageError: it is not a Browse page after all
     """
     body = raw.body
-    read = decode_fast.read(body)
+    read = decode_fast.decode_columns(body)
     return _by_contract(raw, body, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
 
 
-def check_and_decode(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
+def decode_checked(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
     """``check``, then :func:`decode`, for the price of the latter where the page is regular.
 
     :raises BadPageError: as the check does
     """
     body = raw.body
-    read = decode_fast.read(body)
+    read = decode_fast.decode_columns(body)
     if read is None:
         envelope.check(body, raw.number, size)
         return _by_contract(raw, body, orbiting_body)
     info, columns = read
-    envelope.judged(info, len(columns.approach_counts), raw.number, size)
+    envelope.require_whole(info, len(columns.approach_counts), raw.number, size)
     return _regular(raw, read, orbiting_body)
 
 
-def check_and_decode_together(raws: Sequence[RawPage], size: int | None, *, orbiting_body: str | None) -> list[Page]:
-    """:func:`check_and_decode` of each, for three quarters of the price where all of them are regular.
+def decode_checked_batch(raws: Sequence[RawPage], size: int | None, *, orbiting_body: str | None) -> list[Page]:
+    """:func:`decode_checked` of each, for three quarters of the price where all of them are regular.
 
     :raises BadPageError: as that does, of the first that is none
     """
-    read = decode_fast.read_together(raw.body for raw in raws) if len(raws) > 1 else None
+    read = decode_fast.decode_columns_of(raw.body for raw in raws) if len(raws) > 1 else None
     if read is None:
-        return [check_and_decode(raw, size, orbiting_body=orbiting_body) for raw in raws]
+        return [decode_checked(raw, size, orbiting_body=orbiting_body) for raw in raws]
     infos, objects, columns = read
     for raw, info, count in zip(raws, infos, objects, strict=True):
-        envelope.judged(info, count, raw.number, size)
+        envelope.require_whole(info, count, raw.number, size)
     neos, close_approaches = _rows(columns, orbiting_body)
     pages: list[Page] = []
     first = first_approach = 0
@@ -79,7 +79,7 @@ def decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
 def _by_contract(raw: RawPage, body: bytes, orbiting_body: str | None) -> Page:
     from neows_async.endpoints.browse import decode_exact  # noqa: PLC0415 - pydantic loads only for a page that is out of the ordinary
 
-    read = decode_exact.read(body)
+    read = decode_exact.decode_object_by_object(body)
     rows, counts = _rows(read.columns, orbiting_body), read.columns.approach_counts
     return _page(raw, read.info, read.indices, rows, counts, read.rejected, read.unknown_fields)
 

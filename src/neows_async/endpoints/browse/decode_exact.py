@@ -32,7 +32,7 @@ class Read:
     unknown_fields: dict[int, dict[str, int]]
 
 
-def read(body: bytes) -> Read:
+def decode_object_by_object(body: bytes) -> Read:
     """Each object of a page judged by itself.
 
     :raises BadPageError: it is not a Browse page

@@ -26,8 +26,8 @@ from neows_async.endpoints.browse.envelope import (
     FLOAT64_MAX,
     INT64_MAX,
     NUMBER_CHARS,
-    checked,
     is_utf8,
+    validated_info,
 )
 from neows_async.endpoints.browse.schema import CLOSE_APPROACHES
 from neows_async.errors import BadPageError
@@ -172,16 +172,16 @@ _OUT_OF_THE_ORDINARY: Final = (
 )
 
 
-def read(body: bytes) -> tuple[PageInfo, Columns] | None:
+def decode_columns(body: bytes) -> tuple[PageInfo, Columns] | None:
     """The page's envelope and columns, or None if it is not entirely regular."""
     try:
         info, neos, approaches = _found(body)
-        return checked(info), _columns(neos, approaches)
+        return validated_info(info), _columns(neos, approaches)
     except _OUT_OF_THE_ORDINARY:
         return None
 
 
-def read_together(bodies: Iterable[bytes]) -> tuple[list[PageInfo], list[int], Columns] | None:
+def decode_columns_of(bodies: Iterable[bytes]) -> tuple[list[PageInfo], list[int], Columns] | None:
     """The envelopes of several pages, how many objects each has, and the columns of all, one page behind the other.
 
     Half of what the columns of a page cost is the same for however many rows. None if a page is not entirely regular.
@@ -191,7 +191,7 @@ def read_together(bodies: Iterable[bytes]) -> tuple[list[PageInfo], list[int], C
     try:
         infos, lists, approaches = zip(*map(_found, bodies), strict=True)
         neos = list(itertools.chain.from_iterable(lists))
-        return [checked(info) for info in infos], [*map(len, lists)], _columns(neos, _together(approaches))
+        return [validated_info(info) for info in infos], [*map(len, lists)], _columns(neos, _together(approaches))
     except _OUT_OF_THE_ORDINARY:
         return None
 
@@ -223,7 +223,7 @@ def _found(body: bytes) -> _Found:
 
 def _from_layout(body: bytes) -> _Found | None:
     """A page whose lists of approaches lie as they always do, one in each object."""
-    cut = approach_scan.cut(body)
+    cut = approach_scan.scan(body)
     # Each mention of the name is a list that was taken out: none was left because it is written in another way.
     if cut is None or cut.rest.count(b'"close_approach_data"') != len(cut.approaches.counts):
         return None

@@ -54,7 +54,7 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
     envelope = _open(body)
     if envelope is None:
         return _split_leniently(str(body, "utf-8"))
-    return checked(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
+    return validated_info(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
 
 
 def _open(body: bytes) -> _Envelope | None:
@@ -116,7 +116,7 @@ def _split_leniently(text: str) -> tuple[PageInfo, list[bytes]]:
     except (ValueError, RecursionError) as exc:
         reason = str(exc) if isinstance(exc, json.JSONDecodeError) else "nested too deeply"
         raise BadPageError(f"not JSON: {reason}; it starts with {_excerpt(text)}") from exc
-    return checked(page), slices
+    return validated_info(page), slices
 
 
 def _skip(text: str, at: int) -> int:
@@ -165,7 +165,7 @@ def _next(text: str, at: int, closing: str) -> int:
     return at
 
 
-def checked(page: PageInfo) -> PageInfo:
+def validated_info(page: PageInfo) -> PageInfo:
     """``page``, whose numbers can be those of a catalogue.
 
     :raises BadPageError: they cannot
@@ -191,11 +191,11 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
     envelope = _open(body)
     if envelope is None:
         page, objects = split(body)
-        return judged(page, len(objects), number, size)
-    return judged(checked(envelope.page), len(envelope.near_earth_objects), number, size)
+        return require_whole(page, len(objects), number, size)
+    return require_whole(validated_info(envelope.page), len(envelope.near_earth_objects), number, size)
 
 
-def judged(page: PageInfo, objects: int, number: int, size: int | None) -> PageInfo:
+def require_whole(page: PageInfo, objects: int, number: int, size: int | None) -> PageInfo:
     """``page``, if with so many objects it is the whole page ``number``; see :func:`check`.
 
     :raises BadPageError: it is not

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PagePlan:
     """The pages 0 … ``pages - 1``, of which the first ``positions`` objects are wanted.
 
     :param total_elements: how many objects the catalogue said it holds
@@ -34,7 +34,7 @@ class Plan:
         return -(-self.total_elements // self.page_size)
 
 
-def plan(first: PageInfo, limit: int | None) -> Plan:
+def plan_pages(first: PageInfo, limit: int | None) -> PagePlan:
     """What follows from page 0's envelope.
 
     :param limit: the first so many Browse positions; None is all
@@ -43,4 +43,4 @@ def plan(first: PageInfo, limit: int | None) -> Plan:
     if first.total_elements == 0:
         raise EmptyCatalogueError("the catalogue is empty: page 0 announces 0 objects; nothing was written")
     positions = first.total_elements if limit is None else min(limit, first.total_elements)
-    return Plan(first.total_elements, first.size, positions)
+    return PagePlan(first.total_elements, first.size, positions)

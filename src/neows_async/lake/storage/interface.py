@@ -60,7 +60,7 @@ class Lock(Protocol):
 
 
 class Storage(Protocol):
-    """The objects below one root. **Blocking**: :class:`~neows_async.lake.async_storage.Lake` calls it in threads.
+    """The objects below one root. **Blocking**: ``AsyncStorage`` calls it in threads.
 
     Keys are relative, ``/``-separated. Every verb raises :class:`StorageError` (naming the
     object) when the storage fails, after its own retries of transient faults. All but

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async._process import Process, is_dead, this_process
+from neows_async._process import ProcessId, is_dead, this_process
 from neows_async.errors import AlreadyExistsError, NotFoundError, SnapshotHeldError, StorageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _ROUNDS: Final = 8  # how often others may change the object between our reading
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Lease:
     """What a lock object says.
 
     :param holder: one line for those who are refused
@@ -32,7 +32,7 @@ class Claim:
 
     holder: str
     nonce: str
-    process: Process
+    process: ProcessId
     expires_s: float
 
     def as_json(self) -> bytes:
@@ -40,21 +40,21 @@ class Claim:
         return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
-    def from_json(cls, data: bytes, *, modified_s: float) -> Claim:
+    def from_json(cls, data: bytes, *, modified_s: float) -> Lease:
         """Read an object; what cannot be read is a claim of nobody's, from when it was written."""
         try:
             value = json.loads(data)
             return cls(
                 holder=str(value["holder"]),
                 nonce=str(value["nonce"]),
-                process=Process(**value["process"]),
+                process=ProcessId(**value["process"]),
                 expires_s=float(value["expires_s"]),
             )
         except (ValueError, TypeError, KeyError):
-            return cls("somebody unknown", "", Process("", "", "", 0, 0), modified_s + LOCK_S)
+            return cls("somebody unknown", "", ProcessId("", "", "", 0, 0), modified_s + LOCK_S)
 
 
-class ObjectLock:
+class LeaseLock:
     """A held claim. The machines' clocks must agree within half a minute.
 
     Nothing renews it but :meth:`check`, which the holder calls at least every 15 s. After 60 s
@@ -73,7 +73,7 @@ class ObjectLock:
         self._key = key
         self._name = f"{storage.uri.partition('?')[0].rstrip('/')}/{key}"
         self._now_s = now_s
-        self._claim = Claim(" ".join(holder.split()), secrets.token_hex(16), this_process(), expires_s=0.0)
+        self._claim = Lease(" ".join(holder.split()), secrets.token_hex(16), this_process(), expires_s=0.0)
         self._version: Any | None = self._acquire()
 
     @property
@@ -145,12 +145,12 @@ class ObjectLock:
             raise SnapshotHeldError(f"{self._name}: the lock was lost to {found.holder}; run again")
         self._claim = found
 
-    def _read(self) -> tuple[Claim, Any]:
+    def _read(self) -> tuple[Lease, Any]:
         data, version, modified_s = self._storage.read_versioned(self._key)
-        return Claim.from_json(data, modified_s=modified_s), version
+        return Lease.from_json(data, modified_s=modified_s), version
 
 
-def object_lock_holder(storage: ConditionalStore, key: str, *, now_s: Callable[[], float]) -> str | None:
+def lease_holder(storage: ConditionalStore, key: str, *, now_s: Callable[[], float]) -> str | None:
     """What the live holder of the lock ``key`` calls itself; None if it has none.
 
     :raises StorageError: the store cannot be asked
@@ -159,9 +159,9 @@ def object_lock_holder(storage: ConditionalStore, key: str, *, now_s: Callable[[
         data, _, modified_s = storage.read_versioned(key)
     except NotFoundError:
         return None
-    found = Claim.from_json(data, modified_s=modified_s)
+    found = Lease.from_json(data, modified_s=modified_s)
     return None if _may_be_taken(found, this_process(), now_s()) else found.holder
 
 
-def _may_be_taken(found: Claim, us: Process, now_s: float) -> bool:
+def _may_be_taken(found: Lease, us: ProcessId, now_s: float) -> bool:
     return found.expires_s <= now_s or is_dead(found.process, seen_from=us)

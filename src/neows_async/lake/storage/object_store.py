@@ -17,7 +17,7 @@ from typing_extensions import override
 from neows_async.errors import AlreadyExistsError, NotFoundError, StorageError
 from neows_async.lake.storage.interface import ObjectInfo
 from neows_async.lake.storage.keys import folder_parts, key_parts
-from neows_async.lake.storage.lease import ObjectLock, object_lock_holder
+from neows_async.lake.storage.lease import LeaseLock, lease_holder
 from neows_async.lake.storage.object_errors import object_error
 
 if TYPE_CHECKING:
@@ -169,23 +169,23 @@ class ObjectStorage:
         folder_parts(prefix)
         return 0
 
-    def lock(self, key: str, holder: str) -> ObjectLock:
+    def lock(self, key: str, holder: str) -> LeaseLock:
         """Take the lock ``key``: an object that says who holds it and until when.
 
-        It must be renewed by calling ``check`` at least every 15 s; see :class:`ObjectLock`.
+        It must be renewed by calling ``check`` at least every 15 s; see :class:`LeaseLock`.
 
         :param holder: one line that others are told
         :raises SnapshotHeldError: somebody alive has it; the text says who
         :raises StorageError: it cannot be taken
         """
-        return ObjectLock(self, key, holder, now_s=self._now_s)
+        return LeaseLock(self, key, holder, now_s=self._now_s)
 
     def holder(self, key: str) -> str | None:
         """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
 
         :raises StorageError: it cannot be told
         """
-        return object_lock_holder(self, key, now_s=self._now_s)
+        return lease_holder(self, key, now_s=self._now_s)
 
     def read_versioned(self, key: str) -> tuple[bytes, UpdateVersion, float]:
         """The object's bytes, its version for :meth:`replace`, and when it was written (UTC, seconds since 1970).

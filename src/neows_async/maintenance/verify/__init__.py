@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from neows_async.errors import NotFoundError, most_telling
+from neows_async.errors import NotFoundError, most_relevant
 from neows_async.lake import layout
 from neows_async.lake.lake import read_receipt
 from neows_async.maintenance.verify.datasets import Datasets, dataset_files, read_parquet
@@ -16,7 +16,7 @@ from neows_async.maintenance.verify.findings import Difference, Findings, Verifi
 from neows_async.maintenance.verify.raw_pages import check_raw_pages
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
     from neows_async.pages.values import DatasetFile
 
@@ -27,7 +27,7 @@ _PAGES_AT_ONCE: Final = 8
 _MAX_BODY_BYTES: Final = 64 << 20
 
 
-async def verify(lake: Lake, snapshot: str = "latest", *, max_body_bytes: int = _MAX_BODY_BYTES) -> Verified:
+async def verify(lake: AsyncStorage, snapshot: str = "latest", *, max_body_bytes: int = _MAX_BODY_BYTES) -> Verified:
     """Hold ``snapshot`` against its receipt, byte by byte.
 
     :param max_body_bytes: a larger raw page, expanded, counts as damaged
@@ -42,7 +42,7 @@ async def verify(lake: Lake, snapshot: str = "latest", *, max_body_bytes: int = 
     try:
         pages = await _check(lake, snapshot, receipt, findings, max_body_bytes)
     except BaseExceptionGroup as group:
-        the_one = most_telling(group)
+        the_one = most_relevant(group)
         raise the_one from the_one.__cause__
     return Verified(
         snapshot=receipt.snapshot,
@@ -56,7 +56,7 @@ async def verify(lake: Lake, snapshot: str = "latest", *, max_body_bytes: int = 
     )
 
 
-async def _check(lake: Lake, snapshot: str, receipt: Receipt, findings: Findings, max_body_bytes: int) -> int:
+async def _check(lake: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings, max_body_bytes: int) -> int:
     """All of it; returns how many raw pages are right."""
     await _check_receipt(lake, snapshot, receipt, findings)
     whole = await _check_files(lake, receipt, findings)
@@ -65,7 +65,7 @@ async def _check(lake: Lake, snapshot: str, receipt: Receipt, findings: Findings
     return pages.read
 
 
-async def _check_receipt(lake: Lake, snapshot: str, receipt: Receipt, findings: Findings) -> None:
+async def _check_receipt(lake: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings) -> None:
     """That the receipt has its own name, and that ``latest`` is a copy of one."""
     if snapshot != "latest":
         findings.compare(layout.receipt_key(snapshot), "snapshot", snapshot, receipt.snapshot)
@@ -79,7 +79,7 @@ async def _check_receipt(lake: Lake, snapshot: str, receipt: Receipt, findings: 
         findings.differ(layout.LATEST, "content", f"that of {layout.receipt_key(receipt.snapshot)}", "another")
 
 
-async def _check_files(lake: Lake, receipt: Receipt, findings: Findings) -> frozenset[str]:
+async def _check_files(lake: AsyncStorage, receipt: Receipt, findings: Findings) -> frozenset[str]:
     """Names, sizes and digests; returns the paths of the files that are as they were written."""
     present = await check_names(lake, receipt, findings)
     whole: set[str] = set()
@@ -97,7 +97,7 @@ async def _check_files(lake: Lake, receipt: Receipt, findings: Findings) -> froz
 
 
 async def _check_contents(
-    lake: Lake, receipt: Receipt, whole: frozenset[str], prefixes: frozenset[str] | None, findings: Findings
+    lake: AsyncStorage, receipt: Receipt, whole: frozenset[str], prefixes: frozenset[str] | None, findings: Findings
 ) -> None:
     """What the files say, as far as they are what was written: of others nothing more can be told."""
     files = dataset_files(receipt)

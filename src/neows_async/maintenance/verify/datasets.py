@@ -18,7 +18,7 @@ from neows_async.outputs.parquet import FILE_ROWS, NULL_PARTITION
 from neows_async.pages.values import Page, PageInfo, RawPage
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages.values import DatasetFile
@@ -76,7 +76,7 @@ def dataset_files(receipt: Receipt) -> tuple[DatasetFile, ...]:
 
 
 async def read_parquet(
-    lake: Lake,
+    lake: AsyncStorage,
     receipt: Receipt,
     file: DatasetFile,
     datasets: Datasets,

@@ -14,7 +14,7 @@ from neows_async.pages.values import DatasetFile
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
     from neows_async.maintenance.verify.datasets import Datasets
     from neows_async.maintenance.verify.findings import Findings
@@ -26,7 +26,7 @@ _WRITERS: Final[dict[str, type[AggregateWriter]]] = {
 }
 
 
-async def check_counts(lake: Lake, receipt: Receipt, whole: AbstractSet[str], findings: Findings) -> None:
+async def check_counts(lake: AsyncStorage, receipt: Receipt, whole: AbstractSet[str], findings: Findings) -> None:
     """That seen = written + duplicates + rejected, and that each of them is what lies in the files."""
     where, records, pages = layout.receipt_key(receipt.snapshot), receipt.records, receipt.pages
     accounted = records.written + records.duplicates + records.rejected

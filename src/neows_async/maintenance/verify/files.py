@@ -9,7 +9,7 @@ from neows_async.errors import NotFoundError
 from neows_async.lake.layout import dataset_folder, receipt_key
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages.values import DatasetFile
@@ -18,7 +18,7 @@ DATASETS: Final = ("aggregates", "close_approaches", "neos", "quarantine")
 _CHUNK_BYTES: Final = 4 << 20
 
 
-async def check_names(lake: Lake, receipt: Receipt, findings: Findings) -> list[DatasetFile]:
+async def check_names(lake: AsyncStorage, receipt: Receipt, findings: Findings) -> list[DatasetFile]:
     """That the dataset folders hold what the receipt names, in these sizes, and nothing else.
 
     :returns: the files that are there and have their size
@@ -45,7 +45,7 @@ async def check_names(lake: Lake, receipt: Receipt, findings: Findings) -> list[
     return present
 
 
-async def check_digest(lake: Lake, file: DatasetFile, findings: Findings) -> bool:
+async def check_digest(lake: AsyncStorage, file: DatasetFile, findings: Findings) -> bool:
     """That the file has its SHA-256. It is read in pieces, each in a thread."""
     digest = hashlib.sha256()
 
@@ -64,7 +64,7 @@ async def check_digest(lake: Lake, file: DatasetFile, findings: Findings) -> boo
     return findings.compare(file.path, "SHA-256", file.sha256, digest.hexdigest())
 
 
-async def count_lines(lake: Lake, path: str) -> int:
+async def count_lines(lake: AsyncStorage, path: str) -> int:
     """How many lines the file has."""
 
     def count(opened: BinaryIO) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 
 from neows_async.endpoints.browse import envelope
-from neows_async.endpoints.browse.page_plan import plan
+from neows_async.endpoints.browse.page_plan import plan_pages
 from neows_async.errors import BadPageError, NotFoundError
 from neows_async.lake import layout
 from neows_async.lake.raw_zone import RawZone
@@ -20,7 +20,7 @@ from neows_async.pages.stored import expand, sealed_sha256
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neows_async.lake.async_storage import Lake
+    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages import values
@@ -50,7 +50,7 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Checking:
-    lake: Lake
+    lake: AsyncStorage
     snapshot: str
     max_body_bytes: int
     one: threading.Lock = field(default_factory=threading.Lock)
@@ -60,7 +60,7 @@ class _Checking:
 
 
 async def check_raw_pages(
-    lake: Lake, receipt: Receipt, findings: Findings, *, pages_at_once: int, max_body_bytes: int
+    lake: AsyncStorage, receipt: Receipt, findings: Findings, *, pages_at_once: int, max_body_bytes: int
 ) -> RawPages:
     """Each page: there, its checksum, the whole page it should be; then count, bytes and digest over all.
 
@@ -131,7 +131,7 @@ async def _wanted(checking: _Checking, receipt: Receipt, findings: Findings) -> 
         first = await _read_page(checking, (generation, 0), receipt.page_size, findings)
         if first is None:
             continue
-        pages = plan(first.info, receipt.identity.get("limit")).pages
+        pages = plan_pages(first.info, receipt.identity.get("limit")).pages
         planned += pages
         present = await checking.zone(generation).counted()
         for number in range(pages):
