@@ -78,7 +78,7 @@ class _Within(CloseApproachesWithin):
 
     def update(self, page: Page) -> None:
         began_s = time.perf_counter()
-        super().update(page)
+        super().update(page.batches)
         self.watch.add("aggregate", began_s)
 
 
@@ -87,7 +87,7 @@ class _ByYear(CloseApproachesByYear):
 
     def update(self, page: Page) -> None:
         began_s = time.perf_counter()
-        super().update(page)
+        super().update(page.batches)
         self.watch.add("aggregate", began_s)
 
 

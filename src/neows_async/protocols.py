@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
 
     from neows_async.errors import BadPageError, NeowsError
-    from neows_async.pages.values import DatasetFile, Json, Page, RawPage
+    from neows_async.pages.values import DatasetFile, Json, Page, RawPage, StoredPage
 
 
 class Source(Protocol):
@@ -27,7 +29,7 @@ class Source(Protocol):
     def synthetic(self) -> bool:
         """True when the objects are made up; such rows never share a lake with real ones."""
 
-    async def fetch(self, number: int, size: int) -> RawPage:
+    async def fetch(self, number: int, size: int) -> RawPage | StoredPage:
         """Browse page ``number`` (from 0) of ``size`` objects, as it came, in one attempt.
 
         Called concurrently, up to the run's concurrency. Retries, pacing, checking and
@@ -69,7 +71,7 @@ class AtHand(Protocol):
     They are read several at once: neither paced nor counted against a quota. Trying again would change nothing.
     """
 
-    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:
+    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage | StoredPage]:
         """As :meth:`Source.fetch`, of each, in this order. What it raises, unless it is of a storage, or no answer in
         time costs nothing: each is then fetched by itself.
         """
@@ -143,8 +145,11 @@ class Aggregator(Protocol):
     def name(self) -> str:
         """The aggregate's name: ``aggregates/snapshot=<id>/<name>.json``; unique in a run."""
 
-    def update(self, page: Page) -> None:
-        """Fold one page. Called once a page, in page order."""
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        """Add the rows of one page. Called once a page, in page order.
+
+        :param batches: dataset name → rows: ``neos`` and ``close_approaches``, of one page
+        """
 
     def merge(self, other: Self) -> None:
         """Take in what ``other`` folded from pages disjoint from ours; order must not matter."""
@@ -153,16 +158,32 @@ class Aggregator(Protocol):
         """The figures so far. Equal pages give an equal result, key order included."""
 
 
-class ColumnsOnly(Protocol):
-    """What a sink or an aggregator may say besides: that it never asks for ``page.body`` or ``raw_objects(page)``.
+class JsonAggregator(Protocol):
+    """An aggregator that also reads the source's own JSON. Otherwise as :class:`Aggregator`.
 
-    If all of a run say so, a page's body is let go as soon as it was decoded, which is most of the page's memory. It is
-    an attribute of the part's own class; a subclass says it anew.
+    If one part of a run needs the JSON, each page's JSON stays in memory, compressed, until all parts have the page.
     """
 
     @property
-    def columns_only(self) -> bool:
-        """True."""
+    def name(self) -> str:
+        """As :attr:`Aggregator.name`."""
+
+    @property
+    def needs_json(self) -> Literal[True]:
+        """True: :meth:`update_json` is called, and not ``update``."""
+
+    def update_json(self, batches: Mapping[str, pa.RecordBatch], objects: Iterator[Mapping[str, Any]]) -> None:
+        """Add one page. Called once a page, in page order.
+
+        :param batches: as for :meth:`Aggregator.update`
+        :param objects: the JSON of each row of the first dataset, in order: every field, unvalidated
+        """
+
+    def merge(self, other: Self) -> None:
+        """As :meth:`Aggregator.merge`."""
+
+    def result(self) -> Mapping[str, Json]:
+        """As :meth:`Aggregator.result`."""
 
 
 class AggregateWriter(Protocol):

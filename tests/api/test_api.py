@@ -103,7 +103,7 @@ async def test_a_run_with_parts_of_ones_own(tmp_path: Path) -> None:
             self.neos = 0
 
         def update(self, page: Page) -> None:
-            self.neos += page.neos.num_rows
+            self.batches["neos"] += page.batches["neos"].num_rows
 
         def merge(self, other: Count) -> None:
             self.neos += other.neos

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.abc import ByteStream
+from neows_async.endpoints.browse.check import judged, scrubbed, take_in
 
 from neows_async.endpoints.browse import decode_fast, envelope
-from neows_async.endpoints.browse.check import judged, scrubbed, take_in
 from neows_async.endpoints.browse.decode import decode, decode_by_contract
 from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
 from neows_async.pacing.breaker import CircuitBreaker
@@ -228,8 +228,8 @@ def decoded(raw: RawPage) -> Page:
             page.info == slow.info
             and page.indices == slow.indices
             and page.approach_counts == slow.approach_counts
-            and _same(page.neos, slow.neos)
-            and _same(page.close_approaches, slow.close_approaches)
+            and _same(page.batches["neos"], slow.batches["neos"])
+            and _same(page.batches["close_approaches"], slow.batches["close_approaches"])
         )
         if not same or slow.rejected or slow.unknown_fields:
             raise FindingError("the two ways of reading a page do not agree")

@@ -15,8 +15,7 @@ from neows_async.errors import BadPageError, NotFoundError, StorageError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.pages.stored import StoredPage, compress, expand, seal, store
-from neows_async.pages.values import RawPage
+from neows_async.pages.values import RawPage, StoredPage, compress, expand, seal, store
 from neows_async.testing import browse_page
 from tests.neos import catalogue
 
@@ -117,13 +116,13 @@ def lies(root: Path, number: int = 0) -> Path:
 
 async def test_a_page_that_was_put_is_counted_and_comes_back(tmp_path: Path) -> None:
     raw = zone(tmp_path)
-    assert await raw.counted() == set()
+    assert await raw.page_numbers() == set()
     with pytest.raises(NotFoundError):
         await raw.get(0)
     last = RawPage(123_456, browse_page([], 123_456, 20))
     await raw.put(RawPage(0, PAGE))
     await raw.put(last)
-    assert await raw.counted() == {0, 123_456}
+    assert await raw.page_numbers() == {0, 123_456}
     assert (await raw.get(0)).body == PAGE
     assert (await raw.get(123_456)).body == last.body
 
@@ -135,10 +134,10 @@ async def test_a_damaged_page_is_told_and_set_aside(tmp_path: Path) -> None:
         lies(tmp_path).write_bytes(data)
         with pytest.raises(BadPageError):
             await raw.get(0)
-    assert await raw.counted() == {0}
+    assert await raw.page_numbers() == {0}
     await raw.set_aside(0)
     await raw.set_aside(0)
-    assert await raw.counted() == set()
+    assert await raw.page_numbers() == set()
     assert [file.read_bytes() for file in (tmp_path / "_staging").rglob("*.zst")] == [data]
 
 
@@ -152,12 +151,12 @@ async def test_a_page_beyond_the_bound_is_not_read(tmp_path: Path) -> None:
 
 async def test_of_bodies_that_were_no_pages_the_last_five_are_kept(tmp_path: Path) -> None:
     raw = zone(tmp_path)
-    await raw.keep_bad(0, b"")
+    await raw.put_bad(0, b"")
     for number in range(8):
-        await raw.keep_bad(number % 3, b"body %d" % number)
+        await raw.put_bad(number % 3, b"body %d" % number)
     kept = sorted((tmp_path / "_staging").rglob("*.body"))
     assert [file.read_bytes() for file in kept] == [b"body %d" % number for number in range(3, 8)]
-    assert await raw.counted() == set()
+    assert await raw.page_numbers() == set()
 
 
 async def test_what_else_lies_there_is_not_counted(tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ async def test_what_else_lies_there_is_not_counted(tmp_path: Path) -> None:
         "page=-0001.json.zst",
     ):
         (lies(tmp_path).parent / name).write_bytes(b"")
-    assert await raw.counted() == {7}
+    assert await raw.page_numbers() == {7}
 
 
 class Waiting(LocalStorage):
@@ -195,7 +194,7 @@ async def test_a_page_whose_put_is_under_way_is_kept_also_if_that_is_cancelled(t
         await to_thread.run_sync(storage.began.wait, 10)
         tasks.cancel_scope.cancel()
         storage.go_on.set()
-    assert await zone.counted() == {3}
+    assert await zone.page_numbers() == {3}
 
 
 async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: Path) -> None:
@@ -206,7 +205,7 @@ async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: 
             tasks.start_soon(zone.put, RawPage(3, PAGE))
             await to_thread.run_sync(storage.began.wait, 10)
             tasks.cancel_scope.cancel()
-    assert await zone.counted() == set()
+    assert await zone.page_numbers() == set()
     storage.go_on.set()
 
 

@@ -30,8 +30,8 @@ def of(entries: list[dict[str, Any]], orbiting_body: str | None = None, threshol
     """Both results over one object with these approaches."""
     (page,) = pages([neo(1, entries)])
     within, by_year = CloseApproachesWithin(threshold_au, orbiting_body), CloseApproachesByYear(orbiting_body)
-    within.update(page)
-    by_year.update(page)
+    within.update(page.batches)
+    by_year.update(page.batches)
     return within.result(), by_year.result()
 
 
@@ -143,7 +143,7 @@ def test_merging_any_split_in_any_order_is_one_pass(
     parts = [kinds() for _ in range(4)]
     for page, owner in zip(decoded, owners, strict=False):
         for one in (*whole, *parts[owner]):
-            one.update(page)
+            one.update(page.batches)
     within, by_year = parts[order[0]]
     for index in order[1:]:
         within.merge(parts[index][0])
@@ -164,10 +164,10 @@ def test_merging_leaves_the_other_as_it_is() -> None:
         (CloseApproachesWithin(), CloseApproachesWithin()),
         (CloseApproachesByYear(), CloseApproachesByYear()),
     ):
-        other.update(page)
+        other.update(page.batches)
         before = json.dumps(other.result())
         one.merge(other)  # type: ignore[arg-type]  # each with its own kind
-        one.update(page)
+        one.update(page.batches)
         assert json.dumps(other.result()) == before
 
 

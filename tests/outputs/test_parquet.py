@@ -129,11 +129,11 @@ async def test_the_last_row_may_fill_its_group_and_its_file() -> None:
 
 async def test_row_groups_as_large_as_they_are() -> None:
     (page,) = pages([neo(1, [approach()] * 473)])
-    batch = pa.Table.from_batches([page.close_approaches] * 300).combine_chunks().to_batches()[0]
+    batch = pa.Table.from_batches([page.batches["close_approaches"]] * 300).combine_chunks().to_batches()[0]
     many = replace(page, close_approaches=batch, approach_counts=(batch.num_rows,))
     (data,) = (await sunk([many], "close_approaches"))[0].values()
     assert groups(data) == [65_536, 65_536, 473 * 300 - 2 * 65_536]
-    batch = pa.Table.from_batches([page.neos] * 20_000).combine_chunks().to_batches()[0]
+    batch = pa.Table.from_batches([page.batches["neos"]] * 20_000).combine_chunks().to_batches()[0]
     (data,) = (await sunk([replace(page, neos=batch)], "neos"))[0].values()
     assert groups(data) == [8_192, 8_192, 20_000 - 2 * 8_192]
 

@@ -12,8 +12,8 @@ from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
 from neows_async.pages.values import RawPage
+from neows_async.pipeline.fetch_loop import UNPACED
 from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
-from neows_async.pipeline.reader import UNPACED
 from neows_async.testing import ListSource
 from tests.neos import catalogue
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from neows_async.endpoints.browse.decode import decode_checked
 from neows_async.errors import BadPageError
-from neows_async.pages.stored import StoredPage, compress, expand, read_stored, seal, sealed_sha256
-from neows_async.pages.values import RawPage
+from neows_async.pages.values import RawPage, StoredPage, compress, expand, read_stored, seal, sealed_sha256
 from neows_async.testing import browse_page
 from tests.neos import catalogue
 

@@ -23,7 +23,7 @@ def admission(limit: int | None = None, max_rejects: int | None = None) -> Admis
 
 
 def ids(page: Page) -> list[str]:
-    found: list[str] = page.neos["id"].to_pylist()
+    found: list[str] = page.batches["neos"]["id"].to_pylist()
     return found
 
 
@@ -34,8 +34,8 @@ def bad(number: int) -> dict[str, Any]:
 def test_a_page_without_any_trouble_passes_as_it_is() -> None:
     (page,) = pages([neo(1, [approach()]), neo(2)])
     door = admission(limit=2)
-    assert door.admit(page).neos is page.neos
-    assert door.admit(page).neos.num_rows == 0
+    assert door.admit(page).batches["neos"] is page.batches["neos"]
+    assert door.admit(page).batches["neos"].num_rows == 0
     assert (door.tally.seen, door.tally.written, door.tally.duplicates) == (4, 2, 2)
 
 
@@ -50,9 +50,9 @@ def test_of_equal_ids_the_first_one_wins_within_a_page_and_across() -> None:
     ]
     door = admission()
     first, second = [door.admit(page) for page in pages(objects, 3)]
-    assert first.neos["name"].to_pylist() == ["first", "(2 TEST)"]
-    assert first.close_approaches["miss_distance_km"].to_pylist() == [1.0, 2.0]
-    assert second.close_approaches["miss_distance_km"].to_pylist() == [5.0, 6.0]
+    assert first.batches["neos"]["name"].to_pylist() == ["first", "(2 TEST)"]
+    assert first.batches["close_approaches"]["miss_distance_km"].to_pylist() == [1.0, 2.0]
+    assert second.batches["close_approaches"]["miss_distance_km"].to_pylist() == [5.0, 6.0]
     assert second.indices == (0, 2)
     assert second.approach_counts == (1, 1)
     assert [record["name"] for record in raw_objects(second)] == ["(3 TEST)", "(4 TEST)"]
@@ -98,7 +98,11 @@ def test_a_page_wholly_beyond_the_limit_is_empty() -> None:
     door = admission(limit=20)
     for page in pages([neo(number, [approach()]) for number in range(60)]):
         admitted = door.admit(page)
-    assert (admitted.neos.num_rows, admitted.close_approaches.num_rows, admitted.indices) == (0, 0, ())
+    assert (admitted.batches["neos"].num_rows, admitted.batches["close_approaches"].num_rows, admitted.indices) == (
+        0,
+        0,
+        (),
+    )
     assert door.tally.seen == door.tally.written == 20
 
 
@@ -128,7 +132,10 @@ def test_nulls_and_unknown_fields_are_counted_in_what_is_written_alone() -> None
     assert door.tally.unknown_fields == {"close_approach_data.odd": 2, "strange": 1}
     assert admitted.unknown_fields == {0: {"close_approach_data.odd": 2, "strange": 1}}
     expected: Counter[str] = Counter()
-    for dataset, batch in (("neos", admitted.neos), ("close_approaches", admitted.close_approaches)):
+    for dataset, batch in (
+        ("neos", admitted.batches["neos"]),
+        ("close_approaches", admitted.batches["close_approaches"]),
+    ):
         for row in batch.to_pylist():
             expected.update(f"{dataset}.{name}" for name, value in row.items() if value is None)
     assert door.tally.nulls == expected
@@ -165,15 +172,17 @@ def test_seen_is_written_and_duplicates_and_rejected(
     assert tally.seen == tally.written + tally.duplicates + tally.rejected == len(wanted)
     assert (tally.written, tally.rejected) == (len(positions), len(rejected))
     assert [entry.position for page in admitted for entry in page.rejected] == rejected
-    assert [name for page in admitted for name in page.neos["name"].to_pylist()] == [f"at {at}" for at in positions]
+    assert [name for page in admitted for name in page.batches["neos"]["name"].to_pylist()] == [
+        f"at {at}" for at in positions
+    ]
     assert [page.info.first_position + index for page in admitted for index in page.indices] == positions
-    passed = [km for page in admitted for km in page.close_approaches["miss_distance_km"].to_pylist()]
+    passed = [km for page in admitted for km in page.batches["close_approaches"]["miss_distance_km"].to_pylist()]
     assert passed == [float(f"{at}.{index}") for at in positions for index in range(entries[at][1])]
     assert tally.close_approaches == len(passed)
     assert [count for page in admitted for count in page.approach_counts] == [entries[at][1] for at in positions]
     for page in admitted:
         owners = [id_ for id_, count in zip(ids(page), page.approach_counts, strict=True) for _ in range(count)]
-        assert page.close_approaches["neo_id"].to_pylist() == owners
+        assert page.batches["close_approaches"]["neo_id"].to_pylist() == owners
         assert set(page.unknown_fields) <= set(page.indices)
     assert tally.unknown_fields["new"] == sum(entries[at][2] == "new" for at in positions)
 

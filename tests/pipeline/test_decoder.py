@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from anyio import to_thread
-
 from neows_async.endpoints.browse.check import take_in
+
 from neows_async.endpoints.browse.decode import decode_checked
 from neows_async.errors import BadPageError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.pages.redact import Redactor
-from neows_async.pages.stored import StoredPage, compress, read_stored, seal
-from neows_async.pages.values import Page, RawPage, SpentPage
+from neows_async.pages.values import Page, RawPage, SpentPage, StoredPage, compress, read_stored, seal
 from neows_async.pipeline.decode_worker import (
     _ANSWER,
     _ASKED_AT_ONCE,
@@ -81,8 +80,14 @@ async def started(decoding: DecoderPool) -> DecodeWorker:
 def outcome(page: Page | str) -> object:
     if isinstance(page, str):
         return page
-    rest = (page.info, page.body, page.body_sha256, page.indices, page.approach_counts, page.rejected)
-    return rest, page.unknown_fields, page.neos.to_pylist(), page.close_approaches.to_pylist(), page.neos.schema
+    rest = (page.info, page.body, page.sha256, page.indices, page.approach_counts, page.rejected)
+    return (
+        rest,
+        page.unknown_fields,
+        page.batches["neos"].to_pylist(),
+        page.batches["close_approaches"].to_pylist(),
+        page.batches["neos"].schema,
+    )
 
 
 def here(raw: RawPage, size: int | None) -> Page | str:

@@ -12,7 +12,7 @@ def everything(agenda: FetchSchedule) -> list[int]:
 
 
 def test_pages_come_in_order_and_those_that_are_in_are_not_asked_for() -> None:
-    agenda = FetchSchedule(6, kept=frozenset({0, 3}))
+    agenda = FetchSchedule(6, stored=frozenset({0, 3}))
     assert everything(agenda) == [1, 2, 4, 5]
     assert [agenda.is_in(number) for number in range(6)] == [True, False, False, True, False, False]
     agenda.arrived(1)
@@ -47,7 +47,7 @@ def test_a_window_that_waits_for_a_late_page_lets_it_pass() -> None:
 
 
 def test_a_page_that_cannot_be_read_any_more_comes_first() -> None:
-    agenda = FetchSchedule(9, kept=frozenset({0, 1}), window=3)
+    agenda = FetchSchedule(9, stored=frozenset({0, 1}), window=3)
     assert everything(agenda) == [2]
     agenda.damaged(0)
     assert not agenda.is_in(0)
@@ -56,7 +56,7 @@ def test_a_page_that_cannot_be_read_any_more_comes_first() -> None:
 
 @given(st.integers(0, 30), st.frozensets(st.integers(0, 30)), st.integers(1, 5))
 def test_with_a_reader_who_follows_every_page_is_asked_for_once(pages: int, kept: frozenset[int], window: int) -> None:
-    agenda = FetchSchedule(pages, kept=kept, window=window)
+    agenda = FetchSchedule(pages, stored=kept, window=window)
     asked = []
     for number in range(pages):
         agenda.reading(number)
@@ -75,7 +75,7 @@ class AgendaMachine(RuleBasedStateMachine):
     def begin(self, pages: int, window: int | None, kept: frozenset[int]) -> None:
         self.pages, self.window = pages, window
         self.kept = frozenset(number for number in kept if number < pages)
-        self.agenda = FetchSchedule(pages, kept=self.kept, window=window)
+        self.agenda = FetchSchedule(pages, stored=self.kept, window=window)
         self.under_way: set[int] = set()
         self.arrived = set(self.kept)
         self.failed: set[int] = set()

@@ -18,7 +18,7 @@ from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.pages.stored import compress
 from neows_async.pages.values import PageInfo, RawPage
 from neows_async.pipeline import run
-from neows_async.pipeline.reader import Origin
+from neows_async.pipeline.fetch_loop import Origin
 from neows_async.pipeline.stream import open_pages
 from neows_async.settings import Settings
 from neows_async.sources.archive import ArchiveSource

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
-
 from neows_async.endpoints.browse.check import judged, scrubbed
+
 from neows_async.errors import OutageError, PausedError, UnavailableError
 from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
@@ -79,7 +79,7 @@ class Fetching:
             listener=self.heard.append,
             ledger=ledger,
         )
-        self.agenda = FetchSchedule(pages, kept=kept)
+        self.agenda = FetchSchedule(pages, stored=kept)
         self.news = anyio.Event()
 
     def clock(self) -> float:
@@ -99,7 +99,7 @@ class Fetching:
             )
             if not self.agenda.is_in(0):
                 await self._fetch(fetcher, 0)
-            self.agenda = FetchSchedule(self.pages, kept=frozenset({0, *self.landed}) | self._kept())
+            self.agenda = FetchSchedule(self.pages, stored=frozenset({0, *self.landed}) | self._kept())
             self.gate.expect(lambda: self.agenda.left)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self.concurrency + SEEING_TO):

@@ -114,7 +114,7 @@ class TableSink:
         self._snapshot = stage.snapshot
 
     async def write(self, page: Page) -> None:
-        self._ids += page.neos["id"].to_pylist()
+        self._ids += page.batches["neos"]["id"].to_pylist()
 
     async def finish(self) -> Sequence[DatasetFile]:
         return ()
@@ -192,7 +192,7 @@ class Mean:
         self._mean, self._rows = 0.0, 0
 
     def update(self, page: Page) -> None:
-        rows = page.neos.num_rows
+        rows = page.batches["neos"].num_rows
         self._mean = (self._mean * self._rows + rows * page.number) / max(1, self._rows + rows)
         self._rows += rows
 

@@ -203,7 +203,7 @@ async def test_two_runs_with_two_keys_never_meet(tmp_path: Path) -> None:
 
     async def run(key: str, url: str, ledger: MemoryQuotaStore) -> None:
         settings = Settings(root=str(tmp_path / key), base_url=url, api_key=key, concurrency=2)
-        receipts[key] = await ingest(settings, ledger=ledger)
+        receipts[key] = await ingest(settings, quota_store=ledger)
 
     with loopback.serving(only(keys[0])) as first, loopback.serving(only(keys[1])) as second:
         async with anyio.create_task_group() as tasks:

@@ -163,7 +163,7 @@ async def tests(settings: Settings) -> None:
         source = NasaSource(client, base_url="https://sandbox.invalid", api_key="any")
         assert_type(await source.fetch(0, 20), RawPage)
     async with SqliteQuotaStore(Path("quota"), host="api.nasa.gov", api_key="any") as ledger:
-        await ingest(settings, ledger=ledger)
+        await ingest(settings, quota_store=ledger)
 
 
 def storages() -> Storage:

@@ -19,7 +19,7 @@ from neows_async.lake.storage import open_storage
 from neows_async.maintenance.prune import Rules, prune
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.pipeline import run, stream
-from neows_async.pipeline.reader import UNPACED, Origin
+from neows_async.pipeline.fetch_loop import UNPACED, Origin
 from neows_async.sources import nasa as _gateway  # noqa: F401 - now, or the first call would hold its event loop up
 from neows_async.telemetry import events
 
@@ -50,7 +50,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     aggregators: Sequence[Aggregator] | None = None,
     aggregate_writer: AggregateWriter | None = None,
     pacing: PacingRules | None = None,
-    ledger: QuotaStore | None = None,
+    quota_store: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> Receipt:
     """Fetch, save, aggregate, commit: a whole run, which leaves one snapshot in the lake.
@@ -72,7 +72,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     :param aggregate_writer: writes their results; None is JSON
     :param pacing: what the source's gateway demands that its answers do not tell; None is what is known of
         NASA's for the default source there, and nothing for others
-    :param ledger: what runs with one key share, so that they keep to its quota together; None shares nothing
+    :param quota_store: what runs with one key share, so that they keep to its quota together; None shares nothing
     :param on_event: a plain function, told what happens in the event loop's thread, in order; must be quick. One
         that raises is logged, as ``neows_async`` at ERROR, and told nothing more: a run does not fail for its watchers
     :returns: the receipt of the committed snapshot
@@ -87,7 +87,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     """
     listener = _listener(on_event)
     chosen_sinks = defaults.parquet_sinks(settings) if sinks is None else list(sinks)
-    async with _origin(settings, source, client, pacing, ledger) as origin:
+    async with _origin(settings, source, client, pacing, quota_store) as origin:
         if storage is None:
             # In a thread: a local root is made and looked at.
             storage = await to_thread.run_sync(open_storage, settings.root)
@@ -101,7 +101,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
                 aggregators=defaults.default_aggregators(settings) if aggregators is None else list(aggregators),
                 aggregate_writer=JsonAggregates() if aggregate_writer is None else aggregate_writer,
                 pacing=origin.pacing,
-                ledger=ledger,
+                quota_store=quota_store,
             ),
             listener,
         )
@@ -132,7 +132,7 @@ async def open_neos(
     source: Source | None = None,
     client: httpx.AsyncClient | None = None,
     pacing: PacingRules | None = None,
-    ledger: QuotaStore | None = None,
+    quota_store: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> AsyncIterator[NeoStream]:
     """Validated objects as they come, in Browse order, without a lake.
@@ -144,8 +144,8 @@ async def open_neos(
                 print(neo.name, neo.closest_approach())
 
     Quota, retries, outages, limits and rejects are those of :func:`ingest`, and so are the parameters ``source``,
-    ``client``, ``pacing``, ``ledger`` and ``on_event``. Nothing is stored: what needs a lake (``root``, ``archive``,
-    ``snapshot`` …) is ignored, and nothing can be resumed.
+    ``client``, ``pacing``, ``quota_store`` and ``on_event``. Nothing is stored: what needs a lake (``root``,
+    ``archive``, ``snapshot`` …) is ignored, and nothing can be resumed.
 
     *Backpressure.* At most ``settings.window_pages`` pages are fetched ahead of the reading (from an archive, where
     they wait without their JSON, four times as many), which is at most ``settings.queue_neos`` objects (or one page)
@@ -167,7 +167,7 @@ async def open_neos(
     """
     # The classes of the objects take tens of milliseconds to build: not on the loop, when the first one is made.
     await to_thread.run_sync(importlib.import_module, "neows_async.endpoints.browse.neo")
-    async with _open_pages(settings, source, client, pacing, ledger, on_event) as pages:
+    async with _open_pages(settings, source, client, pacing, quota_store, on_event) as pages:
         yield NeoStream(pages)
 
 
@@ -178,7 +178,7 @@ async def open_batches(
     source: Source | None = None,
     client: httpx.AsyncClient | None = None,
     pacing: PacingRules | None = None,
-    ledger: QuotaStore | None = None,
+    quota_store: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> AsyncIterator[BatchStream]:
     """The same as Arrow record batches, a pair a page, at a fraction of the cost.
@@ -192,7 +192,7 @@ async def open_batches(
     Their schemas are :data:`neows_async.NEOS` and :data:`neows_async.CLOSE_APPROACHES`, the columns of the lake.
     Everything else is as with :func:`open_neos`.
     """
-    async with _open_pages(settings, source, client, pacing, ledger, on_event) as pages:
+    async with _open_pages(settings, source, client, pacing, quota_store, on_event) as pages:
         yield BatchStream(pages)
 
 
@@ -202,12 +202,12 @@ async def _open_pages(
     source: Source | None,
     client: httpx.AsyncClient | None,
     pacing: PacingRules | None,
-    ledger: QuotaStore | None,
+    quota_store: QuotaStore | None,
     on_event: events.Listener | None,
 ) -> AsyncIterator[stream.PageStream]:
     listener = _listener(on_event)
     async with (
-        _origin(settings, source, client, pacing, ledger) as origin,
+        _origin(settings, source, client, pacing, quota_store) as origin,
         stream.open_pages(settings, origin, listener) as pages,
     ):
         yield pages
@@ -219,16 +219,16 @@ async def _origin(
     source: Source | None,
     client: httpx.AsyncClient | None,
     pacing: PacingRules | None,
-    ledger: QuotaStore | None,
+    quota_store: QuotaStore | None,
 ) -> AsyncIterator[Origin]:
     """The source that was handed over, or the default one, open until the block ends."""
     if source is not None:
         if client is not None:
             raise SettingsError("a client is for the default source; give the source that you hand over its own")
-        yield Origin(source, UNPACED if pacing is None else pacing, ledger)
+        yield Origin(source, UNPACED if pacing is None else pacing, quota_store)
         return
     async with defaults.open_nasa(settings, client=client) as gateway:
-        yield Origin(gateway, defaults.gateway_rules(settings) if pacing is None else pacing, ledger)
+        yield Origin(gateway, defaults.gateway_rules(settings) if pacing is None else pacing, quota_store)
 
 
 def _listener(on_event: events.Listener | None) -> events.Listener:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from neows_async.endpoints.browse import envelope
-from neows_async.endpoints.browse.check import take_in
 from neows_async.endpoints.browse.page_plan import plan_pages
+from neows_async.endpoints.browse.receive import ReceiveOptions, Receiver
 from neows_async.errors import (
     AttemptError,
     BadPageError,
@@ -39,7 +38,7 @@ from neows_async.pacing.shared_quota import SharedQuota
 from neows_async.pacing.simulation import RunConditions
 from neows_async.pacing.state import QuotaState
 from neows_async.pages import values
-from neows_async.pages.redact import Redactor
+from neows_async.pages.values import RawPage
 from neows_async.settings import identity
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ async def look_into(
     kept: list[frozenset[int]] = []
     first = await _first(zone)
     # A run without its page 0 asks for it, and whatever lies in a generation that is not the first was begun.
-    while (counted := await zone.counted()) or not kept:
+    while (counted := await zone.page_numbers()) or not kept:
         kept.append(frozenset(counted if kept or first is not None else counted - {0}))
         zone = zone.next_generation()
     return LakeFacts(found.snapshot, holder=holder, kept=tuple(kept), first=first, receipt=receipt)
@@ -223,7 +222,8 @@ async def look_into(
 
 async def _first(zone: RawZone) -> PageInfo | None:
     try:
-        info, _ = envelope.split((await zone.get(0)).body)
+        await zone.get(0)
+        info = await zone.info(0)
     except (NotFoundError, BadPageError):
         return None
     return info
@@ -261,9 +261,10 @@ async def ask(source: Source, quota: SharedQuota, settings: Settings, clock: Cal
         came = await source.fetch(0, settings.page_size)
         answer_s = anyio.current_time() - started_s
         over = True
-        quota.answered(ticket, came.rate_limit)
+        rate_limit = came.rate_limit if isinstance(came, RawPage) else None
+        quota.answered(ticket, rate_limit)
         key = settings.api_key.get_secret_value() if settings.api_key else ""
-        info, _ = envelope.split(take_in(came, None, Redactor(key)).body)
+        info = Receiver(ReceiveOptions(api_key=key)).receive(came, None).info
     except RateLimitedError as exc:
         over = True
         quota.limited(ticket, exc.retry_after_s)
@@ -278,7 +279,7 @@ async def ask(source: Source, quota: SharedQuota, settings: Settings, clock: Cal
         if not over:
             quota.lost(ticket)
         await quota.settle()
-    return Answer(info, answer_s, came.rate_limit)
+    return Answer(info, answer_s, rate_limit)
 
 
 async def _turn(quota: SharedQuota, clock: Callable[[], float]) -> int:

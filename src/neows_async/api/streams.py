@@ -88,7 +88,7 @@ class BatchStream(_Stream):
         with self._guard:
             await checkpoint()
             page = await _next(self._pages)
-            return Batches(page.neos, page.close_approaches)
+            return Batches(*page.batches.values())
 
 
 async def _next(pages: PageStream) -> Page:

@@ -77,7 +77,7 @@ async def open_parts(settings: Settings, chosen: Chosen) -> AsyncIterator[Parts]
             parent=chosen.raw.named if chosen.raw else None,
             raw_snapshot=chosen.raw.snapshot if chosen.raw else None,
             pacing=pacing_rules(settings, chosen),
-            ledger=await open_ledger(settings, chosen, stack),
+            quota_store=await open_ledger(settings, chosen, stack),
         )
 
 

@@ -1,4 +1,7 @@
-"""The raw zone: the ledger of what was fetched. Everything downstream is a pure function of it."""
+"""The raw zone: every page that was received, as received but redacted. All else is computed from it.
+
+A page is durable, and never requested again, as soon as :meth:`RawZone.put` returns.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -16,167 +19,160 @@ from neows_async.endpoints.browse import envelope
 from neows_async.errors import BadPageError, DataError, NotFoundError
 from neows_async.lake import layout
 from neows_async.lake.lake import are_synthetic, receipt_or_none, unfinished_or_none
-from neows_async.pages.stored import StoredPage, is_sound, read_stored, store
-from neows_async.pages.values import SpentPage
+from neows_async.pages.stored import json_of, read_stored
+from neows_async.pages.values import StoredPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from neows_async.lake.async_storage import AsyncStorage
-    from neows_async.pages.values import RawPage
+    from neows_async.pages.values import PageInfo, RawPage
 
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
-_BAD_KEPT: Final = 5
-MOMENT_S: Final = 0.3  # so long what is paid for is waited for, though its run was cancelled
-_MADE_UP: Final = b"(SANDBOX "  # in the name of each object of the sandbox
+_BAD_PAGES: Final = 5
+LATE_S: Final = 0.3
+"""How long a cancelled run waits until a page that was received is stored: its request is spent."""
+_SYNTHETIC_NAME: Final = b"(SANDBOX "  # in the name of each object of the sandbox
 
 
 class RawZone:
     """The pages of one generation of one snapshot.
 
-    :param keeps_late: whether what came is still kept when its run is cancelled: not once the snapshot is another's
+    :param stores_late: whether a page that was received is stored although the run was cancelled; False once another
+        run owns the snapshot
     """
 
     def __init__(
         self,
-        lake: AsyncStorage,
+        storage: AsyncStorage,
         snapshot: str,
         *,
         max_body_bytes: int,
         generation: int = 0,
-        keeps_late: Callable[[], bool] = lambda: True,
+        stores_late: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._lake = lake
+        self._storage = storage
         self._snapshot = snapshot
         self._generation = generation
         self._folder = layout.raw_folder(snapshot, generation)
         self.max_body_bytes = max_body_bytes
-        self.keeps_late = keeps_late
+        self.stores_late = stores_late
         self._bad: deque[str] = deque()
         self._bad_seen = 0
 
     def next_generation(self) -> RawZone:
-        """Where the pages of the next generation lie."""
+        """The zone of the next generation's pages."""
         return RawZone(
-            self._lake,
+            self._storage,
             self._snapshot,
             max_body_bytes=self.max_body_bytes,
             generation=self._generation + 1,
-            keeps_late=self.keeps_late,
+            stores_late=self.stores_late,
         )
 
-    async def counted(self) -> set[int]:
-        """The numbers of the pages that lie there, durable."""
+    async def page_numbers(self) -> set[int]:
+        """The numbers of the pages that are stored."""
 
-        def count() -> set[int]:  # without a list of all, which of ten thousand pages takes ten megabytes
-            names = (entry.key.rpartition("/")[2] for entry in self._lake.storage.list(self._folder))
+        def count() -> set[int]:  # not a list of all entries, which for ten thousand pages takes ten megabytes
+            names = (entry.key.rpartition("/")[2] for entry in self._storage.storage.list(self._folder))
             return {int(found[1]) for name in names if (found := _NAME.fullmatch(name))}
 
-        return await self._lake.call(self._folder, count)
+        return await self._storage.call(self._folder, count)
 
-    async def put(self, page: RawPage, *, lingers: bool = True) -> StoredPage:
-        """When this returns, the page is durable and is never asked for again.
+    async def put(self, page: StoredPage, *, lingers: bool = True) -> None:
+        """Store a page. When this returns it is durable.
 
-        It must have been checked and scrubbed. What is as it is kept already is written so.
-
-        :param lingers: cancelled, it still waits for a moment, since the page's request is spent
-        :returns: the page as it is kept, which takes a fifth of the memory
+        :param lingers: when cancelled, still wait :data:`LATE_S` until the page is stored
         """
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
 
-        def put() -> StoredPage:
+        def put() -> None:
             began.set()
             try:
-                kept = _kept(page)
-                self._lake.storage.put(key, kept.data)
-                return kept
+                self._storage.storage.put(key, page.data)
             finally:
                 ended.set()
 
         try:
-            kept = await self._lake.call(key, put)
+            await self._storage.call(key, put)
         except anyio.get_cancelled_exc_class():
             if lingers:
-                with anyio.move_on_after(MOMENT_S, shield=True), suppress(Exception):
+                with anyio.move_on_after(LATE_S, shield=True), suppress(Exception):
                     if began.is_set():  # the thread goes on, but the program may end before it
-                        await to_thread.run_sync(ended.wait, MOMENT_S, abandon_on_cancel=True)
-                    elif self.keeps_late():
-                        await self._lake.call(key, put)
+                        await to_thread.run_sync(ended.wait, LATE_S, abandon_on_cancel=True)
+                    elif self.stores_late():
+                        await self._storage.call(key, put)
             raise
-        return kept
 
-    async def get(self, number: int, size: int | None = None) -> RawPage:
-        """The page, whole and right.
+    async def get(self, number: int, size: int | None = None) -> StoredPage | RawPage:
+        """A page, checked: its frame, its JSON, its number and its size.
 
-        :param size: the objects to a page that it must tell of; None takes any
-        :raises NotFoundError: it does not lie there
-        :raises BadPageError: it cannot be read any more, or is of another size; it still lies there
+        :param size: the page size that the run was planned with; None accepts any
+        :raises NotFoundError: it is not stored
+        :raises BadPageError: it cannot be read, or has another size; it is still stored
         """
 
-        def judged() -> RawPage:
+        def checked() -> StoredPage | RawPage:
             page = self._read(number)
-            envelope.check(page.body, number, size)
+            envelope.check(_json_of(page), number, size)
             return page
 
-        return await self._lake.call(self.key(number), judged)
+        return await self._storage.call(self.key(number), checked)
 
-    async def get_unchecked(self, number: int) -> RawPage:
-        """What lies there, for who judges it anyway; not expanded yet if it is sealed.
+    async def info(self, number: int) -> PageInfo:
+        """The envelope of a page.
 
-        :raises NotFoundError: nothing lies there
-        :raises BadPageError: it is damaged, as far as that shows
+        :raises NotFoundError: it is not stored
+        :raises BadPageError: it cannot be read
         """
-        return await self._lake.call(self.key(number), lambda: self._read(number))
+        return await self._storage.call(self.key(number), lambda: envelope.split(_json_of(self._read(number)))[0])
 
-    async def get_several_unjudged(self, numbers: Sequence[int]) -> list[RawPage]:
-        """The same of each, read one after the other; for the price of one where that is little."""
-        return await self._lake.call(self.key(numbers[0]), lambda: [self._read(number) for number in numbers])
+    async def get_unchecked(self, numbers: Sequence[int]) -> list[StoredPage | RawPage]:
+        """Pages for a caller that checks them, read one after the other; not decompressed if they are sealed.
 
-    def _read(self, number: int) -> RawPage:
-        data = self._lake.storage.get(self.key(number), max_bytes=self.max_body_bytes)
+        :raises NotFoundError: one is not stored
+        :raises BadPageError: one is damaged, as far as that shows
+        """
+        return await self._storage.call(self.key(numbers[0]), lambda: [self._read(number) for number in numbers])
+
+    def _read(self, number: int) -> StoredPage | RawPage:
+        data = self._storage.storage.get(self.key(number), max_bytes=self.max_body_bytes)
         return read_stored(number, data, self.max_body_bytes)
 
     async def set_aside(self, number: int) -> None:
-        """Take a page that cannot be read out of the ledger; it is kept until the snapshot is committed."""
-        try:
-            await self._lake.move(self.key(number), f"{layout.staging_folder(self._snapshot)}/damaged/{number:05}.zst")
-        except NotFoundError:
-            return
+        """Move a page that cannot be read out of the zone; the file is kept until the snapshot is committed."""
+        target = f"{layout.staging_folder(self._snapshot)}/damaged/{number:05}.zst"
+        with suppress(NotFoundError):
+            await self._storage.move(self.key(number), target)
 
-    async def keep_bad(self, number: int, body: bytes) -> None:
-        """Keep a scrubbed body that was no page, for inspection: the last five, until the commit."""
+    async def put_bad(self, number: int, body: bytes) -> None:
+        """Keep a redacted body that was not a page, for inspection: the last five, until the commit."""
         if not body:
             return
         self._bad_seen += 1
         key = f"{layout.staging_folder(self._snapshot)}/bad/{self._bad_seen:04}-page={number:05}.body"
         self._bad.append(key)
-        await self._lake.put(key, body)
-        if len(self._bad) > _BAD_KEPT:
-            await self._lake.delete(self._bad.popleft())
+        await self._storage.put(key, body)
+        if len(self._bad) > _BAD_PAGES:
+            await self._storage.delete(self._bad.popleft())
 
     def key(self, number: int) -> str:
-        """Where page ``number`` lies, or would."""
+        """The key of page ``number``, stored or not."""
         return f"{self._folder}/page={number:05}.json.zst"
 
 
-def _kept(page: RawPage) -> StoredPage:
-    if isinstance(page, StoredPage) and is_sound(page):
-        return page
-    if page.decoded is None:
-        return store(page, page.sha256())
-    kept = store(page, page.decoded.body_sha256)
-    spent = isinstance(page.decoded.raw, SpentPage)
-    return kept.with_decoded(page.decoded if spent else replace(page.decoded, raw=kept))
+def _json_of(page: StoredPage | RawPage) -> bytes:
+    return json_of(page) if isinstance(page, StoredPage) else page.body
 
 
 @dataclass(frozen=True, slots=True)
 class RawLocation:
-    """Where the raw pages of a snapshot lie.
+    """Where the raw pages of a snapshot are stored.
 
-    :param named: the snapshot asked for, by its id
-    :param snapshot: whose raw zone they are in: that one, or the one it was rebuilt from
-    :param limit: what that snapshot was limited to
+    :param named: the requested snapshot, by its id
+    :param snapshot: the one whose raw zone has them: the requested one, or the one it was rebuilt from
+    :param limit: of that snapshot
     """
 
     named: str
@@ -185,31 +181,34 @@ class RawLocation:
     limit: int | None
 
 
-async def find_raw(lake: AsyncStorage, snapshot: str, *, max_body_bytes: int = 64 << 20) -> RawLocation:
-    """The raw pages behind ``snapshot``, committed or not; ``latest`` is the latest one's.
+async def find_raw(storage: AsyncStorage, snapshot: str, *, max_body_bytes: int = 64 << 20) -> RawLocation:
+    """The raw pages behind ``snapshot``, committed or not; ``latest`` is the latest committed one.
 
-    Also those of which no receipt and no note is left: whose they are, the rest of the lake says, or their text.
+    Raw pages without a receipt and a run note are found, too. The lake's other snapshots, or the first page, show
+    whether they are synthetic.
 
-    :raises NotFoundError: there is no such snapshot, or it kept no raw pages
-    :raises DataError: its first page cannot be read, and nothing else says whether its objects are made up
+    :raises NotFoundError: there is no such snapshot, or it has no raw pages
+    :raises DataError: its first page cannot be read, and nothing else shows whether its objects are synthetic
     """
-    receipt = await receipt_or_none(lake, snapshot)
+    receipt = await receipt_or_none(storage, snapshot)
     if receipt is not None:
         if receipt.raw.snapshot is None:
             raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
         return RawLocation(
             receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit")
         )
-    unfinished = await unfinished_or_none(lake, snapshot)
+    unfinished = await unfinished_or_none(storage, snapshot)
     if unfinished is not None:
         return RawLocation(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
-    zone = RawZone(lake, snapshot, max_body_bytes=max_body_bytes)
-    if snapshot == "latest" or not await zone.counted():
-        raise NotFoundError(f"{lake.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
-    synthetic = await are_synthetic(lake)
+    zone = RawZone(storage, snapshot, max_body_bytes=max_body_bytes)
+    if snapshot == "latest" or not await zone.page_numbers():
+        raise NotFoundError(f"{storage.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
+    synthetic = await are_synthetic(storage)
     if synthetic is None:
         try:
-            synthetic = _MADE_UP in (await zone.get(0)).body
+            synthetic = _SYNTHETIC_NAME in _json_of(await zone.get(0))
         except BadPageError as exc:
-            raise DataError(f"{lake.uri}: {zone.key(0)} is damaged ({exc}); restore it, or fetch anew") from exc
+            raise DataError(
+                f"{storage.uri}: {zone.key(0)} is damaged ({exc}); restore it, or fetch the snapshot again"
+            ) from exc
     return RawLocation(snapshot, snapshot, synthetic, None)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from neows_async.pages.values import Json, Page
+    from neows_async.pages.values import Json
 
 
 _COUNT_PAGES: Final = 8
@@ -24,16 +24,15 @@ class CloseApproachesByYear:
     """
 
     name = "close_approaches_by_year"
-    columns_only = True
 
     def __init__(self, orbiting_body: str | None = None) -> None:
         self._orbiting_body = orbiting_body
         self._count_by_year: Counter[int] = Counter()
         self._uncounted: list[pa.Array] = []
 
-    def update(self, page: Page) -> None:
-        """Fold one page. An approach without a date is in no year."""
-        approaches = page.close_approaches
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        """Add the approaches of one page. An approach without a date is in no year."""
+        approaches = batches["close_approaches"]
         if self._orbiting_body is not None:
             body = pa.scalar(self._orbiting_body, pa.string())
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], body))
@@ -68,7 +67,6 @@ class CloseApproachesWithin:
     """
 
     name = "close_approaches_within"
-    columns_only = True
 
     def __init__(self, threshold_au: float = 0.2, orbiting_body: str | None = None) -> None:
         self._threshold_au = threshold_au
@@ -76,13 +74,13 @@ class CloseApproachesWithin:
         self._neos = self._close_approaches = self._count = 0
         self._uncounted: list[pa.Array] = []
 
-    def update(self, page: Page) -> None:
-        """Fold one page."""
-        approaches = page.close_approaches
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        """Add the rows of one page."""
+        approaches = batches["close_approaches"]
         if self._orbiting_body is not None:
             body = pa.scalar(self._orbiting_body, pa.string())
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], body))
-        self._neos += page.neos.num_rows
+        self._neos += batches["neos"].num_rows
         self._close_approaches += approaches.num_rows
         self._uncounted.append(approaches["miss_distance_au"])
         # Counting takes one call for many pages as it does for one; but what waits holds all of its page's approaches.

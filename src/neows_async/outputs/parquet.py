@@ -47,9 +47,6 @@ class ParquetSink:
     :raises SettingsError: there is no such dataset or column, or its type cannot be laid out by
     """
 
-    columns_only = True
-    """See :class:`~neows_async.protocols.ColumnsOnly`."""
-
     def __init__(
         self,
         dataset: str,
@@ -83,7 +80,7 @@ class ParquetSink:
         :raises SettingsError: the partition column has more than 64 values
         :raises StorageError: nothing of this snapshot will be visible
         """
-        self._raw_pages.update(page.body_sha256)
+        self._raw_pages.update(page.sha256)
         for folder, rows in self._route(page):
             partition = self._partition(folder)
             partition.add(rows)
@@ -108,7 +105,7 @@ class ParquetSink:
 
     def _route(self, page: Page) -> Iterator[tuple[str, pa.RecordBatch]]:
         """The page's rows by the folder they belong in, each folder's in the page's order."""
-        batch: pa.RecordBatch = getattr(page, self._dataset)
+        batch: pa.RecordBatch = page.batches[self._dataset]
         if self._partition_by is None:
             yield "", batch
             return

@@ -16,7 +16,6 @@ class QuarantineSink:
     """Writes ``quarantine/snapshot=<id>/rejected.jsonl``; no file if nothing was rejected."""
 
     name = "quarantine"
-    columns_only = True  # the text of what was rejected comes with it
 
     def __init__(self) -> None:
         self._stage: Stage | None = None

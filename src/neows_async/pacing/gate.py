@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # A wait is looked at again so often, for clocks get set and machines sleep.
 _LOOK_AGAIN_S: Final = 60.0
-# Others with the same key tell the ledger of their answers, and nobody tells us.
+# Others with the same key tell the quota_store of their answers, and nobody tells us.
 _OTHERS_S: Final = 0.5
 _WORTH_TELLING_S: Final = 5.0
 _LONG_S: Final = 30.0
@@ -58,7 +58,7 @@ class Gate:
     """Lets requests through one after the other, first come, first served.
 
     :param clock: UTC, seconds since 1970
-    :param ledger: what is shared with other gates of the same key; None shares nothing
+    :param quota_store: what is shared with other gates of the same key; None shares nothing
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Gate:
         *,
         clock: Callable[[], float],
         listener: Listener,
-        ledger: QuotaStore | None = None,
+        quota_store: QuotaStore | None = None,
     ) -> None:
-        self._quota = SharedQuota(pacing, ledger, clock=clock, listener=listener)
+        self._quota = SharedQuota(pacing, quota_store, clock=clock, listener=listener)
         self._breaker = breaker
         self._limits = limits
         self._clock = clock

@@ -14,15 +14,12 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import zstandard
 
 from neows_async.errors import BadPageError
-from neows_async.pages.values import RawPage
-
-if TYPE_CHECKING:
-    from neows_async.pages.values import Page
+from neows_async.pages.values import RawPage, StoredPage
 
 _LEVEL: Final = 1  # half the time of the usual 3, and for these pages a tenth smaller
 _HASH_LOG: Final = 13  # its table of 32 KB stays in the processor's nearest cache: a fifth faster for 2 % more room
@@ -55,9 +52,13 @@ def seal(frame: bytes, body_sha256: bytes) -> bytes:
     return b"".join((frame, sealed, _CRC.pack(zlib.crc32(sealed))))
 
 
-def store(raw: RawPage, body_sha256: bytes) -> StoredPage:
-    """The page as it is kept, which takes a fifth of the memory: :func:`compress` and :func:`seal`."""
-    return StoredPage(raw.number, seal(compress(raw.body), body_sha256), raw.size, body_sha256)
+def store(number: int, body: bytes, sha256: bytes) -> StoredPage:
+    """The page as it is stored, in a fifth of the memory: :func:`compress` and :func:`seal`.
+
+    :param body: the page's JSON: checked and redacted
+    :param sha256: the digest of ``body``
+    """
+    return StoredPage(number, seal(compress(body), sha256), len(body), sha256)
 
 
 def expand(data: bytes, max_bytes: int) -> bytes:
@@ -78,10 +79,10 @@ def sealed_sha256(data: bytes) -> bytes | None:
     return _opened(data)[1]
 
 
-def read_stored(number: int, data: bytes, max_bytes: int) -> RawPage:
-    """Page ``number``, of which ``data`` is kept: as it is if it is sealed, else expanded.
+def read_stored(number: int, data: bytes, max_bytes: int) -> StoredPage | RawPage:
+    """Page ``number`` from ``data``, the content of its file: as it is if it is sealed, else decompressed.
 
-    :raises BadPageError: it is damaged, as far as that shows without expanding it, or larger than ``max_bytes``
+    :raises BadPageError: it is damaged, as far as that shows without decompressing it, or larger than ``max_bytes``
     """
     frame, sha256 = _opened(data)
     size = _size(frame, max_bytes)
@@ -89,59 +90,20 @@ def read_stored(number: int, data: bytes, max_bytes: int) -> RawPage:
 
 
 def is_sound(page: StoredPage) -> bool:
-    """Whether what is kept is sealed, and says of itself what the page says, as far as shows without expanding it."""
+    """Whether the seal of ``page`` is its own and agrees with its fields; the frame is not decompressed."""
     try:
         found = read_stored(page.number, page.data, page.size)
     except BadPageError:
         return False
-    return isinstance(found, StoredPage) and (found.size, found.sha256()) == (page.size, page.sha256())
+    return found == page
 
 
-class StoredPage(RawPage):
-    """A page that was whole, right and scrubbed when it was kept, and is not expanded yet.
+def json_of(page: StoredPage) -> bytes:
+    """The page's JSON, decompressed anew at each call.
 
-    ``body`` expands it, at each call. What that raises is a :class:`~neows_async.errors.BadPageError`.
-
-    :param data: a frame and its seal
+    :raises BadPageError: it is damaged
     """
-
-    __slots__ = ("_sha256", "_size", "data")
-
-    data: bytes
-    _size: int
-    _sha256: bytes
-
-    def __init__(self, number: int, data: bytes, size: int, sha256: bytes, decoded: Page | None = None) -> None:
-        for name, value in (
-            *(("number", number), ("rate_limit", None), ("decoded", decoded)),
-            *(("data", data), ("_size", size), ("_sha256", sha256)),
-        ):
-            object.__setattr__(self, name, value)  # it is frozen
-
-    def __reduce__(self) -> tuple[type[StoredPage], tuple[object, ...]]:
-        # Copied and sent to other processes as it is; what is frozen has no other way.
-        return StoredPage, (self.number, self.data, self._size, self._sha256, self.decoded)
-
-    @property
-    def body(self) -> bytes:
-        """Its JSON, expanded anew.
-
-        :raises BadPageError: it is damaged
-        """
-        return _expanded(memoryview(self.data)[:-_SEAL_BYTES])
-
-    @property
-    def size(self) -> int:
-        """Bytes of ``body``, as the frame says."""
-        return self._size
-
-    def sha256(self) -> bytes:
-        """The digest of ``body``, as the seal says."""
-        return self._sha256
-
-    def with_decoded(self, page: Page) -> StoredPage:
-        """The same, of which ``page`` was read."""
-        return StoredPage(self.number, self.data, self._size, self._sha256, page)
+    return _expanded(memoryview(page.data)[:-_SEAL_BYTES])
 
 
 def _opened(data: bytes) -> tuple[bytes | memoryview, bytes | None]:

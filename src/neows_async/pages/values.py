@@ -1,9 +1,11 @@
-"""The values that cross the stages: ``RawPage`` (bytes) → ``Page`` (validated, columnar) → files."""
+"""The values that travel: ``RawPage`` (as received) → ``Page`` (validated, columnar) → ``DatasetFile``.
+
+Beside them, ``StoredPage``: a page in the raw zone. All are plain frozen values.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -20,87 +22,41 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 @dataclass(frozen=True, slots=True)
 class RawPage:
-    """One Browse page as bytes.
+    """A page as a source sent it.
 
     :param number: the page's number, from 0
-    :param body: its JSON. Out of a source it may hold a key; in the raw zone it never does
-    :param rate_limit: what the answer said of the quota, if it said
-    :param decoded: what ``body`` says, where it was read already
+    :param body: the response's body as received: still encoded, and it may hold a key
+    :param content_encoding: how ``body`` is encoded: ``gzip``, or None for plain JSON
+    :param rate_limit: the quota in the response's headers, if there was one
     """
 
     number: int
     body: bytes
+    content_encoding: str | None = None
     rate_limit: RateLimit | None = None
-    decoded: Page | None = field(default=None, compare=False)
-
-    @property
-    def size(self) -> int:
-        """Bytes of ``body``."""
-        return len(self.body)
-
-    def sha256(self) -> bytes:
-        """The digest of ``body``; takes two thirds of a millisecond, where it is not known already."""
-        return hashlib.sha256(self.body).digest()
-
-    def with_decoded(self, page: Page) -> RawPage:
-        """The same, of which ``page`` was read."""
-        return replace(self, decoded=page)
-
-    def lightened(self) -> RawPage:
-        """The same without its body, if ``decoded`` is spent."""
-        if self.decoded is None or not isinstance(self.decoded.raw, SpentPage):
-            return self
-        return self.decoded.raw.with_decoded(self.decoded)
 
     def __repr__(self) -> str:
-        # The body may still hold a key, and a traceback shows reprs.
-        return f"{type(self).__name__}(number={self.number}, <{self.size} bytes>)"
+        # A traceback shows reprs, and the body may hold a key.
+        return f"RawPage(number={self.number}, <{len(self.body)} bytes>)"
 
 
-class SpentPage(RawPage):
-    """A page whose columns were read, and whose body is gone.
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """A page as the raw zone stores it: checked, redacted, compressed and sealed. See :mod:`neows_async.pages.stored`.
 
-    :param size: bytes of the body that it had
+    :param number: the page's number, from 0
+    :param data: a zstd frame of the JSON, and its seal
+    :param size: bytes of the JSON
+    :param sha256: the JSON's digest
     """
 
-    __slots__ = ("_size",)
+    number: int
+    data: bytes
+    size: int
+    sha256: bytes
 
-    _size: int
-
-    def __init__(self, number: int, size: int, decoded: Page | None = None) -> None:
-        for name, value in (("number", number), ("rate_limit", None), ("decoded", decoded), ("_size", size)):
-            object.__setattr__(self, name, value)  # it is frozen
-
-    def __reduce__(self) -> tuple[type[SpentPage], tuple[object, ...]]:
-        return SpentPage, (self.number, self._size, self.decoded)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SpentPage):
-            return NotImplemented
-        return (self.number, self._size) == (other.number, other._size)  # a Page knows the digest besides
-
-    def __hash__(self) -> int:
-        return hash((self.number, self._size))
-
-    @property
-    def body(self) -> bytes:
-        """Raises.
-
-        :raises LookupError: always
-        """
-        raise LookupError(
-            f"the body of page {self.number} was let go, since all sinks and aggregators say `columns_only = True`; "
-            "who asks for bodies must not"
-        )
-
-    @property
-    def size(self) -> int:
-        """Bytes of the body that it had."""
-        return self._size
-
-    def with_decoded(self, page: Page) -> SpentPage:
-        """The same, of which ``page`` was read."""
-        return SpentPage(self.number, self._size, page)
+    def __repr__(self) -> str:
+        return f"StoredPage(number={self.number}, <{len(self.data)} bytes>)"
 
 
 class PageInfo(msgspec.Struct, frozen=True):
@@ -158,28 +114,28 @@ class Rejected:
 class Page:
     """One page, validated. Rows are in Browse order; approaches in the order of their object's list.
 
-    :param info: what the envelope said
-    :param raw: the raw page it was decoded from
-    :param body_sha256: the digest of its body
-    :param indices: for each row of ``neos``, its object's index in the page; ascending
-    :param neos: schema :data:`neows_async.endpoints.browse.schema.NEOS`
-    :param close_approaches: schema :data:`neows_async.endpoints.browse.schema.CLOSE_APPROACHES`; those of the first
-        row of ``neos``, then those of the second …
-    :param approach_counts: for each row of ``neos``, how many rows of ``close_approaches`` are its
+    :param info: the page's envelope
+    :param batches: dataset name → the page's rows, by the schemas of the endpoint
+        (:data:`neows_async.endpoints.browse.schema.DATASETS`). The first dataset has one row for each object
+    :param indices: for each object, its index in the page; ascending
+    :param approach_counts: for each object, how many rows of the second dataset belong to it
     :param rejected: the objects that could not be read, by position
-    :param generation: how often the catalogue had been read before; see the receipt
-    :param unknown_fields: for an object's index, the fields nobody told us of: name → how often
+    :param unknown_fields: object's index → fields that are not in the contract: name → how often
+    :param size: bytes of the page's JSON
+    :param sha256: the digest of the page's JSON
+    :param source: the page's JSON, if a sink or an aggregator needs it or it is to be stored
+    :param generation: how often the catalogue was read before; see the receipt
     """
 
     info: PageInfo
-    raw: RawPage
-    body_sha256: bytes
+    batches: Mapping[str, pa.RecordBatch]
     indices: tuple[int, ...]
-    neos: pa.RecordBatch
-    close_approaches: pa.RecordBatch
     approach_counts: tuple[int, ...]
     rejected: tuple[Rejected, ...]
     unknown_fields: Mapping[int, Mapping[str, int]]
+    size: int
+    sha256: bytes
+    source: StoredPage | None = None
     generation: int = 0
 
     @property
@@ -188,19 +144,12 @@ class Page:
         return self.info.number
 
     @property
-    def body(self) -> bytes:
-        """The raw page's JSON; of a page that is kept in a raw zone it is expanded anew at each call.
-
-        :raises LookupError: all sinks and aggregators say that they look at columns only, and one does not
-        """
-        return self.raw.body
-
-    def spent(self) -> Page:
-        """The same without the raw page's body, for when nobody will ask for it."""
-        return replace(self, raw=SpentPage(self.raw.number, self.raw.size))
+    def object_count(self) -> int:
+        """How many objects the page has: rows of its first dataset."""
+        return len(self.indices)
 
     def __repr__(self) -> str:
-        rows = f"neos={self.neos.num_rows}, close_approaches={self.close_approaches.num_rows}"
+        rows = ", ".join(f"{name}={batch.num_rows}" for name, batch in self.batches.items())
         return f"Page(number={self.number}, {rows}, rejected={len(self.rejected)})"
 
 

@@ -1,4 +1,4 @@
-"""The one stateful step between decoding and writing: what follows sees admitted pages only. Pure."""
+"""The one stateful step between decoding and writing: the outputs see admitted pages only. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -15,9 +15,6 @@ from neows_async.lake.receipt import RecordCounts
 
 if TYPE_CHECKING:
     from neows_async.pages.values import Page, Rejected
-
-_DIGITS: Final = 19
-_BLOCK_BITS: Final = 10
 
 
 @dataclass(slots=True)
@@ -39,39 +36,10 @@ class RecordTally:
         return RecordCounts(seen=self.seen, written=self.written, duplicates=self.duplicates, rejected=self.rejected)
 
 
-class _Ids:
-    """A set of ids, most of which are integers not far from each other: a bit for each, in blocks.
-
-    Where one in fifty numbers is an id, as in NASA's catalogue, that takes a tenth of the memory of a set.
-    """
-
-    def __init__(self) -> None:
-        self._blocks: dict[int, int] = {}
-        self._others: set[str] = set()
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, id_: str) -> bool:
-        """Whether it is new."""
-        # No other text stands for this number.
-        if id_.isascii() and id_.isdigit() and not id_.startswith("0") and len(id_) < _DIGITS:
-            block, at = divmod(int(id_), 1 << _BLOCK_BITS)
-            held = self._blocks.get(block, 0)
-            new = not held >> at & 1
-            self._blocks[block] = held | 1 << at
-        else:
-            new = id_ not in self._others
-            self._others.add(id_)
-        self._count += new
-        return new
-
-
 class Admission:
     """Cuts at the limit, drops ids already seen (the first wins), counts.
 
-    Memory: the distinct ids, some 15 bytes each, but up to 160 where they are far from each other.
+    Memory: the distinct ids, some 100 bytes each.
 
     :param limit: admit the Browse positions below this; None is all
     :param max_rejects: None is no limit
@@ -80,8 +48,8 @@ class Admission:
     def __init__(self, *, limit: int | None, max_rejects: int | None) -> None:
         self._limit = limit
         self._max_rejects = max_rejects
-        self._seen = _Ids()
-        # The first generation's are all that were seen.
+        self._seen: set[str] = set()
+        # In the first generation, all ids that were seen.
         self._in_generation = self._seen
         self._rejected_now: set[bytes] = set()
         self._rejected_before: set[bytes] = set()
@@ -93,25 +61,25 @@ class Admission:
         return len(self._in_generation)
 
     def begin_generation(self) -> None:
-        """The same catalogue is read once more: what was rejected before is not rejected twice."""
-        self._in_generation = _Ids()
+        """The catalogue is read once more: an object that was rejected before is not counted twice."""
+        self._in_generation = set()
         self._rejected_before |= self._rejected_now
         self._rejected_now.clear()
 
     def admit(self, page: Page) -> Page:
-        """``page`` without what is beyond the limit and what was seen before. Call it in page order.
+        """``page`` without the objects beyond the limit and those seen before. Call it in page order.
 
         :raises TooManyRejectsError: more objects were rejected than is allowed
         """
         objects = page.info.announced_objects
         if self._limit is not None:
             objects = max(0, min(objects, self._limit - page.info.first_position))
-        ids = page.neos["id"].to_pylist()
+        ids = _first_batch(page)["id"].to_pylist()
         keep = [index < objects and self._is_new(id_) for index, id_ in zip(page.indices, ids, strict=True)]
         within = sum(index < objects for index in page.indices)
         first_beyond = page.info.first_position + objects
         admitted = replace(
-            _kept(page, keep),
+            _only(page, keep),
             rejected=tuple(
                 entry for entry in page.rejected if entry.position < first_beyond and self._is_new_reject(entry)
             ),
@@ -125,20 +93,21 @@ class Admission:
         return digest not in self._rejected_before
 
     def _is_new(self, id_: str) -> bool:
-        new = self._seen.add(id_)
+        new = id_ not in self._seen
+        self._seen.add(id_)
         if self._in_generation is not self._seen:
             self._in_generation.add(id_)
         return new
 
     def _count(self, page: Page, seen: int) -> None:
         tally = self.tally
-        written = page.neos.num_rows
+        written = page.object_count
         tally.seen += seen
         tally.written += written
         tally.duplicates += seen - written - len(page.rejected)
         tally.rejected += len(page.rejected)
-        tally.close_approaches += page.close_approaches.num_rows
-        for dataset, batch in (("neos", page.neos), ("close_approaches", page.close_approaches)):
+        tally.close_approaches += sum(page.approach_counts)
+        for dataset, batch in page.batches.items():
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 if column.null_count:
                     tally.nulls[f"{dataset}.{name}"] += column.null_count
@@ -148,25 +117,33 @@ class Admission:
             raise TooManyRejectsError(too_many(page.rejected[-1], tally.rejected, self._max_rejects))
 
 
+def _first_batch(page: Page) -> pa.RecordBatch:
+    return next(iter(page.batches.values()))
+
+
 def too_many(last: Rejected, rejected: int, max_rejects: int) -> str:
-    """The line a user reads."""
+    """The message."""
     return (
         f"{rejected} objects were unreadable, more than --max-rejects {max_rejects}; the last one on page "
         f"{last.page} at {last.pointer}: {last.reason}. Raise --max-rejects to keep the readable ones"
     )
 
 
-def _kept(page: Page, keep: list[bool]) -> Page:
+def _only(page: Page, keep: list[bool]) -> Page:
+    """``page`` with those of its objects for which ``keep`` is true, and their approaches."""
     if all(keep):
         return page
     borders = itertools.pairwise(itertools.accumulate(page.approach_counts, initial=0))
     rows = [row for kept, (start, stop) in zip(keep, borders, strict=True) if kept for row in range(start, stop)]
     indices = tuple(itertools.compress(page.indices, keep))
+    objects, approaches = page.batches
     return replace(
         page,
         indices=indices,
-        neos=page.neos.filter(pa.array(keep, pa.bool_())),
-        close_approaches=page.close_approaches.take(pa.array(rows, pa.int64())),
+        batches={
+            objects: page.batches[objects].filter(pa.array(keep, pa.bool_())),
+            approaches: page.batches[approaches].take(pa.array(rows, pa.int64())),
+        },
         approach_counts=tuple(itertools.compress(page.approach_counts, keep)),
         unknown_fields={index: page.unknown_fields[index] for index in indices if index in page.unknown_fields},
     )

@@ -1,10 +1,10 @@
-"""A process that decodes pages, and its answers: this very program, asked over a socket and memory that is shared.
+"""A process that decodes pages beside the main one: this very program, over a socket and shared memory.
 
-It finds bodies in that memory, scrubbed or as they were kept, and puts the columns in their place, and behind them the
-page as it is to be kept. It is asked from the event loop itself: a thread that asks and waits would take and leave the
-GIL ten times a page, and the loop would wait for it as often.
+The main process puts pages into a slot of the memory, as received or as stored; the worker puts the columns into the
+same slot, and behind them the page's stored form. The main process sends and receives in its event loop, without a
+thread: a thread would take and release the interpreter's lock ten times a page.
 
-A helper ends when its socket does, so also when whoever asks it is killed.
+A worker ends with its socket, so also when the main process is killed.
 """
 
 from __future__ import annotations
@@ -27,77 +27,76 @@ import anyio
 import msgspec
 import pyarrow as pa
 
-from neows_async.endpoints.browse.decode import decode_checked_batch
-from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
+from neows_async.endpoints.browse.receive import ReceiveOptions, Receiver
+from neows_async.endpoints.browse.schema import DATASETS
 from neows_async.errors import BadPageError
-from neows_async.pages import stored
-from neows_async.pages.stored import StoredPage, read_stored
-from neows_async.pages.values import Page, PageInfo, RawPage, Rejected
+from neows_async.pages.content import GZIP
+from neows_async.pages.stored import is_sound, read_stored
+from neows_async.pages.values import Page, PageInfo, RawPage, Rejected, StoredPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# While a helper reads one page, the next two are on their way to it.
-_ASKED_AT_ONCE: Final = 3
-# Of the memory that is shared with a helper, for what one question or its answer takes; a larger page is read here.
-PLACE_BYTES: Final = 4 << 20
-_ANSWER_S: Final = 20
-_UNCHECKED: Final = 0  # no page has no objects to a page
-# What goes through the socket: in which place of the memory so many pages lie, their size, and whether they are to be
-# kept; then how long the answer is that lies in the same place.
-_QUESTION: Final = struct.Struct("<QQQ?")
-_ANSWER: Final = struct.Struct("<Q")
-_NOT_READ: Final = _ANSWER.pack(0)
-# What a place holds: of each page the number, how many bytes, and whether they are as they were kept; then those bytes.
-# Or of each page how many bytes either batch, the rest and the page as it is to be kept have; then those.
-_ASKED: Final = struct.Struct("<QQQ")
-_TOLD: Final = struct.Struct("<QQQQ")
+# While a worker decodes one page, the next two are on their way to it.
+_REQUESTS_AT_ONCE: Final = 3
+# Of the shared memory, for one request or its response. A larger page is decoded in the main process.
+SLOT_BYTES: Final = 4 << 20
+_RESPONSE_S: Final = 20
+_ANY_SIZE: Final = 0  # no page has a size of 0
+# Through the socket: first the length of the options and the options; then, for each request, the slot, how many pages
+# are in it, and the page size; then, for each response, its length in the same slot.
+_LENGTH: Final = struct.Struct("<Q")
+_REQUEST: Final = struct.Struct("<QQQ")
+_DECLINED: Final = _LENGTH.pack(0)
+# In a slot: for each page its number, how many bytes it has, and its form; then those bytes.
+# Or for each page how many bytes its two batches, the rest and its stored form have; then those bytes.
+_PAGE_IN: Final = struct.Struct("<QQQ")
+_PAGE_OUT: Final = struct.Struct("<QQQQ")
+_FORMS: Final = ("plain", GZIP, "stored")
 _READY: Final = b"+"
 _PROGRAM: Final = (
-    # What multiplies matrices is imported with numpy, and would start a thread for each processor.
+    # OpenBLAS is imported with numpy, and would start a thread for each processor.
     "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neows_async._process import collect_seldom, keep_flat, leave_pandas_out, spare_the_collector; "
-    "collect_seldom(); keep_flat(); leave_pandas_out(); "
-    "from neows_async.pipeline.decode_worker import serve; spare_the_collector(); serve()"
+    "from neows_async._process import freeze_gc, leave_pandas_out, tune_allocators, tune_gc; "
+    "tune_gc(); tune_allocators(); leave_pandas_out(); "
+    "from neows_async.pipeline.decode_worker import serve; freeze_gc(); serve()"
 )
 
 
 class _Rest(msgspec.Struct, array_like=True):
-    """All of a page but its body and its batches; or why it is none."""
+    """All of a page but its batches and its stored form."""
 
-    bad: str | None = None
-    info: PageInfo | None = None
-    body_sha256: bytes = b""
-    indices: tuple[int, ...] = ()
-    approach_counts: tuple[int, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
-    unknown_fields: dict[int, dict[str, int]] = {}
+    info: PageInfo
+    indices: tuple[int, ...]
+    approach_counts: tuple[int, ...]
+    rejected: tuple[Rejected, ...]
+    unknown_fields: dict[int, dict[str, int]]
+    size: int
+    sha256: bytes
 
 
 _rest = msgspec.msgpack.Decoder(_Rest)
+_options = msgspec.msgpack.Decoder(ReceiveOptions)
 
 
-class NotReadError(Exception):
-    """It leaves these pages to whoever asks.
-
-    Their columns take more than a place in the shared memory, or one that is to be as it was kept is not.
-    """
+class DeclinedError(Exception):
+    """The worker leaves these pages to the main process: one is bad, or their columns do not fit into a slot."""
 
 
 class DecodeWorker:
-    """A process that decodes one page after the other. It may be asked several times at once, and answers in turn.
+    """A process that decodes one page after the other. Several requests may wait; it responds in their order.
 
-    It is this very program, and believed: of its answers the form is looked at, and not each value.
+    It runs this very program, so the form of its responses is checked, and not each value.
     """
 
-    def __init__(self, orbiting_body: str | None) -> None:
+    def __init__(self, options: ReceiveOptions) -> None:
         self.ready: bool = False
         self.alive: bool = True
-        self.asked: int = 0  # questions that it is to answer, for those who choose one
-        self._room = anyio.Semaphore(_ASKED_AT_ONCE, fast_acquire=True)
-        self._free = list(range(_ASKED_AT_ONCE))
-        self._answers = anyio.Lock(fast_acquire=True)
-        self._orbiting_body = orbiting_body
+        self.requests: int = 0  # without a response, for those who choose a worker
+        self._slots_left = anyio.Semaphore(_REQUESTS_AT_ONCE, fast_acquire=True)
+        self._free = list(range(_REQUESTS_AT_ONCE))
+        self._responses = anyio.Lock(fast_acquire=True)
+        self._options = options
 
     def start(self) -> None:
         """Blocks for some milliseconds.
@@ -107,21 +106,19 @@ class DecodeWorker:
         if not sys.executable:
             raise FileNotFoundError("this program does not know its interpreter")
         ours, theirs = socket.socketpair()
-        with theirs, _shared_memory(_ASKED_AT_ONCE * PLACE_BYTES) as shared:
+        with theirs, _shared_memory(_REQUESTS_AT_ONCE * SLOT_BYTES) as shared:
             try:
-                self._places = mmap.mmap(shared, _ASKED_AT_ONCE * PLACE_BYTES)
+                self._slots = mmap.mmap(shared, _REQUESTS_AT_ONCE * SLOT_BYTES)
                 self._process = subprocess.Popen(  # noqa: S603 - this very program
-                    [
-                        sys.executable,
-                        "-c",
-                        _PROGRAM,
-                        *map(json.dumps, ([*map(str, sys.path)], self._orbiting_body, shared)),
-                    ],
+                    [sys.executable, "-c", _PROGRAM, *map(json.dumps, ([*map(str, sys.path)], shared))],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[shared],
                 )
+                # Through the socket: they hold the key, and everybody on the machine can read a process's arguments.
+                options = msgspec.msgpack.encode(self._options)
+                ours.sendall(_LENGTH.pack(len(options)) + options)
             except BaseException:
                 ours.close()
                 raise
@@ -134,74 +131,72 @@ class DecodeWorker:
             self.ready = self.ready or self._socket.recv(1) == _READY
         return self.ready
 
-    async def ask(self, raws: Sequence[RawPage], size: int | None, *, keep: bool = False) -> list[Page]:
-        """Of each, as ``check_and_decode``; for bodies that have room in one place.
+    async def decode(self, pages: Sequence[RawPage | StoredPage], size: int | None) -> list[Page]:
+        """As :meth:`neows_async.endpoints.browse.receive.Receiver.receive`, for pages for which :func:`fits` is true.
 
-        :param keep: the pages' ``raw`` are then as ``keep`` makes them, if they are not already
-        :raises BadPageError: as that does, of the first that is none
-        :raises NotReadError: whoever asks has to read them
-        :raises OSError, EOFError: it gave no answer; nobody will get one any more
+        :raises DeclinedError: the caller has to decode them
+        :raises OSError, EOFError: there is no response, and there will be none to any request
         """
-        self.asked += 1
+        self.requests += 1
         try:
-            async with self._room:
-                place = self._free.pop()
+            async with self._slots_left:
+                slot = self._free.pop()
                 try:
-                    self._send(raws, size, place, keep=keep)
-                    async with self._answers:  # fair: in the order in which it was asked
+                    self._send(pages, size, slot)
+                    async with self._responses:  # fair: in the order of the requests
                         length = await self._receive()
-                    answers = self._taken(place, length, len(raws))
-                except BaseException:  # also if we are cancelled: the next answer would be taken for another's
+                    parts = self._parts(slot, length, len(pages))
+                except BaseException:  # cancelled, too: the next response would be taken for another request's
                     self.alive = False
                     raise
                 finally:
-                    self._free.append(place)
+                    self._free.append(slot)
         finally:
-            self.asked -= 1
-        if not answers:
-            raise NotReadError
-        return [_page_of(raw, *parts) for raw, parts in zip(raws, answers, strict=True)]
+            self.requests -= 1
+        if not parts:
+            raise DeclinedError
+        return [_page_of(page, *of) for page, of in zip(pages, parts, strict=True)]
 
-    def _send(self, raws: Sequence[RawPage], size: int | None, place: int, *, keep: bool) -> None:
+    def _send(self, pages: Sequence[RawPage | StoredPage], size: int | None, slot: int) -> None:
         if not self.alive:
             raise EOFError
-        at = place * PLACE_BYTES
-        parts = [_handed_over(raw) for raw in raws]
-        for raw, part in zip(raws, parts, strict=True):
-            _ASKED.pack_into(self._places, at, raw.number, len(part), isinstance(raw, StoredPage))
-            at += _ASKED.size
-        for part in parts:
-            self._places[at : at + len(part)] = part
-            at += len(part)
-        # A few bytes, and few of them are under way: the socket has room for them.
-        self._socket.send(_QUESTION.pack(place, len(raws), size or _UNCHECKED, keep))
+        at = slot * SLOT_BYTES
+        bodies = [_bytes_of(page) for page in pages]
+        for page, body in zip(pages, bodies, strict=True):
+            _PAGE_IN.pack_into(self._slots, at, page.number, len(body), _form(page))
+            at += _PAGE_IN.size
+        for body in bodies:
+            self._slots[at : at + len(body)] = body
+            at += len(body)
+        # A few bytes, at most three times: the socket's buffer has room for them, so this does not block.
+        self._socket.send(_REQUEST.pack(slot, len(pages), size or _ANY_SIZE))
 
-    def _taken(self, place: int, length: int, count: int) -> list[tuple[bytes, ...]]:
-        """Of each page its parts, each in memory of its own, since the one outlives the other; none if it read none."""
+    def _parts(self, slot: int, length: int, count: int) -> list[tuple[bytes, ...]]:
+        """For each page its parts, each in memory of its own, since one outlives the other; none if it declined."""
         if not self.alive:
             raise EOFError
         if not length:
             return []
-        at = place * PLACE_BYTES
+        at = slot * SLOT_BYTES
         end = at + length
-        sizes = [*_TOLD.iter_unpack(self._places[at : (at := at + count * _TOLD.size)])]
-        answers: list[tuple[bytes, ...]] = []
+        sizes = [*_PAGE_OUT.iter_unpack(self._slots[at : (at := at + count * _PAGE_OUT.size)])]
+        pages: list[tuple[bytes, ...]] = []
         for lengths in sizes:
             borders = [*itertools.accumulate(lengths, initial=at)]
             if borders[-1] > end:
-                raise EOFError("no answer to this question")
-            answers.append(tuple([self._places[start:stop] for start, stop in itertools.pairwise(borders)]))
+                raise EOFError("not a response to this request")
+            pages.append(tuple([self._slots[start:stop] for start, stop in itertools.pairwise(borders)]))
             at = borders[-1]
-        return answers
+        return pages
 
     async def _receive(self) -> int:
         if not self.alive:
             raise EOFError
-        with anyio.fail_after(_ANSWER_S):
+        with anyio.fail_after(_RESPONSE_S):
             length = b""
-            while len(length) < _ANSWER.size:
+            while len(length) < _LENGTH.size:
                 try:
-                    received = self._socket.recv(_ANSWER.size - len(length))
+                    received = self._socket.recv(_LENGTH.size - len(length))
                 except BlockingIOError:
                     await anyio.wait_readable(self._socket)
                     continue
@@ -211,55 +206,57 @@ class DecodeWorker:
         return int.from_bytes(length, "little")
 
     def end(self) -> None:
-        """Blocks until the process is gone. Nobody may be waiting for an answer, and nobody gets one any more."""
+        """Blocks until the process is gone. Call it when nobody waits for a response."""
         self.alive = False
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.kill()
         self._process.wait()
         self._socket.close()
-        self._places.close()
+        self._slots.close()
 
 
-def _handed_over(raw: RawPage) -> bytes:
-    """What a helper reads; it expands what is still as it was kept."""
-    return raw.data if isinstance(raw, StoredPage) else raw.body
+def fits(pages: Sequence[RawPage | StoredPage]) -> bool:
+    """Whether a worker can decode ``pages`` in one request."""
+    known = all(isinstance(page, StoredPage) or page.content_encoding in (None, GZIP) for page in pages)
+    return known and sum(_PAGE_IN.size + len(_bytes_of(page)) for page in pages) <= SLOT_BYTES
 
 
-def handed_over_bytes(raws: Sequence[RawPage]) -> int:
-    """What all of it takes in a place."""
-    return sum(_ASKED.size + len(_handed_over(raw)) for raw in raws)
+def _bytes_of(page: RawPage | StoredPage) -> bytes:
+    return page.data if isinstance(page, StoredPage) else page.body
 
 
-def _page_of(raw: RawPage, neos: bytes, close_approaches: bytes, rest: bytes, kept: bytes) -> Page:
-    """What was told of ``raw``; raises as :meth:`Helper.ask` does."""
-    said = _rest.decode(rest)
-    if said.bad is not None:
-        raise BadPageError(said.bad)
-    if said.info is None or said.info.number != raw.number:
-        raise EOFError("no answer to this question")
-    page = Page(
-        info=said.info,
-        raw=_kept(raw, kept, said.body_sha256) if kept else raw,
-        body_sha256=said.body_sha256,
-        indices=said.indices,
-        neos=pa.ipc.read_record_batch(neos, NEOS),
-        close_approaches=pa.ipc.read_record_batch(close_approaches, CLOSE_APPROACHES),
-        approach_counts=said.approach_counts,
-        rejected=said.rejected,
-        unknown_fields=said.unknown_fields,
+def _form(page: RawPage | StoredPage) -> int:
+    return _FORMS.index("stored" if isinstance(page, StoredPage) else page.content_encoding or "plain")
+
+
+def _page_of(page: RawPage | StoredPage, neos: bytes, close_approaches: bytes, rest: bytes, stored: bytes) -> Page:
+    """The response for ``page``; raises as :meth:`DecodeWorker.decode` does."""
+    found = _rest.decode(rest)
+    batches = {
+        name: pa.ipc.read_record_batch(data, schema)
+        for (name, schema), data in zip(DATASETS.items(), (neos, close_approaches), strict=True)
+    }
+    source = StoredPage(found.info.number, stored, found.size, found.sha256) if stored else None
+    rows = {len(found.indices), len(found.approach_counts), batches["neos"].num_rows}
+    if (
+        found.info.number != page.number
+        or len(rows) != 1
+        or sum(found.approach_counts) != batches["close_approaches"].num_rows
+        or not (source is None or is_sound(source))
+    ):
+        raise EOFError("not a response to this request")
+    return Page(
+        info=found.info,
+        batches=batches,
+        indices=found.indices,
+        approach_counts=found.approach_counts,
+        rejected=found.rejected,
+        unknown_fields=found.unknown_fields,
+        size=found.size,
+        sha256=found.sha256,
+        source=source,
     )
-    rows = {len(page.indices), len(page.approach_counts), page.neos.num_rows}
-    if len(rows) != 1 or sum(page.approach_counts) != page.close_approaches.num_rows:
-        raise EOFError("no answer to this question")
-    return page
-
-
-def _kept(raw: RawPage, data: bytes, body_sha256: bytes) -> StoredPage:
-    page = StoredPage(raw.number, data, raw.size, body_sha256)
-    if not stored.is_sound(page):
-        raise EOFError("no answer to this question")
-    return page
 
 
 @contextmanager
@@ -282,67 +279,67 @@ def _shared_memory(length: int) -> Iterator[int]:
 
 
 def serve() -> None:
-    """A helper's whole life: answer questions until the socket on its standard input ends."""
-    # An interrupt is for the one who asks; we end when that one does.
+    """The worker's whole life: respond to requests until the socket on its standard input ends."""
+    # An interrupt is for the main process; this one ends when that one does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orbiting_body: str | None = json.loads(sys.argv[2])
-    places = mmap.mmap(int(sys.argv[3]), 0)
-    with socket.socket(fileno=0) as asked, suppress(OSError):
-        asked.sendall(_READY)
-        while len(question := asked.recv(_QUESTION.size, socket.MSG_WAITALL)) == _QUESTION.size:
-            place, count, size, keep = _QUESTION.unpack(question)
+    slots = mmap.mmap(int(sys.argv[2]), 0)
+    with socket.socket(fileno=0) as requests, suppress(OSError):
+        (length,) = _LENGTH.unpack(requests.recv(_LENGTH.size, socket.MSG_WAITALL))
+        receiver = Receiver(_options.decode(requests.recv(length, socket.MSG_WAITALL)))
+        requests.sendall(_READY)
+        while len(request := requests.recv(_REQUEST.size, socket.MSG_WAITALL)) == _REQUEST.size:
+            slot, count, size = _REQUEST.unpack(request)
             try:
-                raws = _asked(places, place * PLACE_BYTES, count)
+                pages = _received(slots, slot * SLOT_BYTES, count)
+                decoded = _decode(receiver, pages, None if size == _ANY_SIZE else size)
             except BadPageError:
-                asked.sendall(_NOT_READ)
+                requests.sendall(_DECLINED)  # the main process decodes it again, and says what is wrong
                 continue
-            pages = _read(raws, None if size == _UNCHECKED else size, orbiting_body)
-            answers = [_answer(page, keep=keep) for page in pages]
-            told = b"".join(_TOLD.pack(*map(len, parts)) for parts in answers)
-            parts = [told, *itertools.chain.from_iterable(answers)]
-            length = sum(map(len, parts))
-            if length > PLACE_BYTES:
-                asked.sendall(_NOT_READ)
+            parts = [_parts_of(page) for page in decoded]
+            heads = b"".join(_PAGE_OUT.pack(*map(len, of)) for of in parts)
+            response = [heads, *itertools.chain.from_iterable(parts)]
+            length = sum(map(len, response))
+            if length > SLOT_BYTES:
+                requests.sendall(_DECLINED)
                 continue
-            at = place * PLACE_BYTES
-            for part in parts:
-                places[at : at + len(part)] = part
+            at = slot * SLOT_BYTES
+            for part in response:
+                slots[at : at + len(part)] = part
                 at += len(part)
-            asked.sendall(_ANSWER.pack(length))
+            requests.sendall(_LENGTH.pack(length))
 
 
-def _asked(places: mmap.mmap, start: int, count: int) -> list[RawPage]:
-    at = start + count * _ASKED.size
-    raws: list[RawPage] = []
-    for number, length, as_kept in _ASKED.iter_unpack(places[start:at]):
-        data = places[at : at + length]
-        raws.append(read_stored(number, data, sys.maxsize) if as_kept else RawPage(number, data))
+def _received(slots: mmap.mmap, start: int, count: int) -> list[RawPage | StoredPage]:
+    at = start + count * _PAGE_IN.size
+    pages: list[RawPage | StoredPage] = []
+    for number, length, form in _PAGE_IN.iter_unpack(slots[start:at]):
+        data, name = slots[at : at + length], _FORMS[form]
+        if name == "stored":
+            pages.append(read_stored(number, data, sys.maxsize))
+        else:
+            pages.append(RawPage(number, data, name if name == GZIP else None))
         at += length
-    return raws
+    return pages
 
 
-def _read(raws: Sequence[RawPage], size: int | None, orbiting_body: str | None) -> list[Page | BadPageError]:
-    """Of each the page, or why it is none."""
-    try:
-        return [*decode_checked_batch(raws, size, orbiting_body=orbiting_body)]
-    except BadPageError as exc:
-        if len(raws) == 1:
-            return [exc]
-    return [page for raw in raws for page in _read([raw], size, orbiting_body)]
+def _decode(receiver: Receiver, pages: list[RawPage | StoredPage], size: int | None) -> list[Page]:
+    stored = [page for page in pages if isinstance(page, StoredPage)]
+    if len(stored) == len(pages):
+        return receiver.receive_batch(stored, size)
+    return [receiver.receive(page, size) for page in pages]
 
 
-def _answer(page: Page | BadPageError, *, keep: bool) -> tuple[bytes, bytes, bytes, bytes]:
-    if isinstance(page, BadPageError):
-        return b"", b"", msgspec.msgpack.encode(_Rest(bad=str(page))), b""
+def _parts_of(page: Page) -> tuple[bytes, ...]:
     rest = msgspec.msgpack.encode(
         _Rest(
             info=page.info,
-            body_sha256=page.body_sha256,
             indices=page.indices,
             approach_counts=page.approach_counts,
             rejected=page.rejected,
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
+            size=page.size,
+            sha256=page.sha256,
         )
     )
-    kept = stored.store(page.raw, page.body_sha256).data if keep and not isinstance(page.raw, StoredPage) else b""
-    return bytes(page.neos.serialize()), bytes(page.close_approaches.serialize()), rest, kept
+    batches = [bytes(batch.serialize()) for batch in page.batches.values()]
+    return *batches, rest, page.source.data if page.source else b""

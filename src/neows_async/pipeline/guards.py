@@ -17,7 +17,8 @@ from neows_async.pages.values import DatasetFile
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
-    from neows_async.protocols import Aggregator, Sink, Source
+    from neows_async.pages.values import Page
+    from neows_async.protocols import Aggregator, JsonAggregator, Sink, Source
 
 _T = TypeVar("_T")
 _OURS: Final = ("raw", "_runs", "_staging")
@@ -78,12 +79,23 @@ def check_names(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequenc
             names.add(name)
 
 
-def needs_bodies(parts: Iterable[Sink | Aggregator]) -> bool:
-    """Whether one of them may ask for a page's body: whose own class does not say that it looks at columns alone.
+def needs_json(parts: Iterable[Sink | Aggregator | JsonAggregator]) -> bool:
+    """Whether one of ``parts`` reads the pages' JSON."""
+    return any(getattr(part, "needs_json", False) for part in parts)
 
-    A subclass or a proxy of one that says so may ask for more.
+
+def update(aggregator: Aggregator | JsonAggregator, page: Page) -> None:
+    """Pass the page's rows to an aggregator, with the page's objects if it needs them.
+
+    :raises PartError: the aggregator failed
     """
-    return not all(vars(type(part)).get("columns_only") is True for part in parts)
+    with blaming(aggregator.name):
+        if getattr(aggregator, "needs_json", False):
+            from neows_async.endpoints.browse.neo import raw_objects  # noqa: PLC0415 - loads pydantic
+
+            aggregator.update_json(page.batches, raw_objects(page))  # type: ignore[union-attr]
+        else:
+            aggregator.update(page.batches)  # type: ignore[union-attr]
 
 
 def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:

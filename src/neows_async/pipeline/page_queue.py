@@ -69,5 +69,4 @@ class PageQueue:
 
 
 def _weight(page: Page) -> int:
-    rows: int = page.neos.num_rows
-    return max(1, rows)
+    return max(1, page.object_count)

@@ -1,10 +1,12 @@
-"""The flow of a run, from the first request to the receipt. Only this module starts tasks.
+"""The flow of a run into a lake, from the first request to the receipt.
 
 ::
 
-    source ─RawPage─► check · scrub ─► raw zone            (fetchers, N at once, any order)
-                                          │ in page order
-                decode ─Page─► admit ─► [bounded queues] ─► sinks + aggregators ─► commit ─► receipt
+    source ─► receive · check · decode ─► raw zone · buffer       (fetch tasks, several at once, in any order)
+                                            │ in page order
+                                          admit ─► [a bounded queue each] ─► sinks, aggregators ─► commit ─► receipt
+
+Only this module and :mod:`neows_async.pipeline.stream` start tasks.
 """
 
 from __future__ import annotations
@@ -17,27 +19,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
+import pyarrow as pa
 from anyio import to_thread
 
+from neows_async._version import __version__
+from neows_async.endpoints.browse import schema
 from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_relevant
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
-from neows_async.lake.receipt import Receipt, Requests, SourceInfo
+from neows_async.lake.receipt import PageCounts, RawInfo, Receipt, Requests, SourceInfo
 from neows_async.lake.resume import SnapshotRequest, open_snapshot
 from neows_async.lake.staging import LakeStage
 from neows_async.outputs.quarantine import QuarantineSink
+from neows_async.pipeline.fetch_loop import UNPACED, Origin
 from neows_async.pipeline.guards import (
     all_files,
     as_plain_json,
     await_part,
     blaming,
     check_names,
-    needs_bodies,
+    needs_json,
     refuse_clashes,
+    update,
 )
 from neows_async.pipeline.page_queue import PageQueue
-from neows_async.pipeline.reader import UNPACED, Origin, PageReader
-from neows_async.pipeline.stats import Spent
+from neows_async.pipeline.reader import PageReader
+from neows_async.pipeline.stats import split_time
 from neows_async.settings import identity
 from neows_async.telemetry import events
 
@@ -53,11 +60,11 @@ if TYPE_CHECKING:
     from neows_async.settings import Settings
 
 _Results: TypeAlias = dict[str, dict[str, Any]]
-_Done: TypeAlias = Literal["committed", "read", "stopped"]
-# How often the aggregators' figures are told, at most; where that takes long, so many times as long in between.
-_TELL_EVERY_S: Final = 1.0
-_TELL_REST: Final = 20.0
-# Where pages come fast, aggregators are given several at once: a change of thread costs more than a page.
+_Outcome: TypeAlias = Literal["committed", "read", "stopped"]
+# The aggregators' results are reported at most this often. Computing them may take at most 1/20 of the time.
+_REPORT_EVERY_S: Final = 1.0
+_REPORT_PAUSE: Final = 20.0
+# If pages arrive fast, aggregators get several at once: a change of thread costs more than a page.
 _GATHER_S: Final = 0.05
 
 
@@ -65,11 +72,11 @@ _GATHER_S: Final = 0.05
 class Parts:
     """The swappable parts of one run.
 
-    :param source_name: how the receipt calls the source
-    :param parent: the snapshot that the source makes this one from, if it reads an archive
-    :param raw_snapshot: whose raw pages the source then reads: the parent's own, or its ancestor's
-    :param pacing: what the source's gateway demands beside what its answers tell
-    :param ledger: shared with other runs that use the same key; None shares nothing
+    :param source_name: the source's name in the receipt
+    :param parent: the snapshot that this one is rebuilt from, if the source is an archive
+    :param raw_snapshot: the snapshot whose raw pages the archive reads: the parent, or the parent's own source
+    :param pacing: the rules of the source's gateway that its responses do not show
+    :param quota_store: shared with other runs that use the same key; None shares nothing
     """
 
     storage: Storage
@@ -81,26 +88,29 @@ class Parts:
     parent: str | None = None
     raw_snapshot: str | None = None
     pacing: PacingRules = UNPACED
-    ledger: QuotaStore | None = None
+    quota_store: QuotaStore | None = None
 
 
 async def ingest(settings: Settings, parts: Parts, listener: events.Listener = events.ignore) -> Receipt:
     """Fetch, save, aggregate, commit: one whole run.
 
-    Resumes the unfinished snapshot of an earlier try, if there is one. Cancelling it leaves a
-    state that the next call resumes.
+    Resumes the unfinished snapshot of an earlier run, if there is one. Cancelling it leaves a state that the next call
+    resumes.
 
     :returns: the receipt of the committed snapshot
     :raises NeowsError: one of the tree in :mod:`neows_async.errors`; never a group of exceptions
     """
     check_names(parts.source, parts.sinks, parts.aggregators)
-    with _telling(parts.source, listener, lambda: "committed"):
+    with run_events(parts.source, listener, lambda: "committed"):
         return await _ingest(settings, parts, listener)
 
 
 @contextmanager
-def _telling(source: Source, listener: events.Listener, done: Callable[[], _Done]) -> Iterator[None]:
-    """Say that a run begins, and how it ends: as ``done`` says, unless the block raises."""
+def run_events(source: Source, listener: events.Listener, outcome: Callable[[], _Outcome]) -> Iterator[None]:
+    """Emit the first and the last event of a run.
+
+    :param outcome: of a block that raises nothing
+    """
     started_s = anyio.current_time()
     listener(events.RunStarted(source.origin, source.synthetic))
     try:
@@ -110,7 +120,7 @@ def _telling(source: Source, listener: events.Listener, done: Callable[[], _Done
         run_s = anyio.current_time() - started_s
         listener(events.RunEnded(_outcome(exc), known_name(exc), reason, run_s))
         raise
-    listener(events.RunEnded(done(), None, None, anyio.current_time() - started_s))
+    listener(events.RunEnded(outcome(), None, None, anyio.current_time() - started_s))
 
 
 def _outcome(exc: BaseException) -> Literal["paused", "cancelled", "failed"]:
@@ -120,60 +130,60 @@ def _outcome(exc: BaseException) -> Literal["paused", "cancelled", "failed"]:
 
 
 async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -> Receipt:
-    lake = AsyncStorage(parts.storage, timeout_s=settings.storage_timeout_s)
-    snapshot = await open_snapshot(lake, _wanted(settings, parts), listener)
+    storage = AsyncStorage(parts.storage, timeout_s=settings.storage_timeout_s)
+    snapshot = await open_snapshot(storage, _snapshot_request(settings, parts), listener)
     async with snapshot:
         if snapshot.committed is None:
-            run = _Run(settings, parts, lake, snapshot, listener)
+            run = _Run(settings, parts, storage, snapshot, listener)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(snapshot.keep)
                     await run.execute()
                     tasks.cancel_scope.cancel()
             except BaseExceptionGroup as exc:
-                the_one = most_relevant(exc)
-                if isinstance(the_one, PausedError):
-                    await snapshot.note_pause(the_one.resume_at_s)
-                raise the_one from the_one.__cause__
+                relevant = most_relevant(exc)
+                if isinstance(relevant, PausedError):
+                    await snapshot.note_pause(relevant.resume_at_s)
+                raise relevant from relevant.__cause__
         if snapshot.committed is None:
-            raise _cancelled_within()
+            raise cancelled_within()
         listener(events.Committed(snapshot.id))
         return snapshot.committed
 
 
 class _Run:
-    """One run's state. The methods stand in the order of a page's way."""
+    """One run's state. The methods are in the order of a page's way."""
 
     def __init__(
-        self, settings: Settings, parts: Parts, lake: AsyncStorage, snapshot: Snapshot, listener: events.Listener
+        self, settings: Settings, parts: Parts, storage: AsyncStorage, snapshot: Snapshot, listener: events.Listener
     ) -> None:
         self._settings = settings
         self._parts = parts
-        self._lake = lake
+        self._storage = storage
         self._snapshot = snapshot
         self._listener = listener
-        # A raw zone of one's own only for pages that are not in another one already.
+        # Pages of an archive are in a raw zone already.
         zone = (
-            RawZone(lake, snapshot.id, max_body_bytes=settings.max_body_bytes, keeps_late=lambda: snapshot.is_held)
+            RawZone(storage, snapshot.id, max_body_bytes=settings.max_body_bytes, stores_late=lambda: snapshot.is_held)
             if settings.archive and parts.parent is None
             else None
         )
         self._sinks: list[Sink] = [*parts.sinks, QuarantineSink()]
-        origin = Origin(parts.source, parts.pacing, parts.ledger)
-        spends = not needs_bodies((*self._sinks, *parts.aggregators))
-        self._reading = PageReader(settings, origin, zone, listener, spends=spends)
-        self._reckoning = self._reading.reckoning
+        origin = Origin(parts.source, parts.pacing, parts.quota_store)
+        json_needed = needs_json((*self._sinks, *parts.aggregators))
+        self._reader = PageReader(settings, origin, zone, listener, needs_json=json_needed)
+        self._stats = self._reader.stats
         self._archived = zone is not None
-        self._taken: Counter[tuple[int, int]] = Counter()
-        self._ended = 0  # of the reader and the consumers, those that came to the end of the pages
+        self._outputs_done: Counter[tuple[int, int]] = Counter()
+        self._ended = 0  # of the reader and the consumers, how many have seen the last page
 
     async def execute(self) -> None:
-        """From the first request to the commit. Raises as tasks do: in groups."""
-        kept = await self._reading.kept()
-        self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(kept)))
-        async with self._reading:
-            await self._reading.open(kept)
-            async with LakeStage(self._lake, self._snapshot.id) as stage:
+        """From the first request to the commit. Raises exception groups, as task groups do."""
+        stored = await self._reader.stored()
+        self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(stored)))
+        async with self._reader:
+            await self._reader.open(stored)
+            async with LakeStage(self._storage, self._snapshot.id) as stage:
                 files, results = await self._write(stage)
         receipt = self._receipt(files, results)
         self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
@@ -194,48 +204,48 @@ class _Run:
                 consumers.start_soon(self._feed_sink, sink, queue)
             consumers.start_soon(self._feed_aggregators, queues[-1])
             async with anyio.create_task_group() as fetchers:
-                for _ in range(self._reading.fetchers):
-                    fetchers.start_soon(self._reading.fetch_pages)
-                await self._reading.read_pages(put)
+                for _ in range(self._reader.fetching.tasks):
+                    fetchers.start_soon(self._reader.fetching.run)
+                await self._reader.read_pages(put)
                 self._ended += 1
                 fetchers.cancel_scope.cancel()
             for queue in queues:
                 queue.close()
+        # asyncio lets any code cancel any task, and a task group then ends as if its work were done: count instead.
         if self._ended != 1 + len(queues):
-            raise _cancelled_within()
+            raise cancelled_within()
         return await self._finish(stage)
 
     # -- consuming ----------------------------------------------------------------------------
 
     async def _feed_sink(self, sink: Sink, queue: PageQueue) -> None:
         while (page := await queue.get()) is not None:
-            with self._reckoning.timing("write"):
+            with self._stats.timing("write"):
                 await await_part(sink.name, sink.write(page))
-            self._take(page)
+            self._output_done(page)
         self._ended += 1
 
     async def _feed_aggregators(self, queue: PageQueue) -> None:
         def fold(pages: Sequence[Page]) -> None:
             for page in pages:
                 for aggregator in self._parts.aggregators:
-                    with blaming(aggregator.name):
-                        aggregator.update(page)
+                    update(aggregator, page)
 
-        tell_again_s = -math.inf
+        report_at_s = -math.inf
         while pages := await queue.get_all(gather_s=_GATHER_S):
-            with self._reckoning.timing("aggregate"):
+            with self._stats.timing("aggregate"):
                 await to_thread.run_sync(fold, pages)
             for page in pages:
-                self._take(page)
+                self._output_done(page)
             started_s = anyio.current_time()
-            if started_s >= tell_again_s:
+            if started_s >= report_at_s:
                 self._listener(events.Aggregated(await self._results_so_far()))
                 now_s = anyio.current_time()
-                tell_again_s = now_s + max(_TELL_EVERY_S, _TELL_REST * (now_s - started_s))
+                report_at_s = now_s + max(_REPORT_EVERY_S, _REPORT_PAUSE * (now_s - started_s))
         self._ended += 1
 
     async def _results_so_far(self) -> _Results:
-        """Between two updates, never during one."""
+        """Call it between two updates, never during one."""
 
         def results() -> _Results:
             found: _Results = {}
@@ -244,23 +254,25 @@ class _Run:
                     found[aggregator.name] = as_plain_json(aggregator.result())
             return found
 
-        with self._reckoning.timing("aggregate"):
+        with self._stats.timing("aggregate"):
             return await to_thread.run_sync(results)
 
-    def _take(self, page: Page) -> None:
+    def _output_done(self, page: Page) -> None:
+        """Emit an event when all sinks and the aggregators have the page."""
         key = (page.generation, page.number)
-        self._taken[key] += 1
-        if self._taken[key] == len(self._sinks) + 1:
-            del self._taken[key]
-            self._listener(events.PageWritten(page.number, page.neos.num_rows, page.close_approaches.num_rows))
+        self._outputs_done[key] += 1
+        if self._outputs_done[key] == len(self._sinks) + 1:
+            del self._outputs_done[key]
+            self._listener(events.PageWritten(page.number, page.object_count, sum(page.approach_counts)))
 
     # -- commit -------------------------------------------------------------------------------
 
     async def _finish(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
+        """The order matters: all files are durable before a sink commits, and the receipt is written after that."""
         files: list[DatasetFile] = []
         results = await self._results_so_far()
         self._listener(events.Aggregated(results))
-        with self._reckoning.timing("write"):
+        with self._stats.timing("write"):
             for sink in self._sinks:
                 with blaming(sink.name):
                     files += all_files(await sink.finish())
@@ -268,49 +280,72 @@ class _Run:
             with blaming(type(writer).__name__):
                 files += all_files(await writer.write(stage, results))
             refuse_clashes(files)
-            await self._reading.check_kept()
+            await self._reader.check_stored()
             for sink in self._sinks:
                 await await_part(sink.name, sink.commit())
         return sorted(files, key=lambda file: file.path), results
 
     def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
-        settings, parts, reading = self._settings, self._parts, self._reading
-        gate = reading.gate
-        source = parts.source
-        return self._reckoning.receipt(
+        settings, parts, reader, stats = self._settings, self._parts, self._reader, self._stats
+        gate, fetcher, tally = reader.fetching.gate, reader.fetching.fetcher, reader.admission.tally
+        spent = stats.spent(
+            quota_s=gate.quota_wait_s,
+            outage_s=gate.outage_wait_s,
+            network_s=fetcher.network_s,
+            concurrency=settings.concurrency,
+        )
+        return Receipt(
             snapshot=self._snapshot.id,
             parent=parts.parent,
+            complete=reader.complete,
             started_at=self._snapshot.started_at,
-            source=SourceInfo(name=parts.source_name, origin=source.origin, synthetic=source.synthetic),
-            page_size=reading.page_size,
-            admission=reading.admission,
+            committed_at=dt.datetime.now(dt.UTC),
+            source=SourceInfo(name=parts.source_name, origin=parts.source.origin, synthetic=parts.source.synthetic),
+            total_elements=reader.total_elements,
+            page_size=reader.page_size,
+            pages=PageCounts(
+                planned=stats.planned,
+                fetched=stats.planned - len(stats.missing),
+                kept=stats.stored_before,
+                missing=tuple(stats.missing),
+            ),
+            records=tally.counts(),
+            close_approaches=tally.close_approaches,
+            rejected_because=dict(sorted(stats.rejected_because.items())),
+            nulls=dict(sorted(tally.nulls.items())),
+            unknown_fields=dict(sorted(tally.unknown_fields.items())),
             aggregates=results,
-            files=files,
-            raw_snapshot=self._snapshot.id if self._archived else parts.raw_snapshot or parts.parent,
-            generations=reading.generation + 1,
+            files=tuple(files),
+            raw=RawInfo(
+                snapshot=self._snapshot.id if self._archived else parts.raw_snapshot or parts.parent,
+                generations=reader.generation + 1,
+                pages=stats.raw_pages,
+                bytes=stats.raw_bytes,
+                sha256=stats.raw_sha256,
+            ),
             requests=Requests(
                 sent=gate.sent,
-                failed=reading.fetcher.failed,
+                failed=fetcher.failed,
                 limit=gate.rate_limit.limit if gate.rate_limit else None,
                 remaining=gate.rate_limit.remaining if gate.rate_limit else None,
-                answer_s=round(reading.fetcher.network_s / gate.sent, 3) if gate.sent else None,
+                answer_s=round(fetcher.network_s / gate.sent, 3) if gate.sent else None,
             ),
-            spent=Spent(gate.quota_wait_s, gate.outage_wait_s, reading.fetcher.network_s, settings.concurrency),
+            time_s={name: round(part_s, 3) for name, part_s in split_time(spent).items()},
             identity=identity(settings, parts.source.origin),
-            derivation=derivation(settings, parts),
+            derivation=_derivation(settings, parts),
             operation=settings.model_dump(mode="json", include=set(settings.OPERATION)),
+            neows_async=__version__,
+            pyarrow=pa.__version__,
+            schema_version=schema.VERSION,
         )
 
 
-def _cancelled_within() -> PartError:
-    """What became of a group of tasks that one of them ended, by a cancellation that was not the group's.
-
-    asyncio lets any code cancel any task, and to a task group that looks as if it had been told to end.
-    """
+def cancelled_within() -> PartError:
+    """The error for a task group that one of its tasks ended, by a cancellation that was not the group's."""
     return PartError("something cancelled a task within the run; run again, and cancel the call, not what it started")
 
 
-def derivation(settings: Settings, parts: Parts) -> dict[str, Any]:
+def _derivation(settings: Settings, parts: Parts) -> dict[str, Any]:
     """What decides, besides the raw pages, what is written."""
     return {
         **settings.model_dump(mode="json", include=set(settings.DERIVATION)),
@@ -320,10 +355,10 @@ def derivation(settings: Settings, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _wanted(settings: Settings, parts: Parts) -> SnapshotRequest:
+def _snapshot_request(settings: Settings, parts: Parts) -> SnapshotRequest:
     return SnapshotRequest(
         identity=identity(settings, parts.source.origin),
-        derivation=derivation(settings, parts),
+        derivation=_derivation(settings, parts),
         synthetic=parts.source.synthetic,
         archive=settings.archive,
         parent=parts.parent,

@@ -10,8 +10,8 @@ import anyio
 from neows_async.errors import most_relevant
 from neows_async.pipeline.guards import check_names
 from neows_async.pipeline.page_queue import PageQueue
-from neows_async.pipeline.reader import Origin, PageReader
-from neows_async.pipeline.run import _cancelled_within, _telling
+from neows_async.pipeline.reader import PageReader
+from neows_async.pipeline.run import cancelled_within, run_events
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from neows_async.lake.receipt import RecordCounts
     from neows_async.pages.values import Page
+    from neows_async.pipeline.fetch_loop import Origin
     from neows_async.settings import Settings
 
 
@@ -31,7 +32,7 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
     check_names(origin.source)
     raised: BaseException | None = None
     stream = PageStream(settings, origin, listener)
-    with _telling(origin.source, listener, lambda: "stopped" if stream.complete is None else "read"):
+    with run_events(origin.source, listener, lambda: "stopped" if stream.complete is None else "read"):
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(stream.read)
@@ -54,7 +55,7 @@ class PageStream:
     def __init__(self, settings: Settings, origin: Origin, listener: events.Listener) -> None:
         self._settings = settings
         self._listener = listener
-        self._reading = PageReader(settings, origin, None, listener, to_the_end=True, spends=True)
+        self._reader = PageReader(settings, origin, None, listener, drains=True)
         self._queue = PageQueue(settings.queue_neos)
         self._failure: Exception | None = None
         self._ended = self._closed = False
@@ -62,17 +63,17 @@ class PageStream:
     async def read(self) -> None:
         """Read everything; what fails is told to whoever takes the pages, after those that came before it."""
         try:
-            async with self._reading:
-                await self._reading.open(set())
+            async with self._reader:
+                await self._reader.open(set())
                 ended = False
                 async with anyio.create_task_group() as fetchers:
-                    for _ in range(self._reading.fetchers):
-                        fetchers.start_soon(self._reading.fetch_pages)
-                    await self._reading.read_pages(self._queue.put)
+                    for _ in range(self._reader.fetching.tasks):
+                        fetchers.start_soon(self._reader.fetching.run)
+                    await self._reader.read_pages(self._queue.put)
                     ended = True
                     fetchers.cancel_scope.cancel()
                 if not ended:
-                    raise _cancelled_within()
+                    raise cancelled_within()
         except Exception as exc:  # noqa: BLE001 - it is raised where the next page is asked for
             the_one = most_relevant(exc)
             self._failure = the_one if isinstance(the_one, Exception) else exc
@@ -99,15 +100,15 @@ class PageStream:
         if page is None:
             self._ended = True
         else:
-            self._listener(events.PageWritten(page.number, page.neos.num_rows, page.close_approaches.num_rows))
+            self._listener(events.PageWritten(page.number, page.object_count, sum(page.approach_counts)))
         return page
 
     @property
     def complete(self) -> bool | Literal["unknown"] | None:
         """Whether every object of the catalogue was given out; None before the last one was."""
-        return self._reading.complete if self._ended else None
+        return self._reader.complete if self._ended else None
 
     @property
     def records(self) -> RecordCounts:
         """What was read until now."""
-        return self._reading.admission.tally.counts()
+        return self._reader.admission.tally.counts()

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neows_async.lake.raw_zone import RawZone
-    from neows_async.pages.values import RawPage
+    from neows_async.pages.values import RawPage, StoredPage
 
 
 class ArchiveSource:
-    """Pages as they were kept.
+    """Pages of a raw zone.
 
-    :param snapshot: whose raw pages they are
-    :param synthetic: as that snapshot's receipt says
+    :param snapshot: the one that they belong to
+    :param synthetic: as in that snapshot's receipt
     """
 
     def __init__(self, zone: RawZone, *, snapshot: str, synthetic: bool) -> None:
@@ -29,32 +29,32 @@ class ArchiveSource:
     async def next_generation(self) -> bool:
         """Go on to the pages of the next generation; False if there are none."""
         zone = self._zone.next_generation()
-        if not await zone.counted():
+        if not await zone.page_numbers():
             return False
         self._zone = zone
         return True
 
-    async def fetch(self, number: int, size: int) -> RawPage:  # noqa: ARG002 - the archive's pages have the size they have
+    async def fetch(self, number: int, size: int) -> RawPage | StoredPage:  # noqa: ARG002 - a stored page has the size that it has
         """Page ``number``.
 
         :raises UnavailableError: it was never fetched
-        :raises DataError: it cannot be read any more
+        :raises DataError: it cannot be read
         """
         try:
-            return await self._zone.get_unchecked(number)
+            return (await self._zone.get_unchecked([number]))[0]
         except NotFoundError as exc:
             raise UnavailableError(f"the raw zone of snapshot {self._snapshot} has no page {number}") from exc
         except BadPageError as exc:
             raise self.damaged(number, exc) from exc
 
-    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:  # noqa: ARG002 - as above
-        """Each of these, read one after the other.
+    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage | StoredPage]:  # noqa: ARG002 - as above
+        """Several pages, read one after the other.
 
         :raises NotFoundError: one was never fetched
-        :raises BadPageError: one cannot be read any more
+        :raises BadPageError: one cannot be read
         """
-        return await self._zone.get_several_unjudged(numbers)
+        return await self._zone.get_unchecked(numbers)
 
     def damaged(self, number: int, exc: BadPageError) -> DataError:
-        """What it means that page ``number`` is none."""
+        """The error for page ``number``, which is not the page that was stored."""
         return DataError(f"raw page {number} of snapshot {self._snapshot} is damaged ({exc}); fetch the snapshot again")

@@ -1,52 +1,58 @@
-"""The body of an answer, bounded while it comes: whatever is sent, no more than the limit is ever held."""
+"""The body of a response, bounded while it is received: more than the limit is never in memory."""
 
 from __future__ import annotations
 
 import io
-import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from neows_async.pages.content import GZIP
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_GZIP: Final = 31  # zlib's word for "with gzip's header and checksum"
 _BUFFERED_BYTES: Final = 1 << 20
 _FEW_PIECES: Final = 64
 
 
 class BodyError(Exception):
-    """It is too large, or not encoded as was asked for. The text may quote the answer, unscrubbed."""
+    """The body is too large, or has an encoding that was not requested. The text may quote it, with its keys."""
 
 
-async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
-    """The decoded body of an answer that was sent with ``stream=True``.
+async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, str | None]:
+    """The body of a response that was requested with ``stream=True``, as received, and how it is encoded.
 
-    :param max_bytes: of what is sent and of what it expands to, each
+    It stays compressed: decompressing takes milliseconds, and this runs in the event loop.
+
+    :param max_bytes: of the body as received
+    :returns: the body; ``gzip``, or None for a plain body
     :raises BodyError: there is no such body
     :raises httpx.HTTPError: the connection broke
     """
     if response.is_stream_consumed:
-        return _read_already(response, max_bytes)
-    body = _Body(response.headers.get("content-encoding", "identity").strip().lower(), max_bytes)
+        return _read_already(response, max_bytes), None
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise BodyError(f"the body is encoded as {encoding!r}, which was not requested")
+    body = _Pieces(max_bytes)
     chunks = response.aiter_raw()
     async for chunk in chunks:
         try:
-            body.take(chunk)
+            body.add(chunk)
         except BodyError:
             await _break_off(response, chunks)
             raise
-    return body.whole()
+    return body.joined(), GZIP if "gzip" in encoding else None
 
 
 def _read_already(response: httpx.Response, max_bytes: int) -> bytes:
-    """What a hook of the client's owner has read."""
+    """The body that a hook of the user's client has read, which httpx has decompressed."""
     try:
         body = response.content
     except httpx.ResponseNotRead as exc:
-        raise BodyError("a hook of the client took the body and did not keep it") from exc
+        raise BodyError("a hook of the client read the body and did not keep it") from exc
     if len(body) > max_bytes:
         raise BodyError(f"the body is larger than {max_bytes} bytes")
     return body
@@ -68,60 +74,33 @@ async def _break_off(response: httpx.Response, chunks: AsyncIterator[bytes]) -> 
                 break
 
 
-class _Body:
-    """Takes what comes, chunk by chunk.
-
-    httpx would expand a whole chunk of a gzip bomb at once; zlib can be told where to stop. A few pieces are joined
-    once, when all are there. More go into one growing buffer, since a list of pieces of a byte each would take fifty
-    times their size; this kind gives out what it holds without a copy.
+class _Pieces:
+    """A few chunks are joined once, when all are there. Many go into one growing buffer: a list of chunks of a byte
+    each would take fifty times their size.
     """
 
-    def __init__(self, encoding: str, max_bytes: int) -> None:
-        if encoding not in ("gzip", "x-gzip", "identity", ""):
-            raise BodyError(f"the body is encoded as {encoding!r}, which was not asked for")
-        self._gzip = zlib.decompressobj(wbits=_GZIP) if "gzip" in encoding else None
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._sent_bytes = 0
+        self._bytes = 0
         self._pieces: list[bytes] = []
-        self._gathered = io.BytesIO()
-        self._expanded_bytes = 0
+        self._buffer = io.BytesIO()
 
-    def take(self, chunk: bytes) -> None:
-        """One more chunk.
-
-        :raises BodyError: the body is not gzip, or too large
-        """
-        self._sent_bytes += len(chunk)
-        if self._gzip is None:
-            expanded = chunk
-        else:
-            if self._gzip.eof and chunk:
-                raise BodyError("something follows the end of the gzip body")
-            try:
-                expanded = self._gzip.decompress(chunk, self._max_bytes + 1 - self._expanded_bytes)
-            except zlib.error as exc:
-                raise BodyError(f"the body is not gzip: {exc}") from exc
-            if self._gzip.unused_data:
-                raise BodyError("something follows the end of the gzip body")
-        self._expanded_bytes += len(expanded)
-        self._pieces.append(expanded)
-        if len(self._pieces) > _FEW_PIECES:
-            self._gather()
-        if max(self._sent_bytes, self._expanded_bytes) > self._max_bytes:
+    def add(self, chunk: bytes) -> None:
+        """:raises BodyError: the body is too large"""
+        self._bytes += len(chunk)
+        if self._bytes > self._max_bytes:
             raise BodyError(f"the body is larger than {self._max_bytes} bytes")
+        self._pieces.append(chunk)
+        if len(self._pieces) > _FEW_PIECES:
+            self._flush()
 
-    def whole(self) -> bytes:
-        """All of it, expanded.
-
-        :raises BodyError: the gzip body has no end
-        """
-        if self._gzip is not None and not self._gzip.eof:
-            raise BodyError(f"the gzip body ends after {self._sent_bytes} bytes, before its end")
-        if not self._gathered.tell():
+    def joined(self) -> bytes:
+        """The whole body."""
+        if not self._buffer.tell():
             return b"".join(self._pieces)
-        self._gather()
-        return self._gathered.getvalue()
+        self._flush()
+        return self._buffer.getvalue()
 
-    def _gather(self) -> None:
-        self._gathered.writelines(self._pieces)
+    def _flush(self) -> None:
+        self._buffer.writelines(self._pieces)
         self._pieces.clear()

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from neows_async.errors import (
     AttemptError,
+    BadPageError,
     KeyRefusedError,
     RateLimit,
     RateLimitedError,
@@ -24,6 +25,7 @@ from neows_async.errors import (
     SettingsError,
     UnreachableError,
 )
+from neows_async.pages.content import decompress
 from neows_async.pages.redact import Redactor
 from neows_async.pages.values import RawPage
 from neows_async.sources.http_body import BodyError, read_body
@@ -225,8 +227,8 @@ class NasaSource:
             raise httpx.RemoteProtocolError(f"the answer cannot be read: {exc}") from exc
         try:
             if response.status_code == httpx.codes.OK:
-                body = await read_body(response, self._max_body_bytes)
-                return RawPage(number, body, _rate_limit(response))
+                body, encoding = await read_body(response, self._max_body_bytes)
+                return RawPage(number, body, encoding, _rate_limit(response))
             await self._refuse(response)
         finally:
             await response.aclose()
@@ -281,8 +283,8 @@ async def _read_error(response: httpx.Response) -> bytes:
     """An error's body; it explains, but nothing depends on it, so it is not waited for at length."""
     with anyio.move_on_after(_ERROR_BODY_S):
         try:
-            return await read_body(response, _ERROR_BODY_BYTES)
-        except (BodyError, httpx.HTTPError, httpx.StreamError):
+            return decompress(*await read_body(response, _ERROR_BODY_BYTES), _ERROR_BODY_BYTES)
+        except (BodyError, BadPageError, httpx.HTTPError, httpx.StreamError):
             pass
     return b""
 

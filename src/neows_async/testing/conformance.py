@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from neows_async.endpoints.browse import envelope
-from neows_async.endpoints.browse.decode import decode
+from neows_async.endpoints.browse.receive import ReceiveOptions, Receiver
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
-from neows_async.pages.values import RawPage
+from neows_async.pages.values import RawPage, StoredPage
 from neows_async.pipeline import run
+from neows_async.pipeline.guards import update
 from neows_async.sandbox.catalogue import SyntheticCatalogue
 from neows_async.settings import Settings
 from neows_async.testing.fakes import ListSink, ListSource, browse_page
@@ -62,9 +62,13 @@ def _objects() -> list[dict[str, Any]]:
     return objects
 
 
+def _decode(page: RawPage | StoredPage) -> Page:
+    return Receiver(ReceiveOptions(keeps_json=True)).receive(page, None)
+
+
 def _pages() -> list[Page]:
     objects = _objects()
-    return [decode(RawPage(number, browse_page(objects, number, 20))) for number in range(-(-_NEOS // 20))]
+    return [_decode(RawPage(number, browse_page(objects, number, 20))) for number in range(-(-_NEOS // 20))]
 
 
 class SinkConformance:
@@ -235,13 +239,12 @@ class SourceConformance:
     async def _pages_are_right(self) -> None:
         source = self.make()
         first = await source.fetch(0, self.page_size)
-        assert isinstance(first, RawPage), f"a {type(first).__name__} came, where a RawPage is due"
-        info = envelope.check(first.body, 0)
+        assert isinstance(first, RawPage | StoredPage), f"it returned a {type(first).__name__} instead of a RawPage"
+        info = _decode(first).info
         last = -(-info.total_elements // info.size) - 1
         raw = await source.fetch(last, self.page_size)
         assert raw.number == last
-        envelope.check(raw.body, last, info.size)
-        decode(raw)
+        assert _decode(raw).info.size == info.size
 
     def test_any_page_comes_at_any_time_several_at_once(self) -> None:
         """The same pages as one after the other."""
@@ -249,7 +252,7 @@ class SourceConformance:
 
     async def _at_once(self) -> None:
         source = self.make()
-        info = envelope.check((await source.fetch(0, self.page_size)).body, 0)
+        info = _decode(await source.fetch(0, self.page_size)).info
         numbers = list(range(min(4, -(-info.total_elements // info.size))))
         in_turn = {number: await self._ids(source, number) for number in numbers}
         at_once: dict[int, list[str | None]] = {}
@@ -263,8 +266,8 @@ class SourceConformance:
         assert at_once == in_turn, "pages that are asked for at once differ from those asked for in turn"
 
     async def _ids(self, source: Source, number: int) -> list[str | None]:
-        page = decode(await source.fetch(number, self.page_size))
-        ids: list[str | None] = page.neos["id"].to_pylist()
+        page = _decode(await source.fetch(number, self.page_size))
+        ids: list[str | None] = page.batches["neos"]["id"].to_pylist()
         return ids
 
     def test_a_cancelled_fetch_does_no_harm(self) -> None:
@@ -278,7 +281,7 @@ class SourceConformance:
                 tasks.start_soon(source.fetch, 0, self.page_size)
             await checkpoint()
             tasks.cancel_scope.cancel()
-        envelope.check((await source.fetch(0, self.page_size)).body, 0)
+        _decode(await source.fetch(0, self.page_size))
 
     def test_a_whole_run(self) -> None:
         """Two pages of it become a snapshot."""
@@ -323,8 +326,8 @@ class AggregatorConformance:
         asked, unasked = self.make(), self.make()
         for page in _pages():
             _json(asked)
-            asked.update(page)
-            unasked.update(page)
+            update(asked, page)
+            update(unasked, page)
             assert _json(asked) == _json(asked), "asking twice gives two results"
         assert _json(asked) == _json(unasked), "asking in between changes the result"
 
@@ -335,9 +338,9 @@ class AggregatorConformance:
     def test_a_page_is_left_as_it_is(self) -> None:
         """Others see it, too."""
         for page in _pages():
-            before = copy.deepcopy((page.neos, page.close_approaches, page.body, page.indices))
-            self.make().update(page)
-            assert (page.neos, page.close_approaches, page.body, page.indices) == before
+            before = copy.deepcopy((page.batches, page.indices))
+            update(self.make(), page)
+            assert (page.batches, page.indices) == before
 
     def test_parts_can_be_merged_in_any_order(self) -> None:
         """What several processes folded of disjoint pages is what one would have folded of all."""
@@ -374,7 +377,7 @@ class AggregatorConformance:
     def _of(self, pages: list[Page]) -> Any:
         aggregator = self.make()
         for page in pages:
-            aggregator.update(page)
+            update(aggregator, page)
         return aggregator
 
 

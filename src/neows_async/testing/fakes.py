@@ -80,8 +80,8 @@ class ListSink:
             raise UnavailableError("the list is full, as was asked for")
         self.pages.append(page.number)
         # In a thread: Arrow asks the system's files for the time zone.
-        self.rows += await to_thread.run_sync(page.neos.to_pylist)
-        self.close_approaches += await to_thread.run_sync(page.close_approaches.to_pylist)
+        self.rows += await to_thread.run_sync(page.batches["neos"].to_pylist)
+        self.close_approaches += await to_thread.run_sync(page.batches["close_approaches"].to_pylist)
 
     async def finish(self) -> Sequence[DatasetFile]:
         """Nothing lies in the stage."""

@@ -219,16 +219,16 @@ def read(body: bytes, *, orbiting_body: str | None = None) -> Page:
     raw = RawPage(envelope.split(body)[0].number, body)
     page = decode(raw, orbiting_body=orbiting_body)
     by_contract = decode_by_contract(raw, orbiting_body)
-    assert exactly(page.neos) == exactly(by_contract.neos)
-    assert exactly(page.close_approaches) == exactly(by_contract.close_approaches)
-    assert page.neos.schema == NEOS
-    assert page.close_approaches.schema == CLOSE_APPROACHES
+    assert exactly(page.batches["neos"]) == exactly(by_contract.batches["neos"])
+    assert exactly(page.batches["close_approaches"]) == exactly(by_contract.batches["close_approaches"])
+    assert page.batches["neos"].schema == NEOS
+    assert page.batches["close_approaches"].schema == CLOSE_APPROACHES
     for name in ("info", "body", "body_sha256", "indices", "approach_counts", "rejected", "unknown_fields"):
         assert getattr(page, name) == getattr(by_contract, name), name
-    page.neos.validate(full=True)
-    page.close_approaches.validate(full=True)
-    assert sum(page.approach_counts) == page.close_approaches.num_rows
-    assert len(page.indices) == len(page.approach_counts) == page.neos.num_rows
+    page.batches["neos"].validate(full=True)
+    page.batches["close_approaches"].validate(full=True)
+    assert sum(page.approach_counts) == page.batches["close_approaches"].num_rows
+    assert len(page.indices) == len(page.approach_counts) == page.batches["neos"].num_rows
     return page
 
 
@@ -276,11 +276,13 @@ def leaf(page: Page, path: tuple[str | int, ...]) -> Any:
     """What became of the leaf at ``path`` of the second object."""
     column = COLUMN.get(str(path[-1]), str(path[-1]))
     if path[0] == "close_approach_data":
-        values = page.close_approaches.filter(pa.compute.equal(page.close_approaches["neo_id"], f"{9_000_001}"))
+        values = page.batches["close_approaches"].filter(
+            pa.compute.equal(page.batches["close_approaches"]["neo_id"], f"{9_000_001}")
+        )
         if column == "close_approach_at":
             return values[column].cast(pa.int64())[0].as_py()
         return values[column][0].as_py()
-    return page.neos[column][MUTATED].as_py()
+    return page.batches["neos"][column][MUTATED].as_py()
 
 
 def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
@@ -291,16 +293,16 @@ def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
             page = read(body, orbiting_body=orbiting_body)
             assert not page.rejected
             assert not page.unknown_fields
-            assert page.neos.num_rows == 20
+            assert page.batches["neos"].num_rows == 20
         by_contract = decode_by_contract(RawPage(page.number, body), "Pluto")
-        assert parquet(page.neos) == parquet(by_contract.neos)
-        assert parquet(page.close_approaches) == parquet(by_contract.close_approaches)
+        assert parquet(page.batches["neos"]) == parquet(by_contract.batches["neos"])
+        assert parquet(page.batches["close_approaches"]) == parquet(by_contract.batches["close_approaches"])
         check_objects(read(body), None)
 
 
 def check_objects(page: Page, orbiting_body: str | None) -> None:
     """That the validated objects tell what the columns tell."""
-    rows = page.neos.to_pylist()
+    rows = page.batches["neos"].to_pylist()
     for row, known, raw in zip(rows, objects(page), raw_objects(page), strict=True):
         closest = known.closest_approach(orbiting_body)
         assert row == {
@@ -316,7 +318,7 @@ def test_an_object_takes_no_more_of_a_page_than_its_own_rows() -> None:
     page = read(page_of([json.dumps(neo(number, [approach()])) for number in (1, 2)]))
     dates = pa.array([0, 1_000_000_000], pa.int32()).cast(pa.date32())  # the second is no date of Python's
     at = CLOSE_APPROACHES.names.index("close_approach_date")
-    approaches = page.close_approaches.set_column(at, CLOSE_APPROACHES.field(at), dates)
+    approaches = page.batches["close_approaches"].set_column(at, CLOSE_APPROACHES.field(at), dates)
     found = objects(replace(page, close_approaches=approaches))
     assert next(found).close_approaches[0].close_approach_date == dt.date(1970, 1, 1)
     with pytest.raises((OverflowError, ValueError)):
@@ -358,14 +360,14 @@ def test_what_is_absent_or_null_is_null(text: str | None) -> None:
                 "absent" if text is None else "not a string: None",
             )
         elif path == ("id",):
-            assert page.neos["id"].to_pylist() == ["9000000", "9000001", "9000002"]
+            assert page.batches["neos"]["id"].to_pylist() == ["9000000", "9000001", "9000002"]
         else:
             assert not page.rejected
             if path in PATHS:
                 assert leaf(page, path) is None
     page, _ = mutated(("close_approach_data",), text)
     assert page.approach_counts == (2, 0, 2)
-    assert page.neos["closest_approach_miss_distance_km"][MUTATED].as_py() is None
+    assert page.batches["neos"]["closest_approach_miss_distance_km"][MUTATED].as_py() is None
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ def test_an_object_needs_one_of_two_ids() -> None:
         put(record, ("id",), id_, literals)
         put(record, ("neo_reference_id",), reference, literals)
         page = read(page_of([dump(record, literals)]))
-        assert page.neos["id"].to_pylist() == [expected]
+        assert page.batches["neos"]["id"].to_pylist() == [expected]
     for id_, reference, pointer in [
         (None, None, "/near_earth_objects/0"),
         ("null", "null", "/near_earth_objects/0"),
@@ -417,7 +419,7 @@ def test_the_shape_of_2015_to_2018_is_regular() -> None:
         del record["orbital_data"][name]
     body = page_of([json.dumps(record)])
     assert decode_fast.decode_columns(body) is not None
-    (row,) = read(body).neos.to_pylist()
+    (row,) = read(body).batches["neos"].to_pylist()
     assert row["id"] == row["neo_reference_id"] == "9000001"
     missing = ("designation", "name_limited", "first_observation_date", "last_observation_date", "observations_used")
     assert [row[name] for name in missing] == [None] * 5
@@ -453,18 +455,18 @@ def test_what_is_not_saved_costs_nothing(field: str, text: str) -> None:
     put(record, (field,), text, literals)
     page = read(page_of([dump(record, literals)]))
     assert not page.rejected
-    assert page.neos.num_rows == 1
+    assert page.batches["neos"].num_rows == 1
     check_objects(page, None)
 
 
 def test_of_a_key_given_twice_the_last_one_counts() -> None:
     text = json.dumps(neo(1, [approach()]))[:-1]
     page = read(page_of([f'{text},"name":"(last)","orbital_data":{{"orbital_period":"1.5"}}}}']))
-    assert page.neos["name"].to_pylist() == ["(last)"]
-    assert page.neos["orbital_period_d"].to_pylist() == [1.5]
-    assert page.neos["observations_used"].to_pylist() == [None]
+    assert page.batches["neos"]["name"].to_pylist() == ["(last)"]
+    assert page.batches["neos"]["orbital_period_d"].to_pylist() == [1.5]
+    assert page.batches["neos"]["observations_used"].to_pylist() == [None]
     page = read(page_of([f'{text},"name":5,"name":"(last)"}}']))
-    assert page.neos["name"].to_pylist() == ["(last)"]
+    assert page.batches["neos"]["name"].to_pylist() == ["(last)"]
 
 
 # What the saved values may look like while the page stays regular.
@@ -528,7 +530,7 @@ def test_regular_pages(objects: list[dict[str, Any]], orbiting_body: str | None,
     page = read(body, orbiting_body=orbiting_body)
     check_rejected(page, texts)
     check_objects(page, orbiting_body)
-    for index, row in zip(page.indices, page.neos.to_pylist(), strict=True):
+    for index, row in zip(page.indices, page.batches["neos"].to_pylist(), strict=True):
         assert row["closest_approach_miss_distance_km"] == (closest(objects[index], orbiting_body) or {}).get("km")
 
 
@@ -607,7 +609,7 @@ def test_the_one_grammar_of_numbers(text: str) -> None:
 def closest_of(*entries: dict[str, Any], orbiting_body: str | None = None) -> tuple[Any, ...]:
     page = read(page_of([json.dumps(neo(1, entries))]), orbiting_body=orbiting_body)
     check_objects(page, orbiting_body)
-    (row,) = page.neos.to_pylist()
+    (row,) = page.batches["neos"].to_pylist()
     return tuple(row[f"closest_approach_{name}"] for name in ("miss_distance_km", "date", "relative_velocity_km_s"))
 
 
@@ -674,12 +676,12 @@ def test_473_approaches_across_the_borders_of_years() -> None:
     page = read(page_of([json.dumps(neo(0)), json.dumps(record), json.dumps(neo(2, [entry("1", 1)]))]))
     assert page.approach_counts == (0, 476, 1)
     expected = closest(record, None)
-    row = page.neos.to_pylist()[1]
+    row = page.batches["neos"].to_pylist()[1]
     assert expected is not None
     assert row["closest_approach_miss_distance_km"] == expected["km"] == 4e4
     assert row["closest_approach_date"] == dt.date.fromisoformat(expected["day"])
     assert row["closest_approach_relative_velocity_km_s"] == float(expected["speed"])
-    found = page.close_approaches.to_pylist()[:476]
+    found = page.batches["close_approaches"].to_pylist()[:476]
     assert [one["close_approach_date"].isoformat() for one in found] == [one["close_approach_date"] for one in entries]
     assert [one["close_approach_at"] for one in found] == [
         EPOCH + dt.timedelta(milliseconds=one["epoch_date_close_approach"]) for one in entries
@@ -689,7 +691,7 @@ def test_473_approaches_across_the_borders_of_years() -> None:
 def test_equal_bytes_give_an_equal_page_and_a_repr_tells_no_body() -> None:
     body = page_of([json.dumps(neo(1, [approach()]))])
     page = decode(RawPage(0, body))
-    assert exactly(page.neos) == exactly(decode(RawPage(0, bytes(bytearray(body)))).neos)
+    assert exactly(page.batches["neos"]) == exactly(decode(RawPage(0, bytes(bytearray(body)))).batches["neos"])
     assert repr(page) == "Page(number=0, neos=1, close_approaches=1, rejected=0)"
     assert "SOMEBODYS" not in repr(RawPage(0, body))
 
@@ -756,9 +758,14 @@ def outcomes(read: Callable[[], list[Page]]) -> object:
         return str(exc)
     return [
         (
-            *(page.info, page.raw, page.body_sha256, page.indices, page.approach_counts),
+            *(page.info, page.raw, page.sha256, page.indices, page.approach_counts),
             *(page.rejected, page.unknown_fields),
-            *(exactly(page.neos), exactly(page.close_approaches), page.neos.schema, page.close_approaches.schema),
+            *(
+                exactly(page.batches["neos"]),
+                exactly(page.batches["close_approaches"]),
+                page.batches["neos"].schema,
+                page.batches["close_approaches"].schema,
+            ),
         )
         for page in pages
     ]

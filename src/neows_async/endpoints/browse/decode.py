@@ -1,17 +1,17 @@
-"""``RawPage`` → ``Page``: validated, columnar. Pure: equal bytes give an equal page."""
+"""A page's JSON → ``Page``: checked, validated, columnar. Pure: equal bytes give an equal page."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from neows_async.endpoints.browse import decode_fast, envelope
-from neows_async.endpoints.browse.schema import NEOS
-from neows_async.pages.values import Page, RawPage, Rejected
+from neows_async.endpoints.browse.schema import DATASETS, NEOS
+from neows_async.pages.values import Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,97 +19,92 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neows_async.endpoints.browse.decode_fast import Columns
-    from neows_async.pages import values
+    from neows_async.pages.values import PageInfo, Rejected
 
 
-def decode(raw: RawPage, *, orbiting_body: str | None = None) -> Page:
-    """Read a page that has passed :func:`neows_async.endpoints.browse.envelope.check`.
+class PageJson(NamedTuple):
+    """The JSON of one page, redacted.
 
+    :param number: the page's number, from 0
+    :param body: the JSON
+    :param sha256: the digest of ``body``
+    """
+
+    number: int
+    body: bytes
+    sha256: bytes
+
+
+def decode(page: PageJson, size: int | None, *, orbiting_body: str | None = None) -> Page:
+    """Check a page and decode it, for the price of decoding if every object is regular.
+
+    :param size: the page size that the run was planned with; None accepts any
     :param orbiting_body: choose the closest approach among those to this body; None is any
-    :raises BadPageError: it is not a Browse page after all
+    :raises BadPageError: as :func:`neows_async.endpoints.browse.envelope.check`
     """
-    body = raw.body
-    read = decode_fast.decode_columns(body)
-    return _by_contract(raw, body, orbiting_body) if read is None else _regular(raw, read, orbiting_body)
-
-
-def decode_checked(raw: RawPage, size: int | None, *, orbiting_body: str | None = None) -> Page:
-    """``check``, then :func:`decode`, for the price of the latter where the page is regular.
-
-    :raises BadPageError: as the check does
-    """
-    body = raw.body
-    read = decode_fast.decode_columns(body)
+    read = decode_fast.decode_columns(page.body)
     if read is None:
-        envelope.check(body, raw.number, size)
-        return _by_contract(raw, body, orbiting_body)
-    info, columns = read
-    envelope.require_whole(info, len(columns.approach_counts), raw.number, size)
-    return _regular(raw, read, orbiting_body)
-
-
-def decode_checked_batch(raws: Sequence[RawPage], size: int | None, *, orbiting_body: str | None) -> list[Page]:
-    """:func:`decode_checked` of each, for three quarters of the price where all of them are regular.
-
-    :raises BadPageError: as that does, of the first that is none
-    """
-    read = decode_fast.decode_columns_of(raw.body for raw in raws) if len(raws) > 1 else None
-    if read is None:
-        return [decode_checked(raw, size, orbiting_body=orbiting_body) for raw in raws]
-    infos, objects, columns = read
-    for raw, info, count in zip(raws, infos, objects, strict=True):
-        envelope.require_whole(info, count, raw.number, size)
-    neos, close_approaches = _rows(columns, orbiting_body)
-    pages: list[Page] = []
-    first = first_approach = 0
-    for raw, info, count in zip(raws, infos, objects, strict=True):
-        counts = columns.approach_counts[first : first + count]
-        rows = neos.slice(first, count), close_approaches.slice(first_approach, sum(counts))
-        pages.append(_page(raw, info, tuple(range(count)), rows, counts))
-        first += count
-        first_approach += sum(counts)
-    return pages
-
-
-def decode_by_contract(raw: RawPage, orbiting_body: str | None) -> Page:
-    """As :func:`decode`, but the contract judges each object, also of a regular page."""
-    return _by_contract(raw, raw.body, orbiting_body)
-
-
-def _by_contract(raw: RawPage, body: bytes, orbiting_body: str | None) -> Page:
-    from neows_async.endpoints.browse import decode_exact  # noqa: PLC0415 - pydantic loads only for a page that is out of the ordinary
-
-    read = decode_exact.decode_object_by_object(body)
-    rows, counts = _rows(read.columns, orbiting_body), read.columns.approach_counts
-    return _page(raw, read.info, read.indices, rows, counts, read.rejected, read.unknown_fields)
-
-
-def _regular(raw: RawPage, read: tuple[values.PageInfo, Columns], orbiting_body: str | None) -> Page:
+        envelope.check(page.body, page.number, size)
+        return decode_exactly(page, orbiting_body)
     info, columns = read
     counts = columns.approach_counts
-    return _page(raw, info, tuple(range(len(counts))), _rows(columns, orbiting_body), counts)
+    envelope.require_whole(info, len(counts), page.number, size)
+    return _page(page, info, tuple(range(len(counts))), _rows(columns, orbiting_body), counts)
 
 
-def _page(  # noqa: PLR0913, PLR0917 - a page has so many parts; both ways of reading one end here
-    raw: RawPage,
-    info: values.PageInfo,
+def decode_batch(pages: Sequence[PageJson], size: int | None, *, orbiting_body: str | None = None) -> list[Page]:
+    """:func:`decode` for each page, at three quarters of the price if every object of all pages is regular.
+
+    :raises BadPageError: of the first bad page
+    """
+    read = decode_fast.decode_columns_of(page.body for page in pages) if len(pages) > 1 else None
+    if read is None:
+        return [decode(page, size, orbiting_body=orbiting_body) for page in pages]
+    infos, objects, columns = read
+    for page, info, count in zip(pages, infos, objects, strict=True):
+        envelope.require_whole(info, count, page.number, size)
+    neos, close_approaches = _rows(columns, orbiting_body)
+    decoded: list[Page] = []
+    first = first_approach = 0
+    for page, info, count in zip(pages, infos, objects, strict=True):
+        counts = columns.approach_counts[first : first + count]
+        rows = neos.slice(first, count), close_approaches.slice(first_approach, sum(counts))
+        decoded.append(_page(page, info, tuple(range(count)), rows, counts))
+        first += count
+        first_approach += sum(counts)
+    return decoded
+
+
+def decode_exactly(page: PageJson, orbiting_body: str | None = None) -> Page:
+    """Decode object by object with the pydantic contract, which says what is wrong with an irregular object.
+
+    The page must have passed :func:`neows_async.endpoints.browse.envelope.check`.
+    """
+    from neows_async.endpoints.browse import decode_exact  # noqa: PLC0415 - loads pydantic, for irregular pages alone
+
+    read = decode_exact.decode_object_by_object(page.body)
+    rows, counts = _rows(read.columns, orbiting_body), read.columns.approach_counts
+    return _page(page, read.info, read.indices, rows, counts, read.rejected, read.unknown_fields)
+
+
+def _page(  # noqa: PLR0913, PLR0917 - a page has these parts; both ways of decoding end here
+    page: PageJson,
+    info: PageInfo,
     indices: tuple[int, ...],
     rows: tuple[pa.RecordBatch, pa.RecordBatch],
     approach_counts: tuple[int, ...],
     rejected: tuple[Rejected, ...] = (),
     unknown_fields: dict[int, dict[str, int]] | None = None,
 ) -> Page:
-    neos, close_approaches = rows
     return Page(
         info=info,
-        raw=raw,
-        body_sha256=raw.sha256(),
+        batches=dict(zip(DATASETS, rows, strict=True)),
         indices=indices,
-        neos=neos,
-        close_approaches=close_approaches,
         approach_counts=approach_counts,
         rejected=rejected,
         unknown_fields=unknown_fields or {},
+        size=len(page.body),
+        sha256=page.sha256,
     )
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.envelope import EPOCH_MAX_MS, EPOCH_MIN_MS, INT64_MAX, NUMBER_CHARS, LongNumber
+from neows_async.pages.stored import json_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -303,9 +304,11 @@ def raw_objects(page: Page) -> Iterator[dict[str, Any]]:
 
     Parsed anew at each call, one object at a time. A number of more than 64 characters comes as a float.
 
-    :raises LookupError: the page's body was not kept
+    :raises LookupError: the page has no JSON, since no sink and no aggregator says ``needs_json = True``
     """
-    _, found = envelope.split(page.body)
+    if page.source is None:
+        raise LookupError(f"page {page.number} has no JSON; the part that reads it must say `needs_json = True`")
+    _, found = envelope.split(json_of(page.source))
     return (envelope.parse(found[index]) for index in page.indices)
 
 
@@ -314,7 +317,8 @@ def objects(page: Page) -> Iterator[Neo]:
 
     A seventh of the time that reading their JSON again would take.
     """
-    return _objects(page.neos, page.close_approaches, page.approach_counts)
+    neos, close_approaches = page.batches.values()
+    return _objects(neos, close_approaches, page.approach_counts)
 
 
 def _objects(neos: pa.RecordBatch, close_approaches: pa.RecordBatch, approach_counts: Sequence[int]) -> Iterator[Neo]:

@@ -15,7 +15,6 @@ from neows_async.endpoints.browse import schema
 from neows_async.lake.layout import dataset_folder
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import FILE_ROWS, NULL_PARTITION
-from neows_async.pages.values import Page, PageInfo, RawPage
 
 if TYPE_CHECKING:
     from neows_async.lake.async_storage import AsyncStorage
@@ -60,12 +59,10 @@ class Datasets:
         """Fold some rows; of both datasets, in any order."""
         if dataset == "neos":
             self.ids.update(rows["id"].to_pylist())
-            page = _page(rows, _no_rows(schema.CLOSE_APPROACHES))
         else:
             self.neo_ids.update(pc.unique(rows["neo_id"]).to_pylist())
-            page = _page(_no_rows(schema.NEOS), rows)
         for aggregator in self.aggregators.values():
-            aggregator.update(page)
+            aggregator.update({name: _no_rows(of) for name, of in schema.DATASETS.items()} | {dataset: rows})
 
 
 def dataset_files(receipt: Receipt) -> tuple[DatasetFile, ...]:
@@ -165,18 +162,3 @@ def _count_nulls(file: DatasetFile, parquet: Any, datasets: Datasets, receipt: R
             column = chunks.column(index)
             if column.statistics is not None and column.statistics.null_count:
                 datasets.nulls[f"{file.dataset}.{column.path_in_schema}"] += column.statistics.null_count
-
-
-def _page(neos: pa.RecordBatch, close_approaches: pa.RecordBatch) -> Page:
-    """Rows in the dress that aggregators know."""
-    return Page(
-        info=PageInfo(size=1, total_elements=0, number=0),
-        raw=RawPage(0, b""),
-        body_sha256=b"",
-        indices=(),
-        neos=neos,
-        close_approaches=close_approaches,
-        approach_counts=(),
-        rejected=(),
-        unknown_fields={},
-    )

@@ -133,7 +133,7 @@ async def _wanted(checking: _Checking, receipt: Receipt, findings: Findings) -> 
             continue
         pages = plan_pages(first.info, receipt.identity.get("limit")).pages
         planned += pages
-        present = await checking.zone(generation).counted()
+        present = await checking.zone(generation).page_numbers()
         for number in range(pages):
             if number not in present and holes_left[number]:
                 holes_left[number] -= 1
