@@ -17,9 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.measured import server
 from neows_async.endpoints.browse import envelope
-from neows_async.endpoints.browse.decode import decode
+from neows_async.endpoints.browse.decode import PageJson, decode
 from neows_async.pages.redact import Redactor
-from neows_async.pages.values import RawPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +36,11 @@ def main() -> None:
         sys.exit(f"No *.json.gz in {sys.argv[1]}: name a folder of Browse pages.")
     scrub = Redactor("k" * 40)
     numbers = [envelope.split(body)[0].number for body in bodies]
-    pages = [RawPage(number, body) for number, body in zip(numbers, bodies, strict=True)]
+    pages = [PageJson(number, body, b"") for number, body in zip(numbers, bodies, strict=True)]
     steps: dict[str, Callable[[], object]] = {
         "scrub": lambda: [scrub(body) for body in bodies],
         "check": lambda: [envelope.check(body, number) for number, body in zip(numbers, bodies, strict=True)],
-        "decode": lambda: [decode(page) for page in pages],
+        "decode": lambda: [decode(page, None) for page in pages],
     }
     mb = sum(map(len, bodies)) / 1e6
     print(f"{len(bodies)} pages, {mb:.2f} MB; {ROUNDS} rounds, ms a MB")

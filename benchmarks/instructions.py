@@ -11,6 +11,7 @@ and passes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -84,25 +85,24 @@ def counted() -> dict[str, int]:
 def _count() -> None:
     """In valgrind: do each stage once when it is named."""
     from benchmarks.measured import server  # noqa: PLC0415 - only here
-    from neows_async.endpoints.browse.decode import decode_checked  # noqa: PLC0415 - as above
+    from neows_async.endpoints.browse.decode import PageJson, decode  # noqa: PLC0415 - as above
     from neows_async.outputs import close_approaches  # noqa: PLC0415 - as above
     from neows_async.pages.redact import Redactor  # noqa: PLC0415 - as above
-    from neows_async.pages.values import RawPage  # noqa: PLC0415 - as above
 
     body = b"".join(server.answer(server.templates(1)[0], 0, 1)[1:])
     scrub = Redactor("0123456789abcdefghijABCDEFGHIJ0123456789")
-    page = decode_checked(RawPage(0, scrub(body)), 20)
+    page = decode(PageJson(0, scrub(body), b""), 20)
 
     def aggregate() -> None:
         for aggregator in (
             close_approaches.CloseApproachesWithin(0.2, None),
             close_approaches.CloseApproachesByYear(None),
         ):
-            aggregator.update(page)
+            aggregator.update(page.batches)
             aggregator.result()
 
     stages = {
-        "decode": lambda: decode_checked(RawPage(0, body), 20),
+        "decode": lambda: decode(PageJson(0, body, hashlib.sha256(body).digest()), 20),
         "scrub": lambda: scrub(body),
         "aggregate": aggregate,
     }

@@ -6,6 +6,7 @@ event loop, the handing over between threads and what several threads cost each 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import anyio
 
 from benchmarks.measured import server
 from neows_async.endpoints.browse import envelope
-from neows_async.endpoints.browse.decode import decode
+from neows_async.endpoints.browse.decode import PageJson, decode
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.staging import LakeStage
 from neows_async.lake.storage.local import LocalStorage
@@ -33,12 +34,12 @@ from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApp
 from neows_async.outputs.parquet import ParquetSink
 from neows_async.pages.redact import Redactor
 from neows_async.pages.stored import compress, expand
-from neows_async.pages.values import Page, RawPage
 from neows_async.pipeline.admission import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from neows_async.pages.values import Page
     from neows_async.protocols import Aggregator
 
 
@@ -71,12 +72,12 @@ def main(pages: int) -> dict[str, float]:
             with timed("expand"):
                 expand(data, 1 << 30)
             with timed("decode"):
-                page = decode(RawPage(number, body))
+                page = decode(PageJson(number, body, hashlib.sha256(body).digest()), None)
             with timed("admit"):
                 page = admission.admit(page)
             with timed("aggregate"):
                 for aggregator in aggregators:
-                    aggregator.update(page)
+                    aggregator.update(page.batches)
             read.append(page)
         with timed("write"):
             anyio.run(_write, LocalStorage(Path(root)), read)

@@ -30,6 +30,10 @@ from neows_async.sources import nasa
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
     from neows_async.pages.values import Page, RawPage
 
 _TICK_S: Final = 0.001
@@ -76,18 +80,18 @@ class _Sink(ParquetSink):
 class _Within(CloseApproachesWithin):
     watch: _Stopwatch
 
-    def update(self, page: Page) -> None:
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
         began_s = time.perf_counter()
-        super().update(page.batches)
+        super().update(batches)
         self.watch.add("aggregate", began_s)
 
 
 class _ByYear(CloseApproachesByYear):
     watch: _Stopwatch
 
-    def update(self, page: Page) -> None:
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
         began_s = time.perf_counter()
-        super().update(page.batches)
+        super().update(batches)
         self.watch.add("aggregate", began_s)
 
 

@@ -323,12 +323,13 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -
 OWN_PARTS = """
 class Eccentricity:
     name = "eccentricity"
+    needs_json = True
 
     def __init__(self, settings):
         self.values = []
 
-    def update(self, page):
-        self.values += [float(record["orbital_data"]["eccentricity"]) for record in raw_objects(page)]
+    def update_json(self, batches, objects):
+        self.values += [float(record["orbital_data"]["eccentricity"]) for record in objects]
 
     def merge(self, other):
         self.values += other.values
@@ -347,7 +348,7 @@ class Names:
         self.stage = stage
 
     async def write(self, page):
-        self.names += page.neos["name"].to_pylist()
+        self.names += page.batches["neos"]["name"].to_pylist()
 
     async def finish(self):
         file = await self.stage.open("names", "names.txt")
@@ -421,7 +422,7 @@ def test_pandas_is_loaded_for_parts_of_ones_own_alone(tmp_path: Path) -> None:
         "import pandas, pyarrow\n"
         "class Nulls:\n"
         "    name = 'nulls'\n"
-        "    def update(self, page): pass\n"
+        "    def update(self, batches): pass\n"
         "    def merge(self, other): pass\n"
         "    def result(self): return {'nulls': pyarrow.array(pandas.Series([1.0, None])).null_count}\n"
     )

@@ -6,22 +6,22 @@ import base64
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 from anyio.abc import ByteStream
-from neows_async.endpoints.browse.check import judged, scrubbed, take_in
 
 from neows_async.endpoints.browse import decode_fast, envelope
-from neows_async.endpoints.browse.decode import decode, decode_by_contract
+from neows_async.endpoints.browse.decode import PageJson, decode_exactly
+from neows_async.endpoints.browse.receive import ReceiveOptions, Receiver
 from neows_async.errors import BadPageError, NeowsError, PausedError, SourceError
 from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
-from neows_async.pages.redact import Redactor
-from neows_async.pages.values import RawPage
-from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
+from neows_async.pages.stored import json_of
+from neows_async.pages.values import Page, RawPage
+from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
 from neows_async.sources.http_pool import HttpTransport, Pool
 from neows_async.sources.nasa import NasaSource, open_client
 from tests import virtual_time
@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     import httpcore
     import httpx
 
-    from neows_async.pages.values import Page
+    from neows_async.lake.raw_zone import RawZone
+    from neows_async.pages.values import StoredPage
+    from neows_async.pipeline.decoder import DecoderPool
 
 MAX_BODY_BYTES: Final = 1 << 20
 LIMIT_S: Final = 10.0
+RECEIVER: Final = Receiver(ReceiveOptions(api_key=KEY, max_body_bytes=MAX_BODY_BYTES, keeps_json=True))
 _BUDGET_S: Final = 3.0
 _MAX_WAIT_S: Final = 3_600.0
 _START_S: Final = 1_790_000_000.0
@@ -147,26 +150,34 @@ def outcome_of(answers: Sequence[Sequence[bytes]], backend: str) -> Outcome:
     return outcome
 
 
+class _Decoder:
+    """A pool that decodes in the event loop: a thread would take no virtual time."""
+
+    async def receive(self, page: RawPage | StoredPage, size: int | None) -> Page:
+        if isinstance(page, RawPage) and len(page.body) > MAX_BODY_BYTES:
+            raise FindingError(f"{len(page.body)} bytes were received")
+        return RECEIVER.receive(page, size)
+
+
+class _BadBodies:
+    """A raw zone that notes the bodies of bad pages."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    async def put_bad(self, number: int, body: bytes) -> None:  # noqa: ARG002 - the zone's signature
+        self._outcome.said.append(body)
+
+    def stores_late(self) -> bool:
+        raise FindingError("a page was left over, and nobody cancelled")
+
+
 async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
     def clock() -> float:
         return _START_S + anyio.current_time() - began_s
 
     def listener(event: object) -> None:
         outcome.said.append(repr(event).encode(errors="surrogatepass"))
-
-    async def keep_bad(number: int, body: bytes) -> None:  # noqa: ARG001 - the signature is the fetcher's
-        outcome.said.append(body)
-
-    async def keep_late(came: RawPage, size: int | None) -> None:
-        raise FindingError(f"cancelled with page {came.number} of size {size} in hand, and nobody cancelled")
-
-    async def scrub(came: RawPage) -> RawPage:
-        if len(came.body) > MAX_BODY_BYTES:
-            raise FindingError(f"{len(came.body)} bytes came")
-        return scrubbed(came, Redactor(KEY))
-
-    async def judge(raw: RawPage, size: int | None) -> RawPage:
-        return judged(raw, size)
 
     began_s = anyio.current_time()
     limits = GateLimits(max_wait_s=_MAX_WAIT_S)
@@ -178,18 +189,22 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
         fetcher = PageFetcher(
             source,
             gate=gate,
-            handling=Handling(scrub, judge, keep_bad, keep_late),
+            decoder=cast("DecoderPool", _Decoder()),
             limits=FetchLimits(budget_s=_BUDGET_S),
             listener=listener,
         )
+        zone = cast("RawZone", _BadBodies(outcome))
         try:
-            raw = await fetcher.fetch(NUMBER, SIZE, exact_size=True)
+            page = await fetcher.fetch(PageRequest(NUMBER, SIZE, zone=zone))
         finally:
             outcome.requests = gate.sent
             if client.cookies:
                 raise FindingError("a cookie was kept")
-    outcome.said.append(raw.body)
-    return decoded(raw)
+    assert isinstance(page, Page)
+    assert page.source is not None
+    body = json_of(page.source)
+    outcome.said.append(body)
+    return compared(page, body)
 
 
 def look_for_the_key(outcome: Outcome) -> None:
@@ -216,14 +231,13 @@ def look_for_the_key(outcome: Outcome) -> None:
 # -- bytes in, rows out -------------------------------------------------------------------------
 
 
-def decoded(raw: RawPage) -> Page:
-    """A checked page, by both ways of reading it, which must agree.
+def compared(page: Page, body: bytes) -> Page:
+    """``page``, which the other way of decoding must give, too.
 
-    :raises FindingError: they do not
+    :raises FindingError: it does not
     """
-    page = decode(raw)
-    if decode_fast.decode_columns(raw.body) is not None:
-        slow = decode_by_contract(raw, None)
+    if decode_fast.decode_columns(body) is not None:
+        slow = decode_exactly(PageJson(page.number, body, page.sha256))
         same = (
             page.info == slow.info
             and page.indices == slow.indices
@@ -250,8 +264,9 @@ def readable(body: bytes) -> Page | None:
     """
     try:
         info, _ = envelope.split(body)
-        raw = take_in(RawPage(info.number, body), None, Redactor(KEY))
-        return decoded(raw)
+        page = RECEIVER.receive(RawPage(info.number, body), None)
+        assert page.source is not None
+        return compared(page, json_of(page.source))
     except BadPageError:
         return None
     except FindingError:

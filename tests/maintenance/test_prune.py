@@ -418,7 +418,7 @@ async def test_whether_lone_raw_pages_are_made_up_their_text_says(tmp_path: Path
     raw = await find_raw(AsyncStorage(storage), "a")
     assert (raw.named, raw.snapshot, raw.synthetic, raw.limit) == ("a", "a", made_up, None)
     (tmp_path / "raw/snapshot=a/gen=0/page=00000.json.zst").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"page=00000.json.zst is damaged .* restore it, or fetch anew"):
+    with pytest.raises(DataError, match=r"page=00000.json.zst is damaged .* restore it, or fetch the snapshot again"):
         await find_raw(AsyncStorage(storage), "a")
     await lakes.make(storage, OBJECTS, "b")
     assert (await find_raw(AsyncStorage(storage), "a")).synthetic is True  # as b is

@@ -4,12 +4,11 @@ import json
 
 import pytest
 
-from neows_async.endpoints.browse.decode import decode
 from neows_async.endpoints.browse.envelope import pointer
 from neows_async.outputs.quarantine import QuarantineSink
 from neows_async.pages.values import RawPage
 from neows_async.pipeline.admission import Admission
-from tests.decoded_pages import MemoryStage, pages
+from tests.decoded_pages import MemoryStage, pages, received
 from tests.neos import catalogue, neo
 
 # Each with its reason, its pointer within the object, and the id it goes by.
@@ -38,7 +37,7 @@ async def test_one_line_an_object_with_all_that_is_known_of_it() -> None:
     await sink.open(stage)
     good = json.dumps(neo(1))
     for number in (4, 5):
-        await sink.write(decode(RawPage(number, body([good, *(text for text, *_ in BAD)], number))))
+        await sink.write(received(RawPage(number, body([good, *(text for text, *_ in BAD)], number))))
     (file,) = await sink.finish()
     await sink.commit()
     assert (file.dataset, file.path, file.rows) == ("quarantine", "quarantine/rejected.jsonl", 2 * len(BAD))

@@ -108,7 +108,7 @@ async def test_parts_of_others_are_skipped_and_said(tmp_path: Path) -> None:
     class Mine:
         name = "mine"
 
-        def update(self, page: Any) -> None:
+        def update(self, batches: Any) -> None:
             pass
 
         def merge(self, other: Any) -> None:

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.endpoints.browse.decode import decode
 from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.pages.values import RawPage
-from tests.decoded_pages import MemoryStage, pages
+from tests.decoded_pages import MemoryStage, pages, received
 from tests.neos import approach, neo
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def test_over_one_body_alone() -> None:
 
 def test_the_recorded_pages_in_any_split(recorded_pages: Path) -> None:
     bodies = [gzip.decompress((recorded_pages / f"page_{number:05}.json.gz").read_bytes()) for number in range(10)]
-    decoded = [decode(RawPage(number, body)) for number, body in enumerate(bodies)]
+    decoded = [received(RawPage(number, body)) for number, body in enumerate(bodies)]
     objects = [record for body in bodies for record in json.loads(body)["near_earth_objects"]]
     passes = [entry for record in objects for entry in record["close_approach_data"]]
     for body in (None, "Earth", "Moon"):
@@ -103,7 +102,7 @@ def test_the_recorded_pages_in_any_split(recorded_pages: Path) -> None:
 
 def merged(parts: list[Any], decoded: list[Page]) -> Any:
     for index, page in enumerate(decoded):
-        parts[index % len(parts)].update(page)
+        parts[index % len(parts)].update(page.batches)
     first, *others = parts
     for other in others:
         first.merge(other)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from neows_async.pipeline.reader import SEEING_TO
+from neows_async.pipeline.fetch_loop import SPARE_TASKS
 from tests import loopback
 from tests.lake.storage import seaweedfs
 from tests.torture.driver import Job
@@ -138,7 +138,7 @@ def test_an_object_store_that_goes_away_ends_the_run_and_comes_back(driver: Driv
         refused(driver.end(), "s3://lake/away/", "check the network")
         assert driver.run(Job(s3.uri("away"), server.url, settings=PAGES.settings)).code == 0
         again = [page for page in set(server.pages) if server.pages.count(page) > 1]
-        assert len(again) <= 4 + SEEING_TO, "only those that were under way, or whose put was"
+        assert len(again) <= 4 + SPARE_TASKS, "only those that were under way, or whose put was"
 
 
 def test_an_object_store_that_withdraws_its_rights(s3: seaweedfs.SeaweedFS) -> None:

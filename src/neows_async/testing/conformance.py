@@ -240,6 +240,7 @@ class SourceConformance:
         source = self.make()
         first = await source.fetch(0, self.page_size)
         assert isinstance(first, RawPage | StoredPage), f"it returned a {type(first).__name__} instead of a RawPage"
+        assert first.number == 0, f"requested page 0, but received page {first.number}"
         info = _decode(first).info
         last = -(-info.total_elements // info.size) - 1
         raw = await source.fetch(last, self.page_size)

@@ -16,11 +16,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from neows_async.endpoints.browse import decode_fast, envelope
-from neows_async.endpoints.browse.decode import decode, decode_by_contract, decode_checked, decode_checked_batch
+from neows_async.endpoints.browse.decode import PageJson, decode, decode_batch, decode_exactly
 from neows_async.endpoints.browse.neo import Neo, objects, raw_objects
 from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
 from neows_async.errors import BadPageError
+from neows_async.pages.stored import json_of
 from neows_async.pages.values import Page, RawPage, Rejected
+from tests.decoded_pages import page_json, stored_page
 from tests.neos import approach, neo
 
 if TYPE_CHECKING:
@@ -216,20 +218,20 @@ def parquet(batch: pa.RecordBatch) -> bytes:
 
 def read(body: bytes, *, orbiting_body: str | None = None) -> Page:
     """The page, after the quick way and the contract have been held against each other."""
-    raw = RawPage(envelope.split(body)[0].number, body)
-    page = decode(raw, orbiting_body=orbiting_body)
-    by_contract = decode_by_contract(raw, orbiting_body)
+    raw = page_json(body, envelope.split(body)[0].number)
+    page = decode(raw, None, orbiting_body=orbiting_body)
+    by_contract = decode_exactly(raw, orbiting_body)
     assert exactly(page.batches["neos"]) == exactly(by_contract.batches["neos"])
     assert exactly(page.batches["close_approaches"]) == exactly(by_contract.batches["close_approaches"])
     assert page.batches["neos"].schema == NEOS
     assert page.batches["close_approaches"].schema == CLOSE_APPROACHES
-    for name in ("info", "body", "body_sha256", "indices", "approach_counts", "rejected", "unknown_fields"):
+    for name in ("info", "size", "sha256", "indices", "approach_counts", "rejected", "unknown_fields"):
         assert getattr(page, name) == getattr(by_contract, name), name
     page.batches["neos"].validate(full=True)
     page.batches["close_approaches"].validate(full=True)
     assert sum(page.approach_counts) == page.batches["close_approaches"].num_rows
     assert len(page.indices) == len(page.approach_counts) == page.batches["neos"].num_rows
-    return page
+    return replace(page, source=stored_page(body, page.number))
 
 
 def resolve(value: Any, pointer: str) -> Any:
@@ -244,7 +246,8 @@ def check_rejected(page: Page, texts: list[str]) -> None:
     assert sorted([*page.indices, *(entry.position - page.info.first_position for entry in page.rejected)]) == list(
         range(len(texts))
     )
-    whole = json.loads(page.body, parse_int=str)
+    assert page.source is not None
+    whole = json.loads(json_of(page.source), parse_int=str)
     for entry in page.rejected:
         index = entry.position - page.info.first_position
         assert entry.page == page.number
@@ -294,7 +297,7 @@ def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
             assert not page.rejected
             assert not page.unknown_fields
             assert page.batches["neos"].num_rows == 20
-        by_contract = decode_by_contract(RawPage(page.number, body), "Pluto")
+        by_contract = decode_exactly(page_json(body, page.number), "Pluto")
         assert parquet(page.batches["neos"]) == parquet(by_contract.batches["neos"])
         assert parquet(page.batches["close_approaches"]) == parquet(by_contract.batches["close_approaches"])
         check_objects(read(body), None)
@@ -319,7 +322,7 @@ def test_an_object_takes_no_more_of_a_page_than_its_own_rows() -> None:
     dates = pa.array([0, 1_000_000_000], pa.int32()).cast(pa.date32())  # the second is no date of Python's
     at = CLOSE_APPROACHES.names.index("close_approach_date")
     approaches = page.batches["close_approaches"].set_column(at, CLOSE_APPROACHES.field(at), dates)
-    found = objects(replace(page, close_approaches=approaches))
+    found = objects(replace(page, batches={**page.batches, "close_approaches": approaches}))
     assert next(found).close_approaches[0].close_approach_date == dt.date(1970, 1, 1)
     with pytest.raises((OverflowError, ValueError)):
         next(found)
@@ -378,7 +381,7 @@ def test_what_is_no_object_is_rejected(text: str) -> None:
     body = page_of(texts)
     if len(text) > 5000:  # nested too deeply for any parser
         with pytest.raises(BadPageError):
-            decode(RawPage(0, body))
+            decode(page_json(body), None)
         return
     page = read(body)
     check_rejected(page, texts)
@@ -690,8 +693,8 @@ def test_473_approaches_across_the_borders_of_years() -> None:
 
 def test_equal_bytes_give_an_equal_page_and_a_repr_tells_no_body() -> None:
     body = page_of([json.dumps(neo(1, [approach()]))])
-    page = decode(RawPage(0, body))
-    assert exactly(page.batches["neos"]) == exactly(decode(RawPage(0, bytes(bytearray(body)))).batches["neos"])
+    page = decode(page_json(body), None)
+    assert exactly(page.batches["neos"]) == exactly(decode(page_json(bytes(bytearray(body))), None).batches["neos"])
     assert repr(page) == "Page(number=0, neos=1, close_approaches=1, rejected=0)"
     assert "SOMEBODYS" not in repr(RawPage(0, body))
 
@@ -699,7 +702,7 @@ def test_equal_bytes_give_an_equal_page_and_a_repr_tells_no_body() -> None:
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'{"page":{}}', page_of(["{}"])[:-1], page_of(["{}"]) + b"\xff"])
 def test_what_is_no_page_is_refused(body: bytes) -> None:
     with pytest.raises(BadPageError):
-        decode(RawPage(0, body))
+        decode(page_json(body), None)
 
 
 @given(st.binary(max_size=4), st.integers(0))
@@ -711,7 +714,7 @@ def test_a_page_that_is_not_utf8_anywhere_is_refused(wrong: bytes, at: int) -> N
         body.decode()
     except UnicodeDecodeError:
         with pytest.raises(BadPageError, match="UTF-8"):
-            decode(RawPage(0, body))
+            decode(page_json(body), None)
 
 
 def test_no_depth_of_nesting_is_a_traceback() -> None:
@@ -723,7 +726,7 @@ def test_no_depth_of_nesting_is_a_traceback() -> None:
             record = neo(1)
             put(record, ("id",), value, literals)
             try:
-                page = decode(RawPage(0, page_of([dump(record, literals)])))
+                page = decode(page_json(page_of([dump(record, literals)])), None)
             except BadPageError as exc:
                 reasons.add(str(exc)[:30])
             else:
@@ -741,10 +744,10 @@ def test_checking_and_decoding_in_one_go_is_the_one_and_then_the_other(
 ) -> None:
     def both() -> Page:
         envelope.check(raw.body, raw.number, size)
-        return decode(raw)
+        return decode_exactly(raw)
 
-    raw = RawPage(number, page_of(objects) + damage)
-    assert outcome(lambda: decode_checked(raw, size)) == outcome(both)
+    raw = page_json(page_of(objects) + damage, number)
+    assert outcome(lambda: decode(raw, size)) == outcome(both)
 
 
 def outcome(read: Callable[[], Page]) -> object:
@@ -758,7 +761,7 @@ def outcomes(read: Callable[[], list[Page]]) -> object:
         return str(exc)
     return [
         (
-            *(page.info, page.raw, page.sha256, page.indices, page.approach_counts),
+            *(page.info, page.size, page.sha256, page.indices, page.approach_counts),
             *(page.rejected, page.unknown_fields),
             *(
                 exactly(page.batches["neos"]),
@@ -771,9 +774,9 @@ def outcomes(read: Callable[[], list[Page]]) -> object:
     ]
 
 
-def check_together(raws: list[RawPage], size: int | None, orbiting_body: str | None) -> None:
-    together = outcomes(lambda: decode_checked_batch(raws, size, orbiting_body=orbiting_body))
-    assert together == outcomes(lambda: [decode_checked(raw, size, orbiting_body=orbiting_body) for raw in raws])
+def check_together(raws: list[PageJson], size: int | None, orbiting_body: str | None) -> None:
+    together = outcomes(lambda: decode_batch(raws, size, orbiting_body=orbiting_body))
+    assert together == outcomes(lambda: [decode(raw, size, orbiting_body=orbiting_body) for raw in raws])
 
 
 regular_bodies = st.lists(regular_objects(), max_size=3).map(
@@ -785,7 +788,7 @@ regular_bodies = st.lists(regular_objects(), max_size=3).map(
 def test_regular_pages_together_are_what_each_is_by_itself(
     bodies: list[bytes], orbiting_body: str | None, size: int | None
 ) -> None:
-    check_together([RawPage(0, body) for body in bodies], size, orbiting_body)
+    check_together([page_json(body) for body in bodies], size, orbiting_body)
 
 
 @given(
@@ -804,14 +807,14 @@ def test_one_that_is_not_regular_changes_none_of_the_others(
         for _, path, text in trouble:
             put(record, path, text, literals)
         other = page_of([dump(record, literals)], number=number)
-    raws = [RawPage(0, body) for body in bodies]
-    raws.insert(at % (len(raws) + 1), RawPage(0, other))
+    raws = [page_json(body) for body in bodies]
+    raws.insert(at % (len(raws) + 1), page_json(other))
     check_together(raws, None, None)
 
 
 def test_the_recorded_pages_together_are_what_each_is_by_itself(recorded_pages: Path) -> None:
     bodies = [gzip.decompress(file.read_bytes()) for file in sorted(recorded_pages.glob("page_*.json.gz"))]
-    raws = [RawPage(envelope.split(body)[0].number, body) for body in bodies]
+    raws = [page_json(body, envelope.split(body)[0].number) for body in bodies]
     assert decode_fast.decode_columns_of(bodies) is not None
     for count in (1, 4, len(raws)):
         check_together(raws[:count], None, "Earth")
