@@ -15,7 +15,8 @@ import click
 import duckdb
 import pytest
 
-from neows_async import CLOSE_APPROACHES, NEOS, Settings
+from neows_async import CLOSE_APPROACHES, NEOS, Settings, events
+from neows_async import testing as public_fakes
 from neows_async.cli.app import neows_async
 from neows_async.testing import GatewayRules, SandboxApp, Scenario, SyntheticCatalogue, serving
 from tests import program
@@ -102,7 +103,9 @@ def test_help_shows_the_defaults_of_the_settings(option: click.Option) -> None:
 OPTIONS = {flag for _, option in options() for flag in (*option.opts, *option.secondary_opts)}
 
 
-@pytest.mark.parametrize("name", ["README.md", "data/README.md", *(f"docs/{p.name}" for p in PROJECT.glob("docs/*.md"))])
+@pytest.mark.parametrize(
+    "name", ["README.md", "data/README.md", *(f"docs/{p.name}" for p in PROJECT.glob("docs/*.md"))]
+)
 def test_documentation_names_only_options_that_exist(name: str) -> None:
     text = re.sub(r"<!--.*?-->", "", page(name), flags=re.DOTALL)
     assert set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text)) <= OPTIONS | {"--help", "--version"}
@@ -141,9 +144,9 @@ def test_every_page_is_in_the_index() -> None:
     index = page("docs/README.md")
     assert [file.name for file in PROJECT.glob("docs/*.md") if f"({file.name})" not in index] == ["README.md"]
     decisions = page("docs/decisions/README.md")
-    assert [
-        file.name for file in PROJECT.glob("docs/decisions/*.md") if f"({file.name})" not in decisions
-    ] == ["README.md"]
+    assert [file.name for file in PROJECT.glob("docs/decisions/*.md") if f"({file.name})" not in decisions] == [
+        "README.md"
+    ]
 
 
 # The lake
@@ -260,6 +263,13 @@ def test_the_listeners_on_the_page_of_telemetry_count_objects(url: str, tmp_path
     assert found["registry"].get_sample_value("neows_neos_written_total") == 60
 
 
+def test_the_listener_on_the_page_of_telemetry_prints_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {}
+    exec(code("docs/telemetry.md", "python", "from neows_async import events\n"), namespace)  # noqa: S102 - our own page
+    namespace["on_event"](events.WaitingForQuota(until_s=0.0, wait_s=12.0))
+    assert capsys.readouterr().out == "waiting 12 s for quota\n"
+
+
 def aggregate(tmp_path: Path, name: str, begins: str, part: str) -> Any:
     """The figures of a documented aggregator over 20 objects."""
     (tmp_path / f"{part.partition(':')[0]}.py").write_text(code(name, "python", begins))
@@ -300,3 +310,17 @@ def test_the_scenario_on_the_page_of_the_sandbox_can_be_served(tmp_path: Path) -
         first_line = server.stdout.readline()
         server.send_signal(signal.SIGINT)
         assert "synthetic objects at http://127.0.0.1:" in first_line
+
+
+def test_the_page_of_the_sandbox_names_every_fault() -> None:
+    structs = (getattr(getattr(public_fakes, name), "__struct_config__", None) for name in public_fakes.__all__)
+    kinds = {str(struct.tag) for struct in structs if struct is not None and struct.tag}
+    assert len(kinds) > 10
+    text = page("docs/sandbox.md")
+    assert {kind for kind in kinds if f"`{kind}`" not in text} == set()
+
+
+async def test_the_test_on_the_page_of_the_sandbox_passes(tmp_path: Path) -> None:
+    namespace: dict[str, Any] = {}
+    exec(code("docs/sandbox.md", "python", "from pathlib import Path\n"), namespace)  # noqa: S102 - our own page
+    await namespace["test_my_lake_survives_a_broken_connection"](tmp_path)
