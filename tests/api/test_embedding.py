@@ -98,28 +98,5 @@ def test_your_own_parts(tmp_path: Path) -> None:
     suite.test_a_whole_run()
 
 
-def of_the_readme(has: str, settings: str, url: str, root: Path) -> str:
-    [code] = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if has in code]
-    assert code.count(settings) == 1
-    return str(code.replace(settings, f'Settings(api_key=SecretStr("any"), base_url="{url}", root="{root}"'))
-
-
-@pytest.mark.asyncio_only
-async def test_the_lifespan_of_the_readme(url: str, tmp_path: Path) -> None:
-    settings = 'Settings(root="data/service/nasa", limit=None, api_key=SecretStr("DEMO_KEY")'
-    lifespan = run(of_the_readme("def lifespan", settings, url, tmp_path), "app")["lifespan"]
-    with anyio.fail_after(20):
-        async with lifespan(None):
-            while not (tmp_path / "_runs/latest.json").exists():
-                await anyio.wait_all_tasks_blocked()
-
-
-async def test_the_listeners_of_the_readme(url: str, tmp_path: Path) -> None:
-    settings = 'Settings(api_key=SecretStr("DEMO_KEY")'
-    found = run(of_the_readme("def refresh()", settings, url, tmp_path), "app")
-    await found["refresh"]()
-    assert found["registry"].get_sample_value("neows_neos_written_total") == 60
-
-
 def test_the_readme_leads_here() -> None:
     assert "docs/embedding.md" in README
