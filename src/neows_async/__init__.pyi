@@ -3,7 +3,8 @@ from neows_async._version import __version__
 from neows_async.api.defaults import open_sandbox
 from neows_async.api.ingest import ingest, keep_newest, open_batches, open_neos
 from neows_async.api.streams import Batches, BatchStream, NeoStream
-from neows_async.endpoints.browse.neo import CloseApproach, Neo, objects, raw_objects
+from neows_async.endpoints.browse.envelope import raw_objects
+from neows_async.endpoints.browse.neo import CloseApproach, Neo, objects
 from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
 from neows_async.errors import (
     AlreadyExistsError,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.endpoints.browse import neo as neos
-from neows_async.endpoints.browse.neo import raw_objects
+from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import TooManyRejectsError
 from neows_async.pipeline.admission import Admission
 from tests.decoded_pages import pages

@@ -12,7 +12,7 @@ import pytest
 
 import neows_async
 from neows_async import CloseApproachesWithin, open_neos
-from neows_async.endpoints.browse.neo import raw_objects
+from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import AttemptError, PartError, SettingsError
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from neows_async.endpoints.browse.decode import decode_checked
-from neows_async.endpoints.browse.neo import raw_objects
+from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import (
     AttemptError,
     DataError,

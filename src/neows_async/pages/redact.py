@@ -1,10 +1,9 @@
-"""Takes keys out of bodies. Pure.
+"""Removes keys from bodies. Pure.
 
-The source prints the caller's key into every ``links`` of a page, 22 times or so, and into its
-error texts. Scrubbing is structural: the value of every ``api_key`` parameter, whoever's, becomes
-``REDACTED``. The literal key goes too, with its encodings, but only if it is long enough not to be
-found in innocent data: a key of one letter must not damage a page. So does the beginning of a literal at the end of a
-body that was cut there.
+The source prints the caller's key into every ``links`` of a page, about 22 times, and into its error texts. The value
+of every ``api_key`` parameter becomes ``REDACTED``, also if it is another caller's key. The literal key is replaced,
+too, with its encodings, if it has at least 16 characters: a key of one letter must not damage a page. The same applies
+to the first part of a key at the end of a body that was cut there.
 """
 
 from __future__ import annotations
@@ -22,66 +21,57 @@ if TYPE_CHECKING:
 REDACTED: Final = b"REDACTED"
 LITERAL_MIN_CHARS: Final = 16
 
-# The value ends where a URL parameter or the JSON string does, also where those characters are
-# written as JSON or percent escapes.
+# The value ends where the URL parameter or the JSON string ends, also if that character is a JSON or percent escape.
 _PARAMETER: Final = re.compile(
     rb"""(api(?:_|%5[Ff]|\\u005[fF])key(?:=|%3[Dd]|\\u003[dD]))(?:[^&"'\\\s\#;<>%]|\\/|\\u(?!00(?:26|22|23|27|3[BbCcEe]|20))|%(?!26|22|23|3[BbCcEe]|20))+"""
 )
 _PLAIN: Final = b"api_key="
-# More than a page ever has of what is looked at one by one.
+# More matches than this in a page are not looked at one by one.
 _FEW: Final = 1_000
-# The values of a page's parameters together are a kilobyte; each byte takes as long to look at as two hundred others.
+# All parameter values of a page are about a kilobyte. The regular expression is slow, so longer values go another way.
 _VALUES_BYTES: Final = 16 << 10
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9-]*")
 _WORD_BYTES: Final = 8
 _TABLE_BITS: Final = 16
 _MIXER: Final = 0x9E3779B97F4A7C15  # odd: a product's upper bits depend on all of the word's
-# Below this it takes longer to ask the sieve than to search.
-_SIEVED_BYTES: Final = 64 << 10
+# Below this a plain search is faster than the prefilter.
+_PREFILTER_BYTES: Final = 64 << 10
 _ESCAPE: Final = re.compile(rb"%[0-9A-F]{2}")
 
 
 class Redactor:
-    """``scrubber(body)`` is ``body`` without keys.
+    """``redactor(body)`` is ``body`` without keys.
 
-    :param keys: the keys that are ours; never shown again
+    :param keys: the caller's own keys
     """
 
-    __slots__ = ("_are_plain", "_literals", "_sieve")
+    __slots__ = ("_are_plain", "_literals", "_prefilter")
 
     def __init__(self, *keys: str) -> None:
         literals = {form for key in keys if len(key) >= LITERAL_MIN_CHARS for form in _forms(key)}
         # The longest first: a shorter one may be a part of it.
         self._literals = sorted(literals, key=lambda form: (-len(form), form))
-        self._sieve: _Prefilter | None = None
-        # No form of such a key holds what ends a parameter, or the beginning of one.
+        self._prefilter: _Prefilter | None = None
+        # No form of such a key contains a character that ends a parameter, or the text that starts one.
         self._are_plain = all(_PLAIN_KEY.fullmatch(key) for key in keys)
 
     def __call__(self, body: bytes) -> bytes:
-        """Idempotent; a body without keys comes back as it is."""
-        # Where most keys are the values of parameters, they go in one pass with those.
+        """Idempotent; a body without keys is returned as it is."""
+        # Most keys are values of parameters, so this pass removes most of them.
         if self._are_plain:
             body = _without_parameters(body)
-        # Otherwise the literals first: one of them may hold a character at which a parameter would end.
-        came = body
+        # For other keys the literals come first: one may contain a character that ends a parameter.
+        before = body
         while held := next((literal for literal in self._suspected(body) if literal in body), None):
-            body = body.replace(held, REDACTED)  # shorter; but it may make a new one with its neighbours
-        # "%20" may have ended a parameter, and be none any more when a key that begins with "0" is gone.
-        body = body if self._are_plain and body is came else _without_parameters(body)
+            # The text around a replaced literal may be another literal. The body gets shorter, so the loop ends.
+            body = body.replace(held, REDACTED)
+        # Removing a key that starts with "0" may destroy a "%20" that ended a parameter.
+        body = body if self._are_plain and body is before else _without_parameters(body)
         cut = self._cut_off(body)
-        return body if cut == len(body) else self(body[:cut] + REDACTED)  # shorter, as above
-
-    def at_once(self, body: bytes) -> bytes | None:
-        """The same within a millisecond a megabyte; None for a body that takes longer, be it odd or hostile."""
-        if len(body) < _SIEVED_BYTES:
-            return self(body)
-        scrubbed = _without_plain_parameters(body)
-        if scrubbed is None or self._suspected(scrubbed if self._are_plain else body):
-            return None  # what is suspected is looked for in all of the body
-        return scrubbed if self._cut_off(scrubbed) == len(scrubbed) else None
+        return body if cut == len(body) else self(body[:cut] + REDACTED)  # shorter, so the recursion ends
 
     def _cut_off(self, body: bytes) -> int:
-        """Where what is left of a literal begins that ``body`` ends with, if it was cut there; else the body's end."""
+        """Where the first part of a literal starts that ends ``body``; the body's end if there is none."""
         at = len(body)
         for literal in self._literals:
             start = max(0, len(body) - len(literal)) - 1
@@ -92,30 +82,30 @@ class Redactor:
         return at
 
     def _suspected(self, body: bytes) -> list[bytes]:
-        """The literals that may be in ``body``, and some that are not."""
-        if len(body) < _SIEVED_BYTES or not self._literals:
+        """The literals that may be in ``body``; not all of them are."""
+        if len(body) < _PREFILTER_BYTES or not self._literals:
             return self._literals
-        if self._sieve is None:
-            self._sieve = _Prefilter(self._literals)
-        return self._sieve.suspected(body)
+        if self._prefilter is None:
+            self._prefilter = _Prefilter(self._literals)
+        return self._prefilter.suspected(body)
 
     def text(self, text: str) -> str:
-        """The same for a message."""
+        """``text`` without keys."""
         return self(text.encode(errors="backslashreplace")).decode()
 
     def __repr__(self) -> str:
-        return "Scrubber(…)"
+        return "Redactor(…)"
 
 
 class _Prefilter:
-    """Tells in a fraction of the time of a search, and without the GIL, which literals a body cannot hold.
+    """Finds the literals that a body cannot contain, in a fraction of the time of a search, without the GIL.
 
-    Wherever a literal of n bytes lies in a body, it covers a word of eight bytes that begins at a multiple of
-    n - 7 or of less. So only those words are looked at, and looked up among all words that a literal has.
+    A literal of n bytes, anywhere in a body, covers a word of eight bytes that starts at a multiple of n - 7. So only
+    those words of the body are looked up among all words of the literals.
     """
 
     def __init__(self, literals: list[bytes]) -> None:
-        import numpy as np  # noqa: PLC0415 - whoever reads no pages does without
+        import numpy as np  # noqa: PLC0415 - heavy, and only large bodies need it
 
         self._step = (min(map(len, literals)) + 1 - _WORD_BYTES) // _WORD_BYTES  # in words
         starts = range(self._step * _WORD_BYTES)
@@ -127,10 +117,10 @@ class _Prefilter:
     @staticmethod
     def _places(words: NDArray[np.uint64]) -> NDArray[np.int64]:
         places = (words * words.dtype.type(_MIXER)) >> words.dtype.type(8 * _WORD_BYTES - _TABLE_BITS)
-        return places.view("int64")  # what numpy before 2.1 takes for an index; they are small
+        return places.view("int64")  # numpy before 2.1 accepts no uint64 as an index
 
     def suspected(self, body: bytes) -> list[bytes]:
-        """Those that may be there, in their order; never without one that is."""
+        """The literals that ``body`` may contain, in their order. Every literal in ``body`` is among them."""
         import numpy as np  # noqa: PLC0415 - as above
 
         words = np.frombuffer(body, np.uint64, len(body) // _WORD_BYTES)[:: self._step]
@@ -138,26 +128,26 @@ class _Prefilter:
         suspects = suspects[self._words[np.searchsorted(self._words[:-1], suspects)] == suspects]
         if not len(suspects):
             return []
-        if len(suspects) > _FEW:  # each of them would take longer than to search for all literals
+        if len(suspects) > _FEW:  # searching for all literals is faster
             return [literal for literal, _ in self._held]
         found = {word.tobytes() for word in suspects}
         return [literal for literal, held in self._held if not held.isdisjoint(found)]
 
 
 def _without_parameters(body: bytes) -> bytes:
-    scrubbed = _without_plain_parameters(body)
-    return _PARAMETER.sub(rb"\1" + REDACTED, body) if scrubbed is None else scrubbed
+    redacted = _without_plain_parameters(body)
+    return _PARAMETER.sub(rb"\1" + REDACTED, body) if redacted is None else redacted
 
 
 def _without_plain_parameters(body: bytes) -> bytes | None:
-    """For a body without escapes: there each parameter holds a plain "=", of which a page has a few dozen.
+    """The fast way, for a body without escapes: search for "=", of which a page has a few dozen.
 
-    Looking for them takes a seventh of the time of looking at each byte. None if it is not that simple.
+    It takes a seventh of the time of the regular expression over the whole body. None if the body is not that simple.
     """
     if b"%" in body or b"\\" in body:
         return None
     parts: list[bytes | memoryview] = []
-    whole = memoryview(body)  # of which a slice is no copy
+    whole = memoryview(body)  # its slices are no copies
     done = at = seen = 0
     left_bytes = _VALUES_BYTES
     while (at := body.find(b"=", at) + 1) > 0:
@@ -185,8 +175,8 @@ def _forms(key: str) -> set[bytes]:
     forms = {raw, json.dumps(key)[1:-1].encode()}
     for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
         for before in range(3):
-            # Inside a longer text the key's base64 depends on where it begins, and its first and
-            # last letters on its neighbours: what is left of the three forms is the key's own.
+            # Inside a longer text the key's base64 has three forms, depending on where it starts, and the first and
+            # last letters depend on the text around it: take the letters that depend on the key alone.
             code = encode(b"\0" * before + raw).rstrip(b"=")
             start = (before * 8 + 5) // 6
             stop = (before + len(raw)) * 8 // 6

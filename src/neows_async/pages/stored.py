@@ -1,12 +1,12 @@
-"""A raw page as it is kept: one zstd frame of its JSON, sealed with what would take long to find out again. Pure.
+"""The form in which a page is stored: one zstd frame of its JSON, and a seal. Pure.
 
 ::
 
-    zstd frame, with its size and a checksum │ seal: a frame that whoever expands the file skips, of 64 bytes
+    zstd frame, with its size and a checksum │ seal: a skippable frame of 64 bytes, which zstd tools ignore
 
-The seal says that the page was whole, right and scrubbed when it was kept, and tells the SHA-256 of its JSON. So who
-reads it again, expands it and needs neither scrub nor hash it: a third of the work. It holds the frame's checksum and
-one of its own: a seal that does not belong to its frame, or was damaged, makes the page a damaged one.
+The seal says that the page was checked and redacted before it was stored, and holds the SHA-256 of its JSON. A reader
+of a sealed page does not redact and hash it again, which saves a third of the work. The seal also holds the checksum
+of its frame and one of its own: if either is wrong, the page is damaged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from neows_async.errors import BadPageError
 from neows_async.pages.values import RawPage, StoredPage
 
 _LEVEL: Final = 1  # half the time of the usual 3, and for these pages a tenth smaller
-_HASH_LOG: Final = 13  # its table of 32 KB stays in the processor's nearest cache: a fifth faster for 2 % more room
-_SKIPPED: Final = 0x184D2A5E  # RFC 8878, 3.1.2: one of the sixteen numbers with which a skippable frame begins
+_HASH_LOG: Final = 13  # a table of 32 KB stays in the first-level cache: a fifth faster, 2 % larger
+_SKIPPABLE: Final = 0x184D2A5E  # RFC 8878, 3.1.2: one of the sixteen magic numbers of skippable frames
 _LABEL: Final = b"neows-async seal"
 _CHECKSUM_BYTES: Final = 4
 _SEAL_BYTES: Final = 64
-_HEAD: Final = struct.pack("<II", _SKIPPED, _SEAL_BYTES - 8) + _LABEL
+_HEAD: Final = struct.pack("<II", _SKIPPABLE, _SEAL_BYTES - 8) + _LABEL
 _CRC: Final = struct.Struct("<I")
 _of_thread = threading.local()
 
@@ -41,13 +41,12 @@ def compress(body: bytes) -> bytes:
 
 
 def seal(frame: bytes, body_sha256: bytes) -> bytes:
-    """``frame`` as it is kept: of a page that is whole, right and scrubbed.
+    """``frame`` with its seal, for a page that was checked and redacted.
 
-    :param frame: what :func:`compress` made of its body
-    :param body_sha256: the body's digest
-    :returns: memory of its own: the frame's was made for the longest that there could have been, and nothing as large
-        as a body fits behind it while it lives
+    :param frame: the page's JSON, from :func:`compress`
+    :param body_sha256: the digest of the JSON
     """
+    # A copy: zstd allocated the frame's memory for the worst case, and it would stay allocated with the page.
     sealed = _HEAD + frame[-_CHECKSUM_BYTES:] + body_sha256
     return b"".join((frame, sealed, _CRC.pack(zlib.crc32(sealed))))
 
@@ -62,7 +61,7 @@ def store(number: int, body: bytes, sha256: bytes) -> StoredPage:
 
 
 def expand(data: bytes, max_bytes: int) -> bytes:
-    """The JSON of what is kept, sealed or not; nothing is never a page.
+    """The JSON of a stored page, sealed or not.
 
     :raises BadPageError: it is damaged, or larger than ``max_bytes``
     """
@@ -72,9 +71,9 @@ def expand(data: bytes, max_bytes: int) -> bytes:
 
 
 def sealed_sha256(data: bytes) -> bytes | None:
-    """The digest of its JSON that a seal tells; None without a seal.
+    """The digest of the JSON in the seal; None without a seal.
 
-    :raises BadPageError: the seal is damaged, or another page's
+    :raises BadPageError: the seal is damaged, or belongs to another page
     """
     return _opened(data)[1]
 
@@ -107,13 +106,13 @@ def json_of(page: StoredPage) -> bytes:
 
 
 def _opened(data: bytes) -> tuple[bytes | memoryview, bytes | None]:
-    """The frame, and what its seal tells, if it has one."""
+    """The frame, and the digest in its seal, if it has one."""
     if not data.startswith(_HEAD, max(0, len(data) - _SEAL_BYTES)):
         return data, None
     frame = memoryview(data)[:-_SEAL_BYTES]
     sealed, crc = data[-_SEAL_BYTES : -_CRC.size], data[-_CRC.size :]
     if _CRC.pack(zlib.crc32(sealed)) != crc or not sealed.startswith(frame[-_CHECKSUM_BYTES:], len(_HEAD)):
-        raise BadPageError("damaged: its seal is not its own")
+        raise BadPageError("damaged: its seal belongs to another page")
     return frame, sealed[len(_HEAD) + _CHECKSUM_BYTES :]
 
 
@@ -123,14 +122,14 @@ def _size(frame: bytes | memoryview, max_bytes: int) -> int:
     except zstandard.ZstdError as exc:
         raise BadPageError(f"damaged: {exc}") from exc
     if size > max_bytes:
-        raise BadPageError(f"larger than {max_bytes} bytes when expanded")
-    if size == 0:  # then nothing else of the frame would be looked at
-        raise BadPageError("damaged: it says that it is empty")
+        raise BadPageError(f"larger than {max_bytes} bytes when decompressed")
+    if size == 0:  # zstd would not check the rest of the frame
+        raise BadPageError("damaged: its size is 0")
     return size
 
 
 def _expander() -> zstandard.ZstdDecompressor:
-    """One for each thread: to make it takes a tenth of the time of using it, and two threads cannot share it."""
+    """One for each thread: two threads cannot share one, and making one costs a tenth of using it."""
     if not hasattr(_of_thread, "expander"):
         _of_thread.expander = zstandard.ZstdDecompressor()
     expander: zstandard.ZstdDecompressor = _of_thread.expander

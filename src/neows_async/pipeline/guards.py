@@ -1,4 +1,4 @@
-"""Holds parts that were handed in to what their protocols promise; whoever breaks it is named."""
+"""Checks that the user's parts keep their protocols, and names the part that does not."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from neows_async.pages.values import DatasetFile
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
-    from neows_async.pages.values import Page
     from neows_async.protocols import Aggregator, JsonAggregator, Sink, Source
 
 _T = TypeVar("_T")
-_OURS: Final = ("raw", "_runs", "_staging")
+_LAKE_FOLDERS: Final = ("raw", "_runs", "_staging")
 
 
 @contextmanager
 def blaming(part: str) -> Iterator[None]:
-    """Name the part in which something goes wrong that is not of our tree.
+    """Turn an unknown exception of the block into an error that names the part.
 
     :raises PartError: its cause is the part's own exception
     """
@@ -35,19 +34,19 @@ def blaming(part: str) -> Iterator[None]:
     except NeowsError:
         raise
     except Exception as exc:
-        the_one = most_relevant(exc)
-        if isinstance(the_one, NeowsError):
-            raise the_one from the_one.__cause__
-        raise PartError(f"{part} failed: {type(the_one).__name__}: {the_one}") from exc
+        relevant = most_relevant(exc)
+        if isinstance(relevant, NeowsError):
+            raise relevant from relevant.__cause__
+        raise PartError(f"{part} failed: {type(relevant).__name__}: {relevant}") from exc
     except asyncio.CancelledError as exc:
         if _cancelled():
             raise
-        # A task group would take it for its own end, and what is left of the run for the whole.
-        raise PartError(f"{part} failed: something that it waited for was cancelled") from exc
+        # Nobody cancelled this task: the part awaited a task that was. A task group would end as if its work were done.
+        raise PartError(f"{part} failed: a task that it awaited was cancelled") from exc
 
 
 def _cancelled() -> bool:
-    """Whether somebody cancelled this task of asyncio's; elsewhere, and in threads, nobody can have."""
+    """Whether this asyncio task was cancelled; False in threads and on other loops."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -56,16 +55,16 @@ def _cancelled() -> bool:
 
 
 async def await_part(name: str, awaitable: Awaitable[_T]) -> _T:
-    """What ``awaitable`` gives; see :func:`blaming`."""
+    """Await ``awaitable``, inside :func:`blaming`."""
     with blaming(name):
         return await awaitable
 
 
 def check_names(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator] = ()) -> None:
-    """Ask all for what they are called, before anything is done.
+    """Check the parts' names, before anything is done.
 
-    :raises PartError: one cannot say
-    :raises SettingsError: two sinks, or two aggregators, are called the same
+    :raises PartError: a part has no name
+    :raises SettingsError: two sinks, or two aggregators, have the same name
     """
     with blaming(f"the source {type(source).__name__}"):
         _ = source.origin, source.synthetic
@@ -75,7 +74,7 @@ def check_names(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequenc
             with blaming(type(part).__name__):
                 name = part.name
             if name in names:
-                raise SettingsError(f"two {kind} are called {name!r}: what the one gives would pass for the other's")
+                raise SettingsError(f"two {kind} have the name {name!r}; give one of them another name")
             names.add(name)
 
 
@@ -84,43 +83,29 @@ def needs_json(parts: Iterable[Sink | Aggregator | JsonAggregator]) -> bool:
     return any(getattr(part, "needs_json", False) for part in parts)
 
 
-def update(aggregator: Aggregator | JsonAggregator, page: Page) -> None:
-    """Pass the page's rows to an aggregator, with the page's objects if it needs them.
-
-    :raises PartError: the aggregator failed
-    """
-    with blaming(aggregator.name):
-        if getattr(aggregator, "needs_json", False):
-            from neows_async.endpoints.browse.neo import raw_objects  # noqa: PLC0415 - loads pydantic
-
-            aggregator.update_json(page.batches, raw_objects(page))  # type: ignore[union-attr]
-        else:
-            aggregator.update(page.batches)  # type: ignore[union-attr]
-
-
 def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
-    """``found``, if it is what the protocol promises: later there would be nobody to blame."""
+    """``found``, checked here, where the part is known that returned it."""
     files = list(found)
     for file in files:
         if not isinstance(file, DatasetFile):
-            raise TypeError(f"it gave a {type(file).__name__} where a DatasetFile was expected")
+            raise TypeError(f"it returned a {type(file).__name__} instead of a DatasetFile")
     return files
 
 
 def refuse_clashes(files: Sequence[DatasetFile]) -> None:
-    """Each file has one writer, and the folders of the lake itself have none but the lake.
+    """Check that no two parts wrote the same file, and that none wrote into the lake's own folders.
 
-    :raises PartError: it is not so
+    :raises PartError: two did, or one did
     """
     paths = Counter(file.path for file in files)
     for file in files:
         if paths[file.path] > 1:
-            raise PartError(f"two parts wrote {file.path}; give one of them a dataset of its own")
-        if file.dataset in _OURS:
-            raise PartError(f"a part wrote {file.path}; {file.dataset}/ is the lake's own, use another dataset")
+            raise PartError(f"two parts wrote {file.path}; give one of them another dataset")
+        if file.dataset in _LAKE_FOLDERS:
+            raise PartError(f"a part wrote {file.path}; {file.dataset}/ belongs to the lake, use another dataset")
 
 
 def as_plain_json(result: Mapping[str, Any]) -> dict[str, Any]:
-    """``result`` as every JSON reader will see it: finite numbers, and keys that are text."""
-    seen: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
-    return seen
+    """``result`` as JSON readers see it: finite numbers, and keys that are text."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
+    return plain

@@ -1,4 +1,4 @@
-"""The bounded queue between decoding and a consumer. It is counted in NEOs, for pages differ in size."""
+"""The bounded queue between the reader and one consumer. Its limit counts NEOs, since pages differ in size."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class PageQueue:
     """First in, first out; one task puts, one gets.
 
-    A page counts as one NEO at least, since its body is there in any case. One that alone is larger
-    than ``max_neos`` passes when the queue is empty.
+    An empty page counts as one NEO. A page that is larger than ``max_neos`` fits when the queue is empty.
     """
 
     def __init__(self, max_neos: int) -> None:
@@ -28,7 +27,7 @@ class PageQueue:
         self.waiting_neos: int = 0
 
     async def put(self, page: Page) -> None:
-        """Add ``page``; waits while there is no room for its NEOs."""
+        """Add ``page``; waits until there is room."""
         while self._pages and self.waiting_neos + _weight(page) > self._max_neos:
             await self._changed.wait()
         self._pages.append(page)
@@ -47,9 +46,9 @@ class PageQueue:
         return page
 
     async def get_all(self, *, gather_s: float) -> list[Page]:
-        """The pages that wait, one at least; empty after the last one. Cancelled, it may lose a page.
+        """All pages that wait, at least one; empty after the last one. If cancelled, it may lose a page.
 
-        :param gather_s: so long after the first one more may come; not once half the room is taken
+        :param gather_s: after the first page, wait this long for more; stop when the queue is half full
         """
         if (first := await self.get()) is None:
             return []
@@ -63,7 +62,7 @@ class PageQueue:
         return pages
 
     def close(self) -> None:
-        """Nothing more is put."""
+        """No more pages will be put."""
         self._closed = True
         self._changed.wake_all()
 

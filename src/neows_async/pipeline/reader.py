@@ -195,7 +195,7 @@ class PageReader:
             page = dataclasses.replace(page, generation=self.generation)
         self._total_changed |= page.info.total_elements != self._total_elements
         self._total_elements = page.info.total_elements
-        self.stats.page(page)
+        self.stats.page_read(page.sha256, page.size)
         admitted = self.admission.admit(page)
         for rejected in admitted.rejected:
             self.stats.rejected(rejected.reason)

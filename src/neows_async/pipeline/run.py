@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import anyio
 import pyarrow as pa
@@ -24,6 +24,7 @@ from anyio import to_thread
 
 from neows_async._version import __version__
 from neows_async.endpoints.browse import schema
+from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_relevant
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone
@@ -40,7 +41,6 @@ from neows_async.pipeline.guards import (
     check_names,
     needs_json,
     refuse_clashes,
-    update,
 )
 from neows_async.pipeline.page_queue import PageQueue
 from neows_async.pipeline.reader import PageReader
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
     from neows_async.pages.values import DatasetFile, Page
-    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source
+    from neows_async.protocols import AggregateWriter, Aggregator, JsonAggregator, Sink, Source
     from neows_async.settings import Settings
 
 _Results: TypeAlias = dict[str, dict[str, Any]]
@@ -83,7 +83,7 @@ class Parts:
     source: Source
     source_name: str
     sinks: Sequence[Sink]
-    aggregators: Sequence[Aggregator]
+    aggregators: Sequence[Aggregator | JsonAggregator]
     aggregate_writer: AggregateWriter
     parent: str | None = None
     raw_snapshot: str | None = None
@@ -229,7 +229,11 @@ class _Run:
         def fold(pages: Sequence[Page]) -> None:
             for page in pages:
                 for aggregator in self._parts.aggregators:
-                    update(aggregator, page)
+                    with blaming(aggregator.name):
+                        if getattr(aggregator, "needs_json", False):
+                            cast("JsonAggregator", aggregator).update_json(page.batches, raw_objects(page))
+                        else:
+                            aggregator.update(page.batches)
 
         report_at_s = -math.inf
         while pages := await queue.get_all(gather_s=_GATHER_S):

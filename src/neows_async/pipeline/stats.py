@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from neows_async.endpoints.browse.page_plan import PagePlan
-    from neows_async.pages.values import Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +87,11 @@ class RunStats:
         """All pages of the generation were read but ``missing``."""
         self.missing += missing
 
-    def page(self, page: Page) -> None:
-        """A page was decoded; in page order."""
-        self._raw_sha256.update(page.sha256)
+    def page_read(self, sha256: bytes, size: int) -> None:
+        """A page was read; called in page order."""
+        self._raw_sha256.update(sha256)
         self.raw_pages += 1
-        self.raw_bytes += page.size
+        self.raw_bytes += size
 
     def rejected(self, reason: str) -> None:
         """An object was rejected."""

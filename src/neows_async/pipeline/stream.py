@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_pages(settings: Settings, origin: Origin, listener: events.Listener) -> AsyncIterator[PageStream]:
-    """Admitted pages without a lake, for as long as the block lasts.
+    """Admitted pages without a lake, while the block runs.
 
-    What the block raises comes out as it is. When it ends, so have all tasks and requests.
+    An exception of the block is raised as it is, not in a group. No task and no request outlives the block.
     """
     check_names(origin.source)
     raised: BaseException | None = None
@@ -38,19 +38,19 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
                 tasks.start_soon(stream.read)
                 try:
                     yield stream
-                except BaseException as exc:  # noqa: BLE001 - the task group would wrap it into one of its own
+                except BaseException as exc:  # noqa: BLE001 - the task group would wrap it into a group
                     raised = exc
                 stream.close()
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as exc:
-            the_one = most_relevant(exc)
-            raise the_one from the_one.__cause__
+            relevant = most_relevant(exc)
+            raise relevant from relevant.__cause__
         if raised is not None:
             raise raised
 
 
 class PageStream:
-    """Pages in page order, without their bodies, each as soon as it was fetched and admitted."""
+    """Admitted pages in page order, without their JSON."""
 
     def __init__(self, settings: Settings, origin: Origin, listener: events.Listener) -> None:
         self._settings = settings
@@ -61,7 +61,7 @@ class PageStream:
         self._ended = self._closed = False
 
     async def read(self) -> None:
-        """Read everything; what fails is told to whoever takes the pages, after those that came before it."""
+        """Read all pages. An error is raised by :meth:`next_page`, after the pages that were read before it."""
         try:
             async with self._reader:
                 await self._reader.open(set())
@@ -74,13 +74,13 @@ class PageStream:
                     fetchers.cancel_scope.cancel()
                 if not ended:
                     raise cancelled_within()
-        except Exception as exc:  # noqa: BLE001 - it is raised where the next page is asked for
-            the_one = most_relevant(exc)
-            self._failure = the_one if isinstance(the_one, Exception) else exc
+        except Exception as exc:  # noqa: BLE001 - next_page raises it
+            relevant = most_relevant(exc)
+            self._failure = relevant if isinstance(relevant, Exception) else exc
         self._queue.close()
 
     def close(self) -> None:
-        """Nothing more is given out."""
+        """No more pages are returned."""
         self._closed = True
 
     def check_open(self) -> None:
@@ -89,9 +89,9 @@ class PageStream:
             raise anyio.ClosedResourceError
 
     async def next_page(self) -> Page | None:
-        """The next page; waits for it. None after the last one. Cancelled, it loses nothing.
+        """The next page; waits for it. None after the last one. If cancelled, no page is lost.
 
-        :raises NeowsError: why there are no more
+        :raises NeowsError: the error that ended the reading
         """
         self.check_open()
         page = await self._queue.get()
@@ -105,10 +105,10 @@ class PageStream:
 
     @property
     def complete(self) -> bool | Literal["unknown"] | None:
-        """Whether every object of the catalogue was given out; None before the last one was."""
+        """Whether every object of the catalogue was returned; None before the last one was."""
         return self._reader.complete if self._ended else None
 
     @property
     def records(self) -> RecordCounts:
-        """What was read until now."""
+        """The records read until now."""
         return self._reader.admission.tally.counts()

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from neows_async.endpoints.browse import decode_fast, envelope
 from neows_async.endpoints.browse.decode import PageJson, decode, decode_batch, decode_exactly
-from neows_async.endpoints.browse.neo import Neo, objects, raw_objects
+from neows_async.endpoints.browse.envelope import raw_objects
+from neows_async.endpoints.browse.neo import Neo, objects
 from neows_async.endpoints.browse.schema import CLOSE_APPROACHES, NEOS
 from neows_async.errors import BadPageError
 from neows_async.pages.stored import json_of

@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from neows_async.errors import BadPageError
+from neows_async.pages.stored import json_of
 from neows_async.pages.values import PageInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from neows_async.pages.values import Page
 
 NUMBER_CHARS: Final = 64
 """Longer numbers are not read."""
@@ -238,6 +244,19 @@ def parse(raw: bytes) -> Any:
     :raises RecursionError: it is nested too deeply
     """
     return _values.decode(str(raw, "utf-8"))
+
+
+def raw_objects(page: Page) -> Iterator[dict[str, Any]]:
+    """The source's own JSON of each row of ``page.neos``, in order: every field there is, unvalidated.
+
+    Parsed anew at each call, one object at a time. A number of more than 64 characters comes as a float.
+
+    :raises LookupError: the page has no JSON, since no sink and no aggregator says ``needs_json = True``
+    """
+    if page.source is None:
+        raise LookupError(f"page {page.number} has no JSON; the part that reads it must say `needs_json = True`")
+    _, found = split(json_of(page.source))
+    return (parse(found[index]) for index in page.indices)
 
 
 def pointer(*parts: str | int) -> str:

@@ -20,7 +20,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.envelope import EPOCH_MAX_MS, EPOCH_MIN_MS, INT64_MAX, NUMBER_CHARS, LongNumber
-from neows_async.pages.stored import json_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -297,19 +296,6 @@ class Neo(BaseModel):
             orbital_period_d=orbit.orbital_period,
             close_approaches=tuple(_approach(entry) for entry in record.close_approach_data or ()),
         )
-
-
-def raw_objects(page: Page) -> Iterator[dict[str, Any]]:
-    """The source's own JSON of each row of ``page.neos``, in order: every field there is, unvalidated.
-
-    Parsed anew at each call, one object at a time. A number of more than 64 characters comes as a float.
-
-    :raises LookupError: the page has no JSON, since no sink and no aggregator says ``needs_json = True``
-    """
-    if page.source is None:
-        raise LookupError(f"page {page.number} has no JSON; the part that reads it must say `needs_json = True`")
-    _, found = envelope.split(json_of(page.source))
-    return (envelope.parse(found[index]) for index in page.indices)
 
 
 def objects(page: Page) -> Iterator[Neo]:
