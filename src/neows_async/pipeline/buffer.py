@@ -165,13 +165,13 @@ class PageBuffer:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """The reader hands a page to the outputs: fetchers may go ahead of the window, as far as the zone has room."""
-        self._schedule.reader_waits = True
+        self._schedule.waits_for_outputs(True)
         if self._schedule.is_held:
             self.wake_all()
         try:
             yield
         finally:
-            self._schedule.reader_waits = False
+            self._schedule.waits_for_outputs(False)
 
     def wake_all(self) -> None:
         """Something changed."""

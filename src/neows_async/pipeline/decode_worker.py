@@ -205,9 +205,13 @@ class DecodeWorker:
                 length += received
         return int.from_bytes(length, "little")
 
+    def abandon(self) -> None:
+        """No request gets a response from now on."""
+        self.alive = False
+
     def end(self) -> None:
         """Blocks until the process is gone. Call it when nobody waits for a response."""
-        self.alive = False
+        self.abandon()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._process.kill()

@@ -105,7 +105,7 @@ class DecoderPool:
         except DeclinedError:
             return None
         except (OSError, EOFError, ValueError, msgspec.MsgspecError, pa.ArrowException):
-            worker.alive = False  # before its memory is released, so that no other request reads there
+            worker.abandon()  # before its memory is released, so that no other request reads there
             await to_thread.run_sync(worker.end, limiter=self._starting)
             return None
 

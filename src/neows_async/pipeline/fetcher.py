@@ -99,11 +99,15 @@ class PageFetcher:
         self._decoder = decoder
         self._limits = limits
         self._listener = listener
-        self.proven: bool = False
-        """Whether the source ever sent a good page: then an unreachable source is down, and not a wrong address."""
+        # Whether the source ever sent a good page: then an unreachable source is down, and not a wrong address.
+        self._proven = False
         self.failed: int = 0
         self.network_s: float = 0.0
         """Time in requests, summed over all that were in flight at once."""
+
+    def prove(self) -> None:
+        """An earlier run got pages from this source."""
+        self._proven = True
 
     async def fetch(self, request: PageRequest) -> Page | StoredPage:
         """The page, checked and redacted; decoded if it is near.
@@ -147,7 +151,7 @@ class PageFetcher:
         return self._gate.is_closed or (wait_s >= attempts.left_s and not self._gate.is_down)
 
     def _may_succeed(self, exc: BaseException) -> bool:
-        return isinstance(exc, AttemptError) and (self.proven or not isinstance(exc, UnreachableError))
+        return isinstance(exc, AttemptError) and (self._proven or not isinstance(exc, UnreachableError))
 
     async def _attempt(self, request: PageRequest, attempts: _Attempts) -> Page | StoredPage:
         raw: RawPage | StoredPage | None = None
@@ -176,7 +180,7 @@ class PageFetcher:
             if raw is not None:
                 await self._store_late(raw, request)
             raise
-        self.proven = True
+        self._proven = True
         self._listener(PageFetched(request.number, page.size, fetch_s, rate_limit))
         return page
 
@@ -238,7 +242,7 @@ class PageFetcher:
 
         :param fetch_s: how long all of them took
         """
-        self.proven = True
+        self._proven = True
         self._gate.sent += len(pages)
         self.network_s += fetch_s
         for page in pages:

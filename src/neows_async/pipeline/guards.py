@@ -60,7 +60,9 @@ async def await_part(name: str, awaitable: Awaitable[_T]) -> _T:
         return await awaitable
 
 
-def check_names(source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator] = ()) -> None:
+def check_names(
+    source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator | JsonAggregator] = ()
+) -> None:
     """Check the parts' names, before anything is done.
 
     :raises PartError: a part has no name

@@ -111,7 +111,8 @@ class PageReader:
     async def open(self, stored: set[int]) -> None:
         """Plan which pages to read, from page 0 of this generation."""
         settings, fetcher = self._settings, self.fetching.fetcher
-        fetcher.proven |= bool(stored)
+        if stored:
+            fetcher.prove()
         first, info, stored = await self._first_page(stored)
         plan = plan_pages(info, settings.limit)
         self.stats.generation_begins(plan, sum(number < plan.pages for number in stored))

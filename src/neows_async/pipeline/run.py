@@ -233,7 +233,7 @@ class _Run:
                         if getattr(aggregator, "needs_json", False):
                             cast("JsonAggregator", aggregator).update_json(page.batches, raw_objects(page))
                         else:
-                            aggregator.update(page.batches)
+                            cast("Aggregator", aggregator).update(page.batches)
 
         report_at_s = -math.inf
         while pages := await queue.get_all(gather_s=_GATHER_S):

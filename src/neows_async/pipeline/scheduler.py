@@ -33,8 +33,7 @@ class FetchSchedule:
         self._window = window
         self._patient = patient
         self._reading = 0
-        self.reader_waits: bool = False
-        """Whether the reader waits for the outputs."""
+        self._reader_waits = False
         self.is_held: bool = False
         """Whether the window was the reason of the last None."""
         self.left: int = pages - sum(number in stored for number in range(pages))
@@ -51,7 +50,7 @@ class FetchSchedule:
         return self._late.popleft() if self._late else None
 
     def _may_go_far(self) -> bool:
-        waits = self.reader_waits or self._reading in self._stored or self._reading not in self._in
+        waits = self._reader_waits or self._reading in self._stored or self._reading not in self._in
         return self._patient and waits
 
     def is_in(self, number: int) -> bool:
@@ -72,6 +71,10 @@ class FetchSchedule:
     def ahead(self, number: int) -> int:
         """How many pages the reader has to read before ``number``."""
         return number - self._reading
+
+    def waits_for_outputs(self, waits: bool) -> None:  # noqa: FBT001 - set and reset by the same caller
+        """Whether the reader waits for the outputs now."""
+        self._reader_waits = waits
 
     def retry_later(self, number: int) -> bool:
         """The page failed. True: it is tried again after all others; False: it was tried again already."""
