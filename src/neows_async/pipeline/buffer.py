@@ -165,13 +165,13 @@ class PageBuffer:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """The reader hands a page to the outputs: fetchers may go ahead of the window, as far as the zone has room."""
-        self._schedule.waits_for_outputs(True)
+        self._schedule.waits_for_outputs(waits=True)
         if self._schedule.is_held:
             self.wake_all()
         try:
             yield
         finally:
-            self._schedule.waits_for_outputs(False)
+            self._schedule.waits_for_outputs(waits=False)
 
     def wake_all(self) -> None:
         """Something changed."""

@@ -72,7 +72,7 @@ class FetchSchedule:
         """How many pages the reader has to read before ``number``."""
         return number - self._reading
 
-    def waits_for_outputs(self, waits: bool) -> None:  # noqa: FBT001 - set and reset by the same caller
+    def waits_for_outputs(self, *, waits: bool) -> None:
         """Whether the reader waits for the outputs now."""
         self._reader_waits = waits
 
