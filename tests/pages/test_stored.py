@@ -1,4 +1,4 @@
-"""How a raw page is kept: any tool for zstd reads it, its seal is its own, and whatever is wrong with it shows."""
+"""How a raw page is stored: every zstd tool reads it, its seal belongs to its frame, and any damage shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import io
 import pickle
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -16,9 +17,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neows_async.endpoints.browse.decode import decode_checked
 from neows_async.errors import BadPageError
-from neows_async.pages.values import RawPage, StoredPage, compress, expand, read_stored, seal, sealed_sha256
+from neows_async.pages.stored import compress, expand, is_sound, json_of, read_stored, seal, sealed_sha256, store
+from neows_async.pages.values import RawPage, StoredPage
 from neows_async.testing import browse_page
 from tests.neos import catalogue
 
@@ -33,51 +34,67 @@ MOST_BYTES = 1 << 20
 
 
 def read(data: bytes) -> tuple[bytes, bytes] | None:
-    """The body and its digest, as whoever reads a page again has them; None where it is refused."""
+    """The JSON and its digest, as a reader gets them; None if the page is refused."""
     try:
         page = read_stored(0, data, MOST_BYTES)
-        assert page.size == len(page.body)
-        assert expand(data, MOST_BYTES) == page.body
+        body = json_of(page) if isinstance(page, StoredPage) else page.body
+        assert expand(data, MOST_BYTES) == body
     except BadPageError:
         return None
-    return page.body, page.sha256()
+    if isinstance(page, RawPage):
+        assert page.content_encoding is None
+        return body, hashlib.sha256(body).digest()
+    assert page.size == len(body)
+    return body, page.sha256
 
 
 @given(st.binary(min_size=1, max_size=2_000))
-def test_what_was_kept_comes_back_with_the_digest_that_the_seal_tells(body: bytes) -> None:
+def test_a_stored_page_gives_back_its_json_and_the_digest_in_its_seal(body: bytes) -> None:
     digest = hashlib.sha256(body).digest()
     data = seal(compress(body), digest)
     assert data.startswith(compress(body))
     assert len(data) == len(compress(body)) + 64
     assert read(data) == read(compress(body)) == (body, digest)
     assert (sealed_sha256(data), sealed_sha256(compress(body))) == (digest, None)
+    assert store(7, body, digest) == StoredPage(7, data, len(body), digest)
 
 
-def test_a_sealed_page_is_not_expanded_before_its_body_is_wanted() -> None:
+def test_a_sealed_page_is_not_decompressed_until_its_json_is_read() -> None:
     page = read_stored(3, SEALED, MOST_BYTES)
-    assert isinstance(page, StoredPage)
-    assert (page.number, page.data, page.size, page.sha256()) == (3, SEALED, len(BODY), SHA256)
-    assert repr(page) == f"KeptPage(number=3, <{len(BODY)} bytes>)"
-    assert type(read_stored(3, compress(BODY), MOST_BYTES)) is RawPage
+    assert page == StoredPage(3, SEALED, len(BODY), SHA256)
+    assert repr(page) == f"StoredPage(number=3, <{len(SEALED)} bytes>)"
+    assert read_stored(3, compress(BODY), MOST_BYTES) == RawPage(3, BODY)
 
 
-def sent(page: RawPage) -> RawPage:
-    """As another process gets it."""
-    there: RawPage = pickle.loads(pickle.dumps(page))  # noqa: S301 - it is our own
-    return there
-
-
-def test_it_can_be_copied_and_sent_elsewhere() -> None:
+def test_a_stored_page_can_be_copied_and_pickled() -> None:
     page = read_stored(3, SEALED, MOST_BYTES)
-    for other in (copy.copy(page), copy.deepcopy(page), sent(page)):
+    for other in (copy.copy(page), copy.deepcopy(page), pickle.loads(pickle.dumps(page))):  # noqa: S301 - our own
         assert isinstance(other, StoredPage)
-        assert (other, other.data, other.size, other.sha256()) == (page, SEALED, len(BODY), SHA256)
-    decoded = decode_checked(read_stored(0, SEALED, MOST_BYTES), 2)
-    raw = read_stored(0, SEALED, MOST_BYTES).with_decoded(decoded)
-    assert sent(raw).decoded == copy.copy(decoded)
+        assert other == page
+        assert json_of(other) == BODY
 
 
-def test_no_flipped_bit_passes() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": len(BODY) - 1},
+        {"size": len(BODY) + 1},
+        {"sha256": bytes(32)},
+        {"data": compress(BODY)},
+        {"data": compress(BODY) + bytes(64)},
+        {"data": compress(OTHER) + SEALED[-64:]},
+        {"data": seal(compress(OTHER), SHA256)},
+        {"data": SEALED[:-1]},
+        {"data": b""},
+    ],
+)
+def test_a_page_whose_seal_disagrees_with_its_fields_is_not_sound(changes: dict[str, Any]) -> None:
+    page = store(3, BODY, SHA256)
+    assert is_sound(page)
+    assert not is_sound(replace(page, **changes))
+
+
+def test_a_flipped_bit_never_changes_the_json_or_its_digest() -> None:
     for at in range(len(SEALED)):
         for bit in range(8):
             damaged = bytearray(SEALED)
@@ -85,16 +102,16 @@ def test_no_flipped_bit_passes() -> None:
             assert read(bytes(damaged)) in {None, (BODY, SHA256)}, (at, bit)
 
 
-def test_no_lost_and_no_added_byte_passes() -> None:
+def test_a_page_with_a_byte_removed_or_added_is_refused() -> None:
     for at in range(len(SEALED)):
-        # Without all of its seal it is a page that was never sealed, and of which nothing is taken on trust.
+        # Without its whole seal it is a page that was never sealed: it is checked and redacted again.
         assert read(SEALED[:at]) == (None if at != len(SEALED) - 64 else (BODY, SHA256))
         assert read(SEALED[:at] + SEALED[at + 1 :]) is None
     for added in (b"\0", SEALED[-64:], SEALED):
         assert read(SEALED + added) is None
 
 
-def test_another_pages_seal_is_none() -> None:
+def test_the_seal_of_another_page_is_refused() -> None:
     others = seal(compress(OTHER), hashlib.sha256(OTHER).digest())[-64:]
     with pytest.raises(BadPageError, match="its seal is not its own"):
         read_stored(0, compress(BODY) + others, MOST_BYTES)
@@ -103,7 +120,7 @@ def test_another_pages_seal_is_none() -> None:
 
 
 @given(st.binary(max_size=100) | st.binary(max_size=60).map(lambda head: head + SEALED[-64:]))
-def test_what_is_no_kept_page(data: bytes) -> None:
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     assert read(data) is None
 
 
@@ -115,22 +132,23 @@ def test_what_is_no_kept_page(data: bytes) -> None:
         (b"", "damaged"),
     ],
 )
-def test_why_it_is_refused(data: bytes, said: str) -> None:
+def test_an_empty_or_too_large_page_is_refused_with_its_reason(data: bytes, said: str) -> None:
     with pytest.raises(BadPageError, match=said):
         read_stored(0, data, MOST_BYTES)
     with pytest.raises(BadPageError, match=said):
         expand(data, MOST_BYTES)
 
 
-def test_a_body_that_was_damaged_under_a_good_seal_shows_when_it_is_read() -> None:
+def test_a_damaged_frame_under_a_good_seal_is_refused_when_the_json_is_read() -> None:
     damaged = bytearray(SEALED)
     damaged[len(SEALED) // 2] ^= 1
     page = read_stored(0, bytes(damaged), MOST_BYTES)
+    assert isinstance(page, StoredPage)
     with pytest.raises(BadPageError, match="damaged"):
-        page.body  # noqa: B018 - it is read
+        json_of(page)
 
 
-def test_whoever_reads_zstd_reads_it(tmp_path: Path) -> None:
+def test_every_zstd_reader_reads_a_sealed_page(tmp_path: Path) -> None:
     file = tmp_path / "page.json.zst"
     file.write_bytes(SEALED)
     assert zstandard.decompress(SEALED) == BODY

@@ -1,4 +1,4 @@
-"""The body of an answer: the same whatever pieces it comes in, and never more of it than is allowed."""
+"""The body of a response: the same in whatever pieces it arrives, and never more of it than the limit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 BODY = b"".join(b"%d," % number for number in range(20_000))[:100_000]
+PACKED = gzip.compress(BODY)
 
 
 class Pieces(httpx.AsyncByteStream):
-    """``body``, so many bytes at a time."""
+    """``body``, in pieces of ``piece_bytes`` bytes."""
 
     def __init__(self, body: bytes, piece_bytes: int) -> None:
         self._body = body
@@ -29,31 +30,56 @@ class Pieces(httpx.AsyncByteStream):
             yield self._body[at : at + self._piece_bytes]
 
 
-def answer(body: bytes, piece_bytes: int, encoding: str) -> httpx.Response:
-    if encoding == "gzip":
-        body = gzip.compress(body)
+def response(body: bytes, piece_bytes: int, encoding: str) -> httpx.Response:
     return httpx.Response(200, headers={"content-encoding": encoding}, stream=Pieces(body, piece_bytes))
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize(
+    ("encoding", "body", "found"),
+    [("identity", BODY, None), ("", BODY, None), ("gzip", PACKED, "gzip"), (" X-GZip", PACKED, "gzip")],
+)
 # One piece, a few, as many as are joined at once, one more, and very many.
 @pytest.mark.parametrize("pieces", [1, 5, 64, 65, 66, 1_000, 100_000])
-async def test_it_is_whole_whatever_pieces_it_comes_in(pieces: int, encoding: str) -> None:
-    piece_bytes = -(-len(BODY) // pieces)
-    assert await read_body(answer(BODY, piece_bytes, encoding), len(BODY)) == BODY
+async def test_the_body_is_as_received_in_however_many_pieces(
+    pieces: int, encoding: str, body: bytes, found: str | None
+) -> None:
+    piece_bytes = -(-len(body) // pieces)
+    assert await read_body(response(body, piece_bytes, encoding), len(body)) == (body, found)
+    with pytest.raises(BodyError, match=f"larger than {len(body) - 1} bytes"):
+        await read_body(response(body, piece_bytes, encoding), len(body) - 1)
+
+
+@pytest.mark.parametrize(("encoding", "found"), [("identity", None), ("gzip", "gzip")])
+async def test_an_empty_body_is_a_body(encoding: str, found: str | None) -> None:
+    assert await read_body(response(b"", 1, encoding), 0) == (b"", found)
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
+async def test_a_body_with_an_encoding_that_was_not_requested_is_not_read(encoding: str) -> None:
+    with pytest.raises(BodyError, match="which was not requested"):
+        await read_body(response(BODY, 100, encoding), len(BODY))
+
+
+async def test_a_body_that_a_hook_has_read_comes_decompressed_and_within_the_limit() -> None:
+    read = response(PACKED, 100, "gzip")
+    await read.aread()
+    assert await read_body(read, len(BODY)) == (BODY, None)
     with pytest.raises(BodyError, match="larger than 99999 bytes"):
-        await read_body(answer(BODY, piece_bytes, encoding), len(BODY) - 1)
+        await read_body(read, len(BODY) - 1)
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_nothing_is_a_body_too(encoding: str) -> None:
-    assert await read_body(answer(b"", 1, encoding), 0 if encoding == "identity" else 100) == b""
+async def test_a_body_that_a_hook_has_read_and_not_kept_is_an_error() -> None:
+    read = response(BODY, 100, "identity")
+    async for _ in read.aiter_raw():
+        pass
+    with pytest.raises(BodyError, match="did not keep it"):
+        await read_body(read, len(BODY))
 
 
-async def test_pieces_of_a_byte_take_the_room_of_their_bytes() -> None:
+async def test_pieces_of_one_byte_take_no_more_memory_than_their_bytes() -> None:
     tracemalloc.start()
     try:
-        await read_body(answer(BODY, 1, "identity"), len(BODY))
+        await read_body(response(BODY, 1, "identity"), len(BODY))
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

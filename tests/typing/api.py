@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import httpx
+    import pyarrow as pa
 
 
 class MySource:
@@ -54,7 +55,7 @@ class MySource:
     synthetic = False
 
     async def fetch(self, number: int, size: int) -> RawPage:
-        return RawPage(number, b"{}", RateLimit(size, 1))
+        return RawPage(number, b"{}", rate_limit=RateLimit(size, 1))
 
 
 class MySink:
@@ -77,7 +78,7 @@ class MySink:
 class MyAggregator:
     name = "mine"
 
-    def update(self, page: Page) -> None: ...
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None: ...
 
     def merge(self, other: MyAggregator) -> None: ...
 
@@ -116,7 +117,7 @@ async def a_run(client: httpx.AsyncClient, settings: Settings) -> None:
         aggregators=[MyAggregator(), CloseApproachesWithin(0.2, None)],
         aggregate_writer=MyWriter(),
         pacing=PacingRules(bursts=()),
-        ledger=MemoryQuotaStore(),
+        quota_store=MemoryQuotaStore(),
         on_event=events.each(watch, listen),
     )
     assert_type(receipt.complete, bool | Literal["unknown"])
@@ -162,8 +163,8 @@ async def tests(settings: Settings) -> None:
         assert_type(client.app.attempts[0], int)
         source = NasaSource(client, base_url="https://sandbox.invalid", api_key="any")
         assert_type(await source.fetch(0, 20), RawPage)
-    async with SqliteQuotaStore(Path("quota"), host="api.nasa.gov", api_key="any") as ledger:
-        await ingest(settings, quota_store=ledger)
+    async with SqliteQuotaStore(Path("quota"), host="api.nasa.gov", api_key="any") as quota_store:
+        await ingest(settings, quota_store=quota_store)
 
 
 def storages() -> Storage:

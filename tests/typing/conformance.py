@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from neows_async.outputs.parquet import ParquetSink
     from neows_async.outputs.quarantine import QuarantineSink
     from neows_async.pacing.quota_store import MemoryQuotaStore, QuotaStore, SqliteQuotaStore
-    from neows_async.protocols import AggregateWriter, Aggregator, ColumnsOnly, Sink, Source, Stage, StagedFile
+    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Stage, StagedFile
     from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
     from neows_async.sources.archive import ArchiveSource
     from neows_async.sources.nasa import NasaSource
@@ -30,18 +30,13 @@ if TYPE_CHECKING:
     def aggregators(one: CloseApproachesWithin, two: CloseApproachesByYear) -> list[Aggregator]:
         return [one, two]
 
-    def columns_only(
-        one: ParquetSink, two: QuarantineSink, three: CloseApproachesWithin, four: CloseApproachesByYear
-    ) -> list[ColumnsOnly]:
-        return [one, two, three, four]
-
     def aggregate_writers(one: JsonAggregates, two: CsvAggregates) -> list[AggregateWriter]:
         return [one, two]
 
     def storages(one: LocalStorage, two: ObjectStorage, three: CountingStorage) -> list[Storage]:
         return [one, two, three]
 
-    def ledgers(one: MemoryQuotaStore, two: SqliteQuotaStore) -> list[QuotaStore]:
+    def quota_stores(one: MemoryQuotaStore, two: SqliteQuotaStore) -> list[QuotaStore]:
         return [one, two]
 
     def stages(one: LakeStage, two: LakeFile) -> tuple[Stage, StagedFile]:
