@@ -11,11 +11,12 @@ from neows_async import Settings, ingest
 from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
-from neows_async.pages.values import RawPage
+from neows_async.pages.values import RawPage, StoredPage
 from neows_async.pipeline.fetch_loop import UNPACED
-from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
+from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
 from neows_async.testing import ListSource
 from tests.neos import catalogue
+from tests.pipeline.in_loop import accept_any, pool_in_loop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,33 +37,27 @@ class Noted:
         await checkpoint()
         return RawPage(number, b"{}" * size)
 
-    async def scrub(self, came: RawPage) -> RawPage:
-        self.seen.append("scrubbed")
-        return came
-
-    async def judge(self, came: RawPage, _: int | None) -> RawPage:
-        return came
-
-    async def drop(self, *_: object) -> None:
-        pass
+    def receive(self, page: RawPage | StoredPage, size: int | None) -> StoredPage:
+        self.seen.append("decoded")
+        return accept_any(page, size)
 
 
-async def test_the_next_request_goes_out_before_an_answer_is_looked_at() -> None:
+async def test_the_next_request_is_sent_before_a_page_is_decoded() -> None:
     noted = Noted()
     limits = GateLimits(concurrency=1)
     gate = Gate(
         QuotaModel(UNPACED), CircuitBreaker(failures_to_open=6), limits, clock=anyio.current_time, listener=print
     )
-    handling = Handling(noted.scrub, noted.judge, noted.drop, noted.drop)
-    fetcher = PageFetcher(noted, gate=gate, handling=handling, limits=FetchLimits(), listener=print)
+    decoder = pool_in_loop(noted.receive)
+    fetcher = PageFetcher(noted, gate=gate, decoder=decoder, limits=FetchLimits(), listener=print)
 
     async def fetch(number: int) -> None:
-        await fetcher.fetch(number, 20, exact_size=True)
+        await fetcher.fetch(PageRequest(number, 20))
 
     async with anyio.create_task_group() as tasks:
         for number in range(3):
             tasks.start_soon(fetch, number)
-    assert noted.seen == ["asked", "asked", "scrubbed", "asked", "scrubbed", "scrubbed"]
+    assert noted.seen == ["asked", "asked", "decoded", "asked", "decoded", "decoded"]
 
 
 async def test_two_pages_are_asked_for_at_once_as_soon_as_the_first_told_how_many_there_are(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from neows_async.errors import (
@@ -36,6 +37,9 @@ _T = TypeVar("_T")
 _MAX_BACKOFF_S: Final = 10.0
 # A source with a time limit of its own gives a better reason, so it has a second more.
 _GRACE_S: Final = 1.0
+# The event loop takes this many steps from a permit to the network. The next request is sent before this page is
+# decoded, so that the source answers it meanwhile.
+_STEPS_TO_SEND: Final = 3
 # Full jitter: all waits up to the bound are equally likely, so that fetchers do not retry at the same moment.
 _backoff = wait_random_exponential(max=_MAX_BACKOFF_S)
 
@@ -166,6 +170,8 @@ class PageFetcher:
                         self.network_s += fetch_s
                     rate_limit = raw.rate_limit if isinstance(raw, RawPage) else None
                     permit.answered(rate_limit)
+                    for _ in range(_STEPS_TO_SEND):
+                        await checkpoint()
                     page = await self.receive(raw, request)
                 except AttemptError as exc:
                     self.failed += 1
