@@ -69,7 +69,7 @@ async def test_two_runs_share_the_hours_without_one_429_and_are_as_quick_as_one(
             GateLimits(),
             clock=run.clock,
             listener=run.heard.append,
-            ledger=ledger,
+            quota_store=ledger,
         )
     async with anyio.create_task_group() as tasks:
         for run in runs:

@@ -11,8 +11,9 @@ from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
 from neows_async.pages.values import RawPage
-from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
-from neows_async.pipeline.reader import FAILURES_TO_OPEN, SEEING_TO, UNPACED
+from neows_async.pipeline.fetch_loop import FAILURES_TO_OPEN, SPARE_TASKS, UNPACED
+from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
+from tests.pipeline.in_loop import accept_any, pool_in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +41,6 @@ class Loaded:
             self.under_way -= 1
         return RawPage(number, b" " * size)
 
-    async def take(self, came: RawPage, *_: object) -> RawPage:
-        return came
-
-    async def drop(self, *_: object) -> None:
-        pass
-
 
 async def fetched(source: Loaded, concurrency: int) -> float:
     """The seconds that all pages take."""
@@ -56,19 +51,19 @@ async def fetched(source: Loaded, concurrency: int) -> float:
         clock=anyio.current_time,
         listener=print,
     )
-    handling = Handling(source.take, source.take, source.drop, source.drop)
-    fetcher = PageFetcher(source, gate=gate, handling=handling, limits=FetchLimits(), listener=print)
+    decoder = pool_in_loop(accept_any)
+    fetcher = PageFetcher(source, gate=gate, decoder=decoder, limits=FetchLimits(), listener=print)
     started_s = anyio.current_time()
-    await fetcher.fetch(0, 20, exact_size=True)
+    await fetcher.fetch(PageRequest(0, 20))
     left = iter(range(1, PAGES))
     gate.expect(lambda: PAGES - len(source.seen))
 
     async def work() -> None:
         for number in left:
-            await fetcher.fetch(number, 20, exact_size=True)
+            await fetcher.fetch(PageRequest(number, 20))
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(concurrency + SEEING_TO):
+        for _ in range(concurrency + SPARE_TASKS):
             tasks.start_soon(work)
     return anyio.current_time() - started_s
 

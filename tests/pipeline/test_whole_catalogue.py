@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
-from neows_async.endpoints.browse.check import judged, scrubbed
 
+from neows_async.endpoints.browse.receive import ReceiveOptions, Receiver
 from neows_async.errors import OutageError, PausedError, UnavailableError
 from neows_async.pacing.breaker import CircuitBreaker
 from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
-from neows_async.pages.redact import Redactor
-from neows_async.pipeline.fetcher import FetchLimits, Handling, PageFetcher
-from neows_async.pipeline.reader import FAILURES_TO_OPEN, SEEING_TO
+from neows_async.pipeline.fetch_loop import FAILURES_TO_OPEN, SPARE_TASKS
+from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
 from neows_async.pipeline.scheduler import FetchSchedule
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import SyntheticCatalogue
@@ -28,10 +27,10 @@ from neows_async.sandbox.scenario import parse_scenario
 from neows_async.sandbox.transport import AsgiTransport
 from neows_async.sources.nasa import NasaSource
 from neows_async.telemetry import events
+from tests.pipeline.in_loop import pool_in_loop
 
 if TYPE_CHECKING:
     from neows_async.pacing.quota_store import QuotaStore
-    from neows_async.pages.values import RawPage
 
 KEY = "0123456789abcdef" * 2
 FULL_HOUR_S = 1_795_384_800.0
@@ -51,13 +50,12 @@ class Fetching:
         breaker: CircuitBreaker | None = None,
         patience: FetchLimits | None = None,
         limits: GateLimits | None = None,
-        kept: frozenset[int] = frozenset(),
-        ledger: QuotaStore | None = None,
+        stored: frozenset[int] = frozenset(),
+        quota_store: QuotaStore | None = None,
     ) -> None:
         self.pages = pages
         self.concurrency = concurrency
         self.patience = patience or FetchLimits()
-        self.ledger = ledger
         self.heard: list[events.Event] = []
         self.landed: Counter[int] = Counter()
         self.given_up: dict[int, str] = {}
@@ -77,9 +75,9 @@ class Fetching:
             limits or GateLimits(concurrency=concurrency),
             clock=self.clock,
             listener=self.heard.append,
-            ledger=ledger,
+            quota_store=quota_store,
         )
-        self.agenda = FetchSchedule(pages, stored=kept)
+        self.agenda = FetchSchedule(pages, stored=stored)
         self.news = anyio.Event()
 
     def clock(self) -> float:
@@ -93,7 +91,7 @@ class Fetching:
             fetcher = PageFetcher(
                 source,
                 gate=self.gate,
-                handling=Handling(self._scrub, self._judge, self._drop, self._drop),
+                decoder=pool_in_loop(Receiver(ReceiveOptions(api_key=KEY)).receive),
                 limits=self.patience,
                 listener=self.heard.append,
             )
@@ -102,7 +100,7 @@ class Fetching:
             self.agenda = FetchSchedule(self.pages, stored=frozenset({0, *self.landed}) | self._kept())
             self.gate.expect(lambda: self.agenda.left)
             async with anyio.create_task_group() as tasks:
-                for _ in range(self.concurrency + SEEING_TO):
+                for _ in range(self.concurrency + SPARE_TASKS):
                     tasks.start_soon(self._fetcher, fetcher, tasks)
 
     def _kept(self) -> frozenset[int]:
@@ -130,18 +128,9 @@ class Fetching:
             self.news = anyio.Event()
 
     async def _fetch(self, fetcher: PageFetcher, number: int) -> None:
-        page = await fetcher.fetch(number, 20, exact_size=True)
+        page = await fetcher.fetch(PageRequest(number, 20))
         self.landed[page.number] += 1
         self.agenda.arrived(page.number)
-
-    async def _judge(self, came: RawPage, size: int | None) -> RawPage:
-        return judged(came, size)
-
-    async def _scrub(self, came: RawPage) -> RawPage:
-        return scrubbed(came, Redactor(KEY))
-
-    async def _drop(self, *_: object) -> None:
-        pass
 
     def statuses(self) -> Counter[int]:
         return Counter(served.status for served in self.app.served)
