@@ -1,12 +1,10 @@
-"""Parts of others that break their promise: one error that names the part, and nothing visible."""
+"""Parts of a user that break their protocol: one error that names the part, and nothing visible."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import pickle
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -18,18 +16,20 @@ from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.parquet import ParquetSink
 from neows_async.pages.redact import Redactor
-from neows_async.pages.values import RawPage, SpentPage
+from neows_async.pages.stored import json_of
 from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.testing import ListSink, ListSource
 from tests.neos import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
     from neows_async import NeoStream
-    from neows_async.pages.values import DatasetFile, Json, Page
+    from neows_async.pages.values import DatasetFile, Json, Page, RawPage
     from neows_async.protocols import Stage
 
 
@@ -64,12 +64,10 @@ class Inventive(ListSink):
         return ["part-00000.parquet"]  # type: ignore[list-item]  # as above
 
 
-class Columnar(ListSink):
-    """Says that it looks at columns alone, and keeps what it was given."""
+class Keeping(ListSink):
+    """Keeps the pages that it is given."""
 
-    columns_only = True
-
-    def __init__(self, name: str = "columnar") -> None:
+    def __init__(self, name: str = "keeping") -> None:
         super().__init__(name)
         self.given: list[Page] = []
 
@@ -78,30 +76,15 @@ class Columnar(ListSink):
         await super().write(page)
 
 
-class Lying(Columnar):
-    columns_only = True
+class KeepingJson(Keeping):
+    needs_json = True
+
+
+class Undeclared(Keeping):
+    """Reads the JSON, and does not say that it needs it."""
 
     async def write(self, page: Page) -> None:
         assert next(raw_objects(page))
-
-
-class Curious(Columnar):
-    """One that says so says nothing of those who are made from it."""
-
-
-class Behind:
-    """A proxy: what it asks for itself, the one behind it does not know."""
-
-    def __init__(self, sink: Columnar) -> None:
-        self._sink = sink
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sink, name)
-
-
-class Method(ListSink):
-    def columns_only(self) -> bool:
-        return False
 
 
 class Result:
@@ -112,7 +95,7 @@ class Result:
     def __init__(self, result: Any) -> None:
         self._result = result
 
-    def update(self, page: Page) -> None:
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
         pass
 
     def merge(self, other: Result) -> None:
@@ -120,6 +103,27 @@ class Result:
 
     def result(self) -> Mapping[str, Json]:
         return self._result  # type: ignore[no-any-return]  # that is what is tried
+
+
+class Names:
+    """An aggregator that reads the JSON."""
+
+    name = "names"
+    needs_json: Literal[True] = True
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.rows = 0
+
+    def update_json(self, batches: Mapping[str, pa.RecordBatch], objects: Iterator[Mapping[str, Any]]) -> None:
+        self.rows += batches["neos"].num_rows
+        self.names += [known["name"] for known in objects]
+
+    def merge(self, other: Names) -> None:
+        self.names += other.names
+
+    def result(self) -> Mapping[str, Json]:
+        return {"names": len(set(self.names)), "rows": self.rows}
 
 
 class BrokenWriter:
@@ -143,8 +147,13 @@ class BytesSource(ListSource):
         return (await super().fetch(number, size)).body  # type: ignore[return-value]  # as people do
 
 
+class FirstPageSource(ListSource):
+    async def fetch(self, number: int, size: int) -> RawPage:  # noqa: ARG002 - as people do
+        return await super().fetch(0, size)
+
+
 class GroupingSource(ListSource):
-    """Fetches with tasks of its own, and so raises groups: once for each page."""
+    """Fetches in a task group, so it raises groups: once for each page."""
 
     async def fetch(self, number: int, size: int) -> RawPage:
         raw = await super().fetch(number, size)
@@ -153,7 +162,7 @@ class GroupingSource(ListSource):
         return raw
 
 
-async def wait_for_what_was_cancelled() -> None:
+async def await_cancelled_future() -> None:
     future = asyncio.get_running_loop().create_future()
     future.cancel()
     await future
@@ -162,70 +171,57 @@ async def wait_for_what_was_cancelled() -> None:
 class CancelledSource(ListSource):
     async def fetch(self, number: int, size: int) -> RawPage:
         if number == self.objects[0]["cancelled"]:
-            await wait_for_what_was_cancelled()
+            await await_cancelled_future()
         return await super().fetch(number, size)
 
 
 class CancelledSink(ListSink):
     async def write(self, page: Page) -> None:
         if page.number == 1:
-            await wait_for_what_was_cancelled()
+            await await_cancelled_future()
 
 
 class CancelledAtTheEnd(ListSink):
     async def finish(self) -> Sequence[DatasetFile]:
-        await wait_for_what_was_cancelled()
+        await await_cancelled_future()
         return ()
 
 
 class CancelledInAThread(Result):
-    def update(self, page: Page) -> None:
-        raise asyncio.CancelledError(page.number)
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        raise asyncio.CancelledError(batches["neos"].num_rows)
 
 
 @pytest.mark.parametrize("archive", [True, False])
-@pytest.mark.parametrize(
-    "also",
-    [
-        {},
-        {"sinks": [ListSink()]},
-        {"sinks": [Curious("curious")]},
-        {"sinks": [Behind(Columnar("behind"))]},
-        {"sinks": [Method("method")]},
-        {"aggregators": [Result({})]},
-    ],
-    ids=["nobody", "a sink", "a subclass", "a proxy", "a method", "an aggregator"],
-)
-async def test_bodies_are_let_go_unless_somebody_may_ask_for_them(
-    tmp_path: Path, also: dict[str, Any], archive: bool
+@pytest.mark.parametrize("window_pages", [1, 16])
+@pytest.mark.parametrize("needed_by", ["nobody", "a sink", "an aggregator"])
+async def test_pages_have_their_json_if_one_part_needs_it(
+    tmp_path: Path, needed_by: str, archive: bool, window_pages: int
 ) -> None:
-    columnar, source = Columnar(), ListSource(catalogue(90))
+    keeping, source = KeepingJson() if needed_by == "a sink" else Keeping(), ListSource(catalogue(90))
+    aggregators: list[Any] = [CloseApproachesWithin(), *([Names()] if needed_by == "an aggregator" else [])]
     parts = Parts(
         storage=LocalStorage(tmp_path),
         source=source,
         source_name="test",
-        sinks=[columnar, ParquetSink("neos"), *also.get("sinks", ())],
-        aggregators=[CloseApproachesWithin(), *also.get("aggregators", ())],
+        sinks=[keeping, ParquetSink("neos")],
+        aggregators=aggregators,
         aggregate_writer=JsonAggregates(),
     )
-    receipt = await ingest(Settings(snapshot="a", limit=None, archive=archive), parts)
-    assert receipt.records.written == len(columnar.rows) == 90
+    settings = Settings(snapshot="a", limit=None, archive=archive, window_pages=window_pages)
+    receipt = await ingest(settings, parts)
+    assert receipt.records.written == len(keeping.rows) == 90
     bodies = [Redactor()((await source.fetch(number, 20)).body) for number in range(5)]
-    assert [page.raw.size for page in columnar.given] == [len(body) for body in bodies]
-    if also:
-        assert [page.body for page in columnar.given] == bodies
-        return
-    for page in columnar.given:
-        for again in (page, copy.copy(page), pickle.loads(pickle.dumps(page))):  # noqa: S301 - our own
-            assert isinstance(again.raw, SpentPage)
-            assert (again.raw.number, again.raw.size) == (page.number, page.raw.size)
-            assert again.raw == page.raw
-            assert again.raw != RawPage(page.number, b"")
-            assert len({again.raw, page.raw}) == 1
-            with pytest.raises(LookupError, match=f"the body of page {page.number} was let go"):
-                _ = again.body
-            with pytest.raises(LookupError):
-                again.raw.sha256()
+    assert [page.size for page in keeping.given] == [len(body) for body in bodies]
+    if needed_by == "nobody":
+        assert [page.source for page in keeping.given] == [None] * 5
+        for page in keeping.given:
+            with pytest.raises(LookupError, match=f"page {page.number} has no JSON; .* must say `needs_json = True`"):
+                raw_objects(page)
+    else:
+        assert [page.source and json_of(page.source) for page in keeping.given] == bodies
+    if needed_by == "an aggregator":
+        assert receipt.aggregates["names"] == {"names": 90, "rows": 90}
 
 
 def visible(root: Path) -> set[str]:
@@ -239,7 +235,7 @@ def visible(root: Path) -> set[str]:
         ({"sinks": [Grouping("mine")]}, "mine failed: KeyError"),
         ({"sinks": [Forgetful("mine")]}, "mine failed: TypeError: 'NoneType' object is not iterable"),
         ({"sinks": [Inventive("mine")]}, "mine failed: TypeError: it gave a str where a DatasetFile was expected"),
-        ({"sinks": [Lying("mine")]}, "mine failed: LookupError: the body of page 0 was let go"),
+        ({"sinks": [Undeclared("mine")]}, "mine failed: LookupError: page 0 has no JSON"),
         ({"sinks": [ParquetSink("neos"), Writing("neos")]}, "two parts wrote neos/snapshot=a/part-00000.parquet"),
         ({"sinks": [Writing("raw")]}, "raw/ is the lake's own"),
         ({"aggregators": [Result({"figure": float("nan")})]}, "result failed: ValueError"),
@@ -247,15 +243,16 @@ def visible(root: Path) -> set[str]:
         ({"aggregators": [Result(None)]}, "result failed: TypeError"),
         ({"aggregate_writer": BrokenWriter()}, "BrokenWriter failed: ValueError: no room for 0 results"),
         ({"source": BrokenSource(catalogue(50))}, "the source list failed: ValueError: out of tape"),
-        ({"source": BytesSource(catalogue(50))}, "it gave a bytes where a RawPage was expected"),
+        ({"source": BytesSource(catalogue(50))}, "it returned a bytes instead of a RawPage"),
+        ({"source": FirstPageSource(catalogue(50))}, "ValueError: it returned page 0 instead of page "),
     ],
 )
-async def test_a_part_that_breaks_its_promise_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+async def test_a_part_that_breaks_its_protocol_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     whole: dict[str, Any] = {
         "storage": LocalStorage(tmp_path),
         "source": ListSource(catalogue(50)),
         "source_name": "test",
-        "sinks": [Columnar()],
+        "sinks": [ListSink()],
         "aggregators": [],
         "aggregate_writer": JsonAggregates(),
     }
@@ -276,7 +273,7 @@ async def test_a_part_that_breaks_its_promise_is_named(tmp_path: Path, changes: 
         ({"aggregators": [CancelledInAThread({})]}, "result"),
     ],
 )
-async def test_what_a_part_waits_for_being_cancelled_is_not_the_end_of_the_pages(
+async def test_a_cancelled_future_in_a_part_fails_the_run_and_does_not_end_it_early(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     whole: dict[str, Any] = {
@@ -294,7 +291,7 @@ async def test_what_a_part_waits_for_being_cancelled_is_not_the_end_of_the_pages
 
 @pytest.mark.asyncio_only
 @pytest.mark.uvloop
-async def test_nor_is_it_that_of_a_stream() -> None:
+async def test_a_cancelled_future_in_a_source_fails_a_stream_and_does_not_end_it_early() -> None:
     source = CancelledSource([{"cancelled": 2} | catalogue(1)[0], *catalogue(60)[1:]])
     found: list[str] = []
 
@@ -306,10 +303,10 @@ async def test_nor_is_it_that_of_a_stream() -> None:
         with pytest.raises(PartError, match="the source list failed"):
             await read(neos)
         assert neos.complete is None
-    assert len(found) in (20, 40), "those of whole pages that came before"
+    assert len(found) in (20, 40), "the objects of the pages before it"
 
 
-async def test_what_a_source_raises_in_a_group_is_judged_as_if_it_came_alone(tmp_path: Path) -> None:
+async def test_an_error_in_a_group_from_a_source_counts_as_that_error(tmp_path: Path) -> None:
     source = GroupingSource(catalogue(50))
     parts = Parts(
         storage=LocalStorage(tmp_path),
@@ -324,7 +321,7 @@ async def test_what_a_source_raises_in_a_group_is_judged_as_if_it_came_alone(tmp
 
 
 class Nameless:
-    """A part of every kind that does not say what it is called."""
+    """A part of every kind without a name."""
 
 
 @pytest.mark.parametrize(
@@ -345,7 +342,7 @@ class Nameless:
         ({"aggregators": [Nameless()]}, PartError, "Nameless failed: AttributeError"),
     ],
 )
-async def test_parts_say_what_they_are_called_before_anything_is_done(
+async def test_names_of_parts_are_checked_before_any_request(
     tmp_path: Path, changes: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     source = ListSource(catalogue(5))
@@ -355,13 +352,13 @@ async def test_parts_say_what_they_are_called_before_anything_is_done(
     assert visible(tmp_path) == set()
 
 
-async def test_a_stream_asks_its_source_too() -> None:
+async def test_a_stream_checks_its_source_before_any_request() -> None:
     with pytest.raises(PartError, match="the source Nameless failed"):
         async with open_neos(Settings(), source=Nameless()):  # type: ignore[arg-type]  # as people do
             pass
 
 
-async def test_keys_of_a_result_are_text_in_the_receipt_as_in_the_file(tmp_path: Path) -> None:
+async def test_keys_of_an_aggregate_are_text_in_the_receipt_as_in_the_file(tmp_path: Path) -> None:
     parts = Parts(
         storage=LocalStorage(tmp_path),
         source=ListSource(catalogue(5)),

@@ -1,4 +1,4 @@
-"""Pages that lie there are taken several at once: the same bytes, each read once, and trouble with one is its own."""
+"""Pages of an archive are read several at once: the same bytes, each read once, and a bad page affects no other."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.verify import verify
 from neows_async.outputs.aggregate_files import JsonAggregates
-from neows_async.pages.stored import compress
-from neows_async.pages.values import PageInfo, RawPage
+from neows_async.pages.stored import compress, json_of
+from neows_async.pages.values import PageInfo, RawPage, StoredPage
 from neows_async.pipeline import run
 from neows_async.pipeline.fetch_loop import Origin
 from neows_async.pipeline.stream import open_pages
@@ -43,14 +43,14 @@ def page_file(root: Path, number: int) -> Path:
 
 
 def unsealed(root: Path, numbers: range) -> None:
-    """As they would lie there if somebody else had kept them."""
+    """Store pages without a seal, as another program would."""
     for number in numbers:
         file = page_file(root, number)
         file.write_bytes(compress(zstandard.decompress(file.read_bytes())))
 
 
 def made(receipt: Receipt) -> object:
-    """All that follows from the raw pages."""
+    """Everything that is made from the raw pages."""
     files = {file.path.replace(f"snapshot={receipt.snapshot}", ""): file.sha256 for file in receipt.files}
     raw = (receipt.raw.pages, receipt.raw.bytes, receipt.raw.sha256)
     return files, raw, receipt.records, receipt.nulls, receipt.aggregates, receipt.complete, receipt.rejected_because
@@ -67,16 +67,18 @@ class Reads:
             self.keys[key] += 1
 
 
-@pytest.mark.parametrize("helpers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("bare", [range(0), range(PAGES), range(5, 20)], ids=["sealed", "unsealed", "some sealed"])
-async def test_whoever_kept_them_and_however_many_read_them(tmp_path: Path, bare: range, helpers: int) -> None:
+async def test_a_rebuild_is_the_same_with_seals_and_without_at_any_concurrency(
+    tmp_path: Path, bare: range, workers: int
+) -> None:
     expected = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     unsealed(tmp_path, bare)
     reads = Reads()
     storage = CountingStorage(LocalStorage(tmp_path), reads)
     for concurrency in (1, 8):
         snapshot = f"b{concurrency}"
-        receipt = await lakes.rebuild(storage, "a", snapshot, concurrency=concurrency, workers=helpers)
+        receipt = await lakes.rebuild(storage, "a", snapshot, concurrency=concurrency, workers=workers)
         assert made(receipt) == made(expected)
         assert (receipt.requests.sent, receipt.requests.failed) == (PAGES, 0)
         assert (receipt.pages.planned, receipt.pages.fetched) == (PAGES, PAGES)
@@ -86,7 +88,7 @@ async def test_whoever_kept_them_and_however_many_read_them(tmp_path: Path, bare
     assert set(reads.keys.values()) == {4}
 
 
-async def test_what_is_missing_among_others_stays_a_hole_and_they_come(tmp_path: Path) -> None:
+async def test_missing_pages_of_an_archive_are_recorded_and_the_others_are_read(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     for number in (9, 10, 29):
         page_file(tmp_path, number).unlink()
@@ -109,25 +111,27 @@ def another(_: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, flipped, another])
-@pytest.mark.parametrize("helpers", [0, 1])
-async def test_one_that_is_damaged_is_named(tmp_path: Path, damage: Callable[[bytes], bytes], helpers: int) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_a_damaged_page_of_an_archive_is_named(
+    tmp_path: Path, damage: Callable[[bytes], bytes], workers: int
+) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     file = page_file(tmp_path, 14)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError, match=r"raw page 14 of snapshot a is damaged \("):
-        await lakes.rebuild(LocalStorage(tmp_path), "a", "b", workers=helpers)
+        await lakes.rebuild(LocalStorage(tmp_path), "a", "b", workers=workers)
 
 
-async def test_a_budget_holds_for_them_too(tmp_path: Path) -> None:
+async def test_a_budget_of_requests_applies_to_an_archive(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     with pytest.raises(PausedError, match="the budget of 7 requests is spent"):
         await lakes.rebuild(LocalStorage(tmp_path), "a", "b", budget_requests=7)
 
 
 class Waiting(ListSink):
-    """Takes a page when as many were read as may be, and sees that it never was more.
+    """Takes a page when as many were read as may be, and checks that there were never more.
 
-    :param ahead: pages, in the window, which begins with that in the reader's hand, and in the queue
+    :param ahead: pages in the window, which begins with the page that is read, and in the queue
     """
 
     def __init__(self, reads: Reads, ahead: int) -> None:
@@ -144,31 +148,21 @@ class Waiting(ListSink):
         assert len(self._reads.keys) <= may
 
 
-class Glancing(Waiting):
-    columns_only = True
+class WaitingForJson(Waiting):
+    needs_json = True
 
 
-@pytest.mark.parametrize(
-    ("bare", "kind", "windows"),
-    [
-        (range(0), Waiting, 4),
-        (range(0), Glancing, 4),
-        (range(PAGES), Glancing, 4),
-        (range(PAGES), Waiting, 1),
-        # Four are taken at once: one of the first four tells that the others wait with their bodies.
-        (range(1, PAGES), Waiting, 1),
-    ],
-    ids=["as they were kept", "as columns", "bare, as columns", "bare", "bare but for the first"],
-)
-async def test_no_more_of_them_wait_in_memory_than_have_the_room_of_a_window(
-    tmp_path: Path, bare: range, kind: type[Waiting], windows: int
+@pytest.mark.parametrize("kind", [Waiting, WaitingForJson])
+@pytest.mark.parametrize("bare", [range(0), range(PAGES), range(1, PAGES)], ids=["sealed", "unsealed", "but the first"])
+async def test_four_windows_of_pages_of_an_archive_wait_in_memory_and_no_more(
+    tmp_path: Path, bare: range, kind: type[Waiting]
 ) -> None:
     window = 3
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     unsealed(tmp_path, bare)
     reads = Reads()
     storage = CountingStorage(LocalStorage(tmp_path), reads)
-    sink = kind(reads, windows * window + 1)
+    sink = kind(reads, 4 * window + 1)
     parts = run.Parts(
         storage=storage,
         source=ArchiveSource(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True),
@@ -185,28 +179,30 @@ async def test_no_more_of_them_wait_in_memory_than_have_the_room_of_a_window(
 
 
 class Confused(ArchiveSource):
-    """Gives other pages than were asked for, if it is asked for several."""
+    """Returns other pages than requested, in batches."""
 
-    async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:  # noqa: ARG002 - as it is called
+    async def fetch_several(self, numbers: object, size: int) -> list[RawPage | StoredPage]:  # noqa: ARG002 - as it is called
         return [await self.fetch(0, size), await self.fetch(1, size)]
 
 
 class Broken(ArchiveSource):
-    """Cannot give several."""
+    """Returns no batches."""
 
     async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:
         raise TypeError(f"{numbers} of {size}")
 
 
 class Others(ArchiveSource):
-    """Gives what is no page, but has a number."""
+    """Returns values with a number that are no pages."""
 
     async def fetch_several(self, numbers: Sequence[int], size: int) -> list[Any]:
         return [PageInfo(size, 0, number) for number in numbers]
 
 
 @pytest.mark.parametrize("kind", [Confused, Broken, Others])
-async def test_a_source_that_does_not_give_several_is_asked_for_each(tmp_path: Path, kind: type[ArchiveSource]) -> None:
+async def test_an_archive_that_returns_no_batches_is_read_page_by_page(
+    tmp_path: Path, kind: type[ArchiveSource]
+) -> None:
     storage = LocalStorage(tmp_path)
     expected = await lakes.make(storage, OBJECTS, "a")
     zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24)
@@ -216,14 +212,14 @@ async def test_a_source_that_does_not_give_several_is_asked_for_each(tmp_path: P
 
 
 class Silent(ArchiveSource):
-    """Never gives several."""
+    """Never returns a batch."""
 
     async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:  # noqa: ARG002 - as it is called
         await anyio.sleep_forever()
         raise AssertionError
 
 
-async def test_one_that_never_gives_several_is_asked_for_each(tmp_path: Path) -> None:
+async def test_an_archive_whose_batches_time_out_is_read_page_by_page(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     expected = await lakes.make(storage, OBJECTS, "a")
     source = Silent(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
@@ -233,26 +229,26 @@ async def test_one_that_never_gives_several_is_asked_for_each(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 8])
-async def test_a_stream_gives_all_that_came_before_the_trouble(tmp_path: Path, concurrency: int) -> None:
+async def test_a_stream_gives_all_pages_before_a_damaged_one(tmp_path: Path, concurrency: int) -> None:
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "a")
     page_file(tmp_path, 2).unlink()
     page_file(tmp_path, 14).write_bytes(b"rubbish")
     source = ArchiveSource(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
     settings = Settings(limit=None, concurrency=concurrency, max_missing_pages=None)
-    came: list[int] = []
+    read: list[int] = []
     async with open_pages(settings, Origin(source), lambda _: None) as stream:
         for _ in range(13):
             page = await stream.next_page()
             assert page is not None
-            came.append(page.number)
+            read.append(page.number)
         with pytest.raises(DataError, match="raw page 14 of snapshot a is damaged"):
             await stream.next_page()
-    assert came == [number for number in range(14) if number != 2]
+    assert read == [number for number in range(14) if number != 2]
 
 
-async def test_pages_of_a_third_party_are_taken_as_they_come(tmp_path: Path) -> None:
-    """Such as have no seal, and whose keys nobody took out."""
+async def test_unsealed_pages_of_another_archive_are_redacted_and_stored(tmp_path: Path) -> None:
+    """They have no seal, and keys that nobody redacted."""
 
     class Theirs(ArchiveSource):
         async def fetch_several(self, numbers: object, size: int) -> list[RawPage]:
@@ -261,15 +257,18 @@ async def test_pages_of_a_third_party_are_taken_as_they_come(tmp_path: Path) -> 
             return [self._with_key(await self.fetch(number, size)) for number in numbers]
 
         @staticmethod
-        def _with_key(raw: RawPage) -> RawPage:
-            return RawPage(raw.number, raw.body.replace(b'"links"', b'"?api_key=secret": 1, "links"', 1))
+        def _with_key(page: RawPage | StoredPage) -> RawPage:
+            assert isinstance(page, StoredPage)
+            return RawPage(page.number, json_of(page).replace(b'"links"', b'"?api_key=secret": 1, "links"', 1))
 
     asked: list[list[int]] = []
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "a")
     source = Theirs(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
     await lakes.write(storage, source, Settings(limit=None, snapshot="b"))
-    kept = RawZone(AsyncStorage(storage), "b", max_body_bytes=1 << 24)
-    bodies = [(await kept.get(number)).body for number in range(PAGES)]
+    zone = RawZone(AsyncStorage(storage), "b", max_body_bytes=1 << 24)
+    pages = [await zone.get(number) for number in range(PAGES)]
+    bodies = [json_of(page) for page in pages if isinstance(page, StoredPage)]
+    assert len(bodies) == PAGES
     assert sorted(number for numbers in asked for number in numbers) == [*range(1, PAGES)]
     assert all(b"?api_key=REDACTED" in body and b"secret" not in body for body in bodies[1:])

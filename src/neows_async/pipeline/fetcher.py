@@ -219,10 +219,7 @@ class PageFetcher:
         """
 
         async def fetch() -> RawPage | StoredPage:
-            raw = await self._source.fetch(number, size)
-            if not isinstance(raw, RawPage | StoredPage):
-                raise TypeError(f"it returned a {type(raw).__name__} instead of a RawPage")
-            return raw
+            return _checked(await self._source.fetch(number, size), number)
 
         return await self._in_time(fetch())
 
@@ -236,10 +233,8 @@ class PageFetcher:
         """
 
         async def fetch() -> Sequence[RawPage | StoredPage]:
-            raws = [*await source.fetch_several(tuple(numbers), size)]
-            if [getattr(raw, "number", None) for raw in raws] != [*numbers]:
-                raise TypeError(f"it returned other pages than {[*numbers]}")
-            return raws
+            raws = await source.fetch_several(tuple(numbers), size)
+            return [_checked(raw, number) for raw, number in zip(raws, numbers, strict=True)]
 
         return await self._in_time(fetch())
 
@@ -259,3 +254,11 @@ class PageFetcher:
         with anyio.move_on_after(limit_s + _GRACE_S), blaming(f"the source {self._source.origin}"):
             return await response
         raise AttemptError(f"no response within {limit_s:.3g} s")
+
+
+def _checked(page: object, number: int) -> RawPage | StoredPage:
+    if not isinstance(page, RawPage | StoredPage):
+        raise TypeError(f"it returned a {type(page).__name__} instead of a RawPage")
+    if page.number != number:  # the reader would wait for the requested page forever
+        raise ValueError(f"it returned page {page.number} instead of page {number}")
+    return page

@@ -192,6 +192,8 @@ class PageReader:
         else:
             with self.stats.timing("decode"):
                 page = await self._decoder.receive(found, None)
+            if not self._needs_json:  # the decoder keeps it to be stored, and this page is stored already
+                page = dataclasses.replace(page, source=None)
         if self.generation:
             page = dataclasses.replace(page, generation=self.generation)
         self._total_changed |= page.info.total_elements != self._total_elements
