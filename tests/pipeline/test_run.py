@@ -3,15 +3,14 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from neows_async.endpoints.browse.decode import decode_checked
-from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import (
     AttemptError,
     DataError,
@@ -33,23 +32,27 @@ from neows_async.maintenance.verify import verify
 from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import ParquetSink
-from neows_async.pages.values import RawPage
+from neows_async.pages.stored import json_of
+from neows_async.pages.values import StoredPage
 from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.sources.archive import ArchiveSource
 from neows_async.telemetry import events
 from neows_async.testing import ListSink, ListSource, browse_page
+from tests.decoded_pages import stored_page
 from tests.neos import approach, catalogue, neo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    import pyarrow as pa
+
     from neows_async.lake.receipt import Receipt
-    from neows_async.pages.values import Json, Page
+    from neows_async.pages.values import Json, Page, RawPage
     from neows_async.protocols import Aggregator, Sink, Source
 
-# Sources of these tests answer at once: what fails, fails within a blink.
+# Sources of these tests respond at once, so short retries are enough.
 QUICK: dict[str, Any] = {"retry_budget_s": 0.2}
 
 
@@ -94,7 +97,7 @@ def everything(root: Path) -> set[str]:
     return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
 
 
-async def test_what_is_written_is_in_browse_order_and_nothing_is_left_over(tmp_path: Path) -> None:
+async def test_rows_are_in_browse_order_and_no_other_file_is_left(tmp_path: Path) -> None:
     receipt = await run(tmp_path, ListSource(catalogue(50)), snapshot="one", limit=None)
     assert receipt.complete is True
     names = pq.read_table(tmp_path / "neos/snapshot=one/part-00000.parquet").column("name").to_pylist()
@@ -117,7 +120,7 @@ async def test_what_is_written_is_in_browse_order_and_nothing_is_left_over(tmp_p
     ("limit", "rows", "pages"),
     [(1, 1, 1), (7, 7, 1), (20, 20, 1), (21, 21, 2), (45, 45, 3), (50, 45, 3), (None, 45, 3)],
 )
-async def test_the_limit_counts_positions_and_asks_for_no_page_beyond(
+async def test_the_limit_counts_positions_and_no_page_beyond_is_requested(
     tmp_path: Path, limit: int | None, rows: int, pages: int
 ) -> None:
     source = ListSource(catalogue(45))
@@ -127,7 +130,7 @@ async def test_the_limit_counts_positions_and_asks_for_no_page_beyond(
     assert receipt.complete is (rows == 45)
 
 
-async def test_duplicates_and_rejects_are_not_filled_up(tmp_path: Path) -> None:
+async def test_duplicates_and_rejects_are_not_replaced_by_other_objects(tmp_path: Path) -> None:
     objects = catalogue(40)
     objects[25] = objects[3]
     objects[7] = neo(7, absolute_magnitude_h="bright")
@@ -138,7 +141,7 @@ async def test_duplicates_and_rejects_are_not_filled_up(tmp_path: Path) -> None:
     assert receipt.complete is False
 
 
-async def test_equal_pages_give_equal_bytes_whatever_the_way(tmp_path: Path) -> None:
+async def test_equal_pages_give_equal_bytes_at_any_speed_and_from_the_raw_zone(tmp_path: Path) -> None:
     objects = catalogue(130)
     objects[77] = neo(77, name=None)
     slow = tmp_path / "slow"
@@ -163,7 +166,7 @@ async def test_equal_pages_give_equal_bytes_whatever_the_way(tmp_path: Path) -> 
     assert not (fast / "raw/snapshot=again").exists()
 
 
-async def test_one_page_that_fails_at_first_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_page_that_fails_at_first_delays_no_other(tmp_path: Path) -> None:
     def fail(number: int, times: int) -> None:
         if number == 1 and times <= 2:
             raise AttemptError("broken for now")
@@ -174,7 +177,7 @@ async def test_one_page_that_fails_at_first_holds_nobody_up(tmp_path: Path) -> N
     assert receipt.requests.failed == 2
 
 
-async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_is_kept(tmp_path: Path) -> None:
+async def test_a_page_that_keeps_failing_ends_the_run_and_the_other_pages_are_stored(tmp_path: Path) -> None:
     def fail(number: int, _: int) -> None:
         if number == 1:
             raise AttemptError("gone for good")
@@ -196,9 +199,9 @@ async def test_a_page_that_stays_away_ends_the_run_with_its_number_and_the_rest_
     assert not (tmp_path / "_staging").exists()
 
 
-async def test_what_is_under_way_when_a_run_gives_up_comes_in_and_is_kept(tmp_path: Path) -> None:
+async def test_requests_in_flight_are_completed_and_stored_when_a_run_gives_up(tmp_path: Path) -> None:
     class Slow(ListSource):
-        """The last page comes when page 1 was given up, and is under way before that."""
+        """The last page is received after page 1 was given up; its request was in flight before that."""
 
         def __init__(self) -> None:
             super().__init__(catalogue(400))
@@ -228,7 +231,7 @@ async def test_what_is_under_way_when_a_run_gives_up_comes_in_and_is_kept(tmp_pa
     assert again.asked == [1]
 
 
-async def test_fetching_runs_on_while_what_takes_the_pages_stands_still(tmp_path: Path) -> None:
+async def test_fetching_goes_on_while_a_sink_waits(tmp_path: Path) -> None:
     class Standing(ListSink):
         async def write(self, page: Page) -> None:
             if page.number == 3:
@@ -247,7 +250,7 @@ async def test_fetching_runs_on_while_what_takes_the_pages_stands_still(tmp_path
     assert receipt.records.written == 2_000
 
 
-async def test_an_outage_that_is_given_up_leaves_no_holes(tmp_path: Path) -> None:
+async def test_an_outage_that_lasts_too_long_leaves_no_page_missing(tmp_path: Path) -> None:
     def fail(number: int, _: int) -> None:
         if number > 1:
             raise AttemptError("503 of the platform", status=503)
@@ -262,7 +265,7 @@ async def test_an_outage_that_is_given_up_leaves_no_holes(tmp_path: Path) -> Non
     assert receipt.complete is True
 
 
-async def test_a_source_that_gave_pages_to_an_earlier_try_is_down_and_not_wrong(tmp_path: Path) -> None:
+async def test_a_source_that_sent_pages_to_an_earlier_run_is_down_and_not_a_wrong_address(tmp_path: Path) -> None:
     def fail(_: int, times: int) -> None:
         if times == 1:
             raise UnreachableError("nothing listens")
@@ -278,11 +281,11 @@ async def test_a_source_that_gave_pages_to_an_earlier_try_is_down_and_not_wrong(
     receipt = await run(tmp_path, again, limit=None, listener=seen.append, concurrency=2, probe_every_s=0.1)
     assert (receipt.pages.kept, receipt.records.written) == (2, 100)
     assert sorted(again.asked) == [2, 2, 3, 3, 4, 4]
-    assert not any(isinstance(event, events.PageDeferred) for event in seen), "it keeps its second chance"
+    assert not any(isinstance(event, events.PageDeferred) for event in seen), "page 0 may still be deferred"
 
 
 @pytest.mark.parametrize("archive", [True, False])
-async def test_an_allowed_hole_is_recorded(tmp_path: Path, archive: bool) -> None:
+async def test_a_page_that_may_be_missing_is_recorded(tmp_path: Path, archive: bool) -> None:
     def fail(number: int, _: int) -> None:
         if number == 1:
             raise AttemptError("gone for good")
@@ -300,7 +303,7 @@ async def test_an_allowed_hole_is_recorded(tmp_path: Path, archive: bool) -> Non
     assert (receipt.records.written, receipt.complete) == (40, False)
 
 
-async def test_what_is_no_page_is_asked_for_again_and_never_kept(tmp_path: Path) -> None:
+async def test_a_bad_page_is_requested_again_and_never_stored(tmp_path: Path) -> None:
     class Flaky(ListSource):
         async def fetch(self, number: int, size: int) -> Any:
             page = await super().fetch(number, size)
@@ -314,7 +317,7 @@ async def test_what_is_no_page_is_asked_for_again_and_never_kept(tmp_path: Path)
     assert (receipt.requests.sent, receipt.requests.failed) == (4, 2)
 
 
-async def test_a_refused_key_ends_all_at_once(tmp_path: Path) -> None:
+async def test_a_refused_key_ends_the_run_at_once(tmp_path: Path) -> None:
     def fail(number: int, _: int) -> None:
         raise KeyRefusedError(f"no, not for page {number}")
 
@@ -324,12 +327,12 @@ async def test_a_refused_key_ends_all_at_once(tmp_path: Path) -> None:
     assert source.asked == [0]
 
 
-async def test_an_empty_catalogue_is_no_snapshot(tmp_path: Path) -> None:
+async def test_an_empty_catalogue_makes_no_snapshot(tmp_path: Path) -> None:
     with pytest.raises(EmptyCatalogueError, match="empty"):
         await run(tmp_path, ListSource([]))
 
 
-async def test_too_many_rejects_end_the_run_and_show_nothing(tmp_path: Path) -> None:
+async def test_too_many_rejected_objects_end_the_run_and_nothing_is_visible(tmp_path: Path) -> None:
     objects = [neo(number, name="") for number in range(40)]
     with pytest.raises(TooManyRejectsError, match=r"40 objects .*--max-rejects 20.*/name: empty"):
         await run(tmp_path, ListSource(objects))
@@ -374,7 +377,7 @@ async def test_a_damaged_archive_is_named_at_once(tmp_path: Path, data: bytes, s
         )
 
 
-async def test_the_raw_zone_alone_is_enough_after_any_cancellation(tmp_path: Path) -> None:
+async def test_a_run_resumes_from_the_raw_zone_after_any_cancellation(tmp_path: Path) -> None:
     expected_root = tmp_path / "undisturbed"
     await run(expected_root, ListSource(catalogue(100)), snapshot="a", limit=None)
     root = tmp_path / "disturbed"
@@ -399,7 +402,7 @@ async def test_the_raw_zone_alone_is_enough_after_any_cancellation(tmp_path: Pat
 
 
 class Small(ListSource):
-    """Has ten objects to a page, whatever is asked for, and ends the run with its ``last`` request."""
+    """Has ten objects a page, whichever size is requested, and cancels the run at its ``last`` request."""
 
     def __init__(self, last: int, scope: anyio.CancelScope) -> None:
         super().__init__(catalogue(300))
@@ -412,7 +415,7 @@ class Small(ListSource):
 
 
 class Cancelling(ListSource):
-    """Ends the run in the instant in which its ``last`` answer is there."""
+    """Cancels the run at the moment in which its ``last`` response is here."""
 
     def __init__(self, last: int, scope: anyio.CancelScope) -> None:
         super().__init__(catalogue(300))
@@ -427,8 +430,8 @@ class Cancelling(ListSource):
         return raw
 
 
-async def test_pages_of_another_size_do_not_go_with_a_page_0_that_was_kept_late(tmp_path: Path) -> None:
-    """The source has taken to another page size, page 0 was lost, and who asked for it anew was cancelled."""
+async def test_pages_of_another_size_do_not_belong_to_a_page_0_that_was_stored_late(tmp_path: Path) -> None:
+    """The source changed its page size, page 0 was lost, and the run that fetched it again was cancelled."""
     with anyio.CancelScope() as scope:
         await run(tmp_path, Small(8, scope), limit=None, snapshot="a", concurrency=1)
     (tmp_path / "raw/snapshot=a/gen=0/page=00000.json.zst").unlink()
@@ -439,24 +442,28 @@ async def test_pages_of_another_size_do_not_go_with_a_page_0_that_was_kept_late(
     assert (await verify(AsyncStorage(LocalStorage(tmp_path)), "a")).differences == ()
 
 
-class Claiming(ListSource):
-    """Says what its pages decode to, and lies."""
+class Sealing(ListSource):
+    """Returns stored pages. Their seals hold, and the keys in their links are not redacted."""
 
-    async def fetch(self, number: int, size: int) -> RawPage:
-        raw = await super().fetch(number, size)
-        others = RawPage(number, browse_page(catalogue(2_000)[1_000:], number, size))
-        return raw.with_decoded(decode_checked(others, None))
+    async def fetch(self, number: int, size: int) -> Any:
+        page = stored_page((await super().fetch(number, size)).body, number)
+        return replace(page, sha256=bytes(32)) if self.asked.count(number) % 2 else page
 
 
-async def test_what_a_source_says_that_its_pages_decode_to_is_not_believed(tmp_path: Path) -> None:
+async def test_a_stored_page_of_a_users_source_is_used_as_far_as_its_seal_agrees(tmp_path: Path) -> None:
     expected = await run(tmp_path / "a", ListSource(catalogue(300)), limit=None, snapshot="a", window_pages=1)
-    receipt = await run(tmp_path / "b", Claiming(catalogue(300)), limit=None, snapshot="a", window_pages=1)
+    receipt = await run(tmp_path / "b", Sealing(catalogue(300)), limit=None, snapshot="a", window_pages=1)
     assert (receipt.aggregates, receipt.raw) == (expected.aggregates, expected.raw)
     assert derived(tmp_path / "b", "a") == derived(tmp_path / "a", "a")
+    zone = RawZone(AsyncStorage(LocalStorage(tmp_path / "b")), "a", max_body_bytes=1 << 20)
+    for number in range(15):
+        page = await zone.get(number)
+        assert isinstance(page, StoredPage)
+        assert b"SOMEBODYS" not in json_of(page)
 
 
 class Theirs(LocalStorage):
-    """Fails in its own way once it was told to."""
+    """Fails with an error of its own once it is broken."""
 
     broken = False
 
@@ -466,39 +473,39 @@ class Theirs(LocalStorage):
         super().put(key, data)
 
 
-async def test_a_storage_that_fails_in_its_own_way_does_not_take_the_place_of_being_cancelled(tmp_path: Path) -> None:
+async def test_an_error_of_a_storage_does_not_replace_a_cancellation(tmp_path: Path) -> None:
     storage = Theirs(tmp_path)
     zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 20)
     storage.broken = True
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await zone.put(RawPage(1, browse_page(catalogue(40), 1, 20)))
+        await zone.put(stored_page(browse_page(catalogue(40), 1, 20), 1))
     assert scope.cancelled_caught
 
 
-async def test_nothing_is_kept_late_of_a_snapshot_that_is_anothers(tmp_path: Path) -> None:
+async def test_no_page_is_stored_late_once_another_run_owns_the_snapshot(tmp_path: Path) -> None:
     for held in (True, False):
         zone = RawZone(
-            AsyncStorage(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20, keeps_late=functools.partial(bool, held)
+            AsyncStorage(LocalStorage(tmp_path)), "a", max_body_bytes=1 << 20, stores_late=functools.partial(bool, held)
         )
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await zone.put(RawPage(int(held), browse_page(catalogue(40), int(held), 20)))
+            await zone.put(stored_page(browse_page(catalogue(40), int(held), 20), int(held)))
     assert await zone.page_numbers() == {1}
 
 
-@pytest.mark.parametrize("helpers", [0, 1])
-async def test_whatever_was_answered_is_kept_by_who_is_cancelled(tmp_path: Path, helpers: int) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_every_received_page_is_stored_when_a_run_is_cancelled(tmp_path: Path, workers: int) -> None:
     for last in range(1, 15):
         zone = RawZone(AsyncStorage(LocalStorage(tmp_path)), f"s{last}", max_body_bytes=1 << 20)
         with anyio.CancelScope() as scope:
             source = Cancelling(last, scope)
-            await run(*(tmp_path, source), limit=None, snapshot=f"s{last}", concurrency=4, workers=helpers)
+            await run(*(tmp_path, source), limit=None, snapshot=f"s{last}", concurrency=4, workers=workers)
         assert scope.cancelled_caught
         assert source.answered <= await zone.page_numbers(), last
 
 
-async def test_the_source_is_never_further_ahead_than_the_window_and_the_queue_allow(tmp_path: Path) -> None:
+async def test_requests_are_never_further_ahead_than_the_window_and_the_queue(tmp_path: Path) -> None:
     source = ListSource(catalogue(400))
     most = 0
 
@@ -512,20 +519,21 @@ async def test_the_source_is_never_further_ahead_than_the_window_and_the_queue_a
     sink = Slow()
     await run(tmp_path, source, sink, limit=None, archive=False, window_pages=2, queue_neos=40, concurrency=8)
     assert sink.pages == list(range(20))
-    # In the window, in the reader's hand, in the queue, in the sink's hand.
+    # In the window, with the reader, in the queue, with the sink.
     assert most <= 2 + 1 + 2 + 1
 
 
 class Eccentricities:
-    """Somebody else's aggregator, of a field that is not saved."""
+    """An aggregator of a user, of a field that is in no column."""
 
     name = "eccentricity"
+    needs_json: Literal[True] = True
 
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def update(self, page: Page) -> None:
-        self.values += [float(record["orbital_data"]["eccentricity"]) for record in raw_objects(page)]
+    def update_json(self, _: Mapping[str, pa.RecordBatch], objects: Iterator[Mapping[str, Any]]) -> None:
+        self.values += [float(record["orbital_data"]["eccentricity"]) for record in objects]
 
     def merge(self, other: Self) -> None:
         self.values += other.values
@@ -534,7 +542,7 @@ class Eccentricities:
         return {"neos": len(self.values), "mean": sum(self.values) / len(self.values)}
 
 
-async def test_parts_of_somebody_else(tmp_path: Path) -> None:
+async def test_parts_of_a_user_run(tmp_path: Path) -> None:
     sink = ListSink()
     handed = parts(
         tmp_path,
@@ -551,7 +559,7 @@ async def test_parts_of_somebody_else(tmp_path: Path) -> None:
     assert text.startswith("figure,value\nneos,25\nmean,0.")
 
 
-async def test_a_part_that_fails_is_named_and_one_exception_comes_out(tmp_path: Path) -> None:
+async def test_a_part_that_fails_is_named_in_one_exception(tmp_path: Path) -> None:
     class Broken(ListSink):
         async def write(self, page: Page) -> None:
             raise ZeroDivisionError(page.number)
@@ -580,7 +588,7 @@ async def test_too_many_partitions_are_refused_with_the_count(tmp_path: Path) ->
         await run(tmp_path, ListSource(catalogue(100)), limit=None, partition_by=("neos:observations_used",))
 
 
-async def test_synthetic_and_real_objects_do_not_mix(tmp_path: Path) -> None:
+async def test_synthetic_and_real_objects_never_share_a_lake(tmp_path: Path) -> None:
     await run(tmp_path, ListSource(catalogue(3)), snapshot="a")
     real = ListSource(catalogue(3))
     real.synthetic = False
