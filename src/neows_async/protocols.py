@@ -1,6 +1,6 @@
-"""The seams: what a part must do to be swapped for ours. Implementations do not import this file.
+"""The protocols of the parts that you can replace: source, sink, aggregator, aggregate writer.
 
-``tests/typing/conformance.py`` pins that ours fit; :mod:`neows_async.testing` tests yours.
+A part fits by its shape; it need not import this file. :mod:`neows_async.testing` has conformance tests for yours.
 """
 
 from __future__ import annotations
@@ -41,40 +41,35 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Resting(Protocol):
-    """What a source may have besides: connections that need not be held during a long wait."""
+class IdleAware(Protocol):
+    """An optional method of a source that holds connections: the run closes them before a long wait."""
 
-    async def rest(self) -> None:
-        """Nothing is under way, and nothing is asked for a while. Called again before each long wait."""
+    async def on_idle(self) -> None:
+        """Close idle connections. No request is in flight, and none follows for a while.
 
-
-@runtime_checkable
-class Generations(Protocol):
-    """What a source may have besides: pages that were fetched in several generations."""
-
-    async def next_generation(self) -> bool:
-        """Go on to the pages of the next generation; False if there are none, and nothing changes."""
+        Called before each long wait, so more than once in a run.
+        """
 
 
 @runtime_checkable
-class Lasting(Protocol):
-    """What a source may have besides: pages that stay as they are, so that a bad one is not asked for again."""
+class StoredSource(Protocol):
+    """Three optional methods of a source whose pages are stored already. Such a source has all three.
 
-    def damaged(self, number: int, exc: BadPageError) -> NeowsError:
-        """What is raised for page ``number``, which is not the whole, right page, as ``exc`` says."""
-
-
-@runtime_checkable
-class AtHand(Protocol):
-    """What a source may have besides: pages that lie there for the taking, so that nobody is asked for them.
-
-    They are read several at once: neither paced nor counted against a quota. Trying again would change nothing.
+    Its pages are read several at once. They are neither paced nor counted against a quota, and a page that is damaged
+    is not fetched again: a retry would return the same bytes.
     """
 
     async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage | StoredPage]:
-        """As :meth:`Source.fetch`, of each, in this order. What it raises, unless it is of a storage, or no answer in
-        time costs nothing: each is then fetched by itself.
+        """As :meth:`Source.fetch`, for each of ``numbers``, in this order.
+
+        If it raises anything but a storage error, or takes too long, each page is fetched by :meth:`Source.fetch`.
         """
+
+    async def next_generation(self) -> bool:
+        """Switch to the pages of the next generation. If there are none, change nothing and return False."""
+
+    def damaged(self, number: int, exc: BadPageError) -> NeowsError:
+        """The error that the run raises for page ``number``, which failed its check with ``exc``."""
 
 
 class Stage(Protocol):
