@@ -16,7 +16,7 @@ from neows_async.errors import DataError, NotFoundError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.lake import read_receipt
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.maintenance.replay import plan_replay, read_rejected, settings_to_rebuild
+from neows_async.maintenance.replay import plan_replay, read_rejected, rebuild_request
 from neows_async.maintenance.verify import verify
 from neows_async.pages.stored import compress
 from tests import lakes, loopback, program
@@ -31,7 +31,6 @@ BAD = neo(25, absolute_magnitude_h="20.5 mag", links={})
 WORSE = neo(41, name=7, links={})
 OBJECTS = [*catalogue(25), BAD, *catalogue(41)[26:], WORSE, *catalogue(60)[42:]]
 GOOD = [*catalogue(25), neo(25, absolute_magnitude_h="20.5", links={}), *catalogue(41)[26:], WORSE, *catalogue(60)[42:]]
-KNOWN = ["parquet:neos", "parquet:close_approaches", "close_approaches_within", "close_approaches_by_year"]
 
 
 def as_an_older_program_left_it(root: Path, snapshot: str) -> None:
@@ -104,10 +103,28 @@ async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
         "max_rejects": None,
     }
     receipt = await lakes.make(lake.storage, OBJECTS, "a", **given)
-    settings = settings_to_rebuild(receipt, [*KNOWN, "JsonAggregates"])
-    assert {name: getattr(settings, name) for name in given} == given
-    with pytest.raises(SettingsError, match="made with JsonAggregates, which is not one of ours"):
-        settings_to_rebuild(receipt, KNOWN)
+    request = rebuild_request(receipt)
+    assert {name: getattr(request.settings, name) for name in given} == given
+    assert request.sinks == ("parquet",)
+    assert request.aggregators == ("close_approaches_within", "close_approaches_by_year")
+    assert request.aggregate_writer == "json"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sinks": ["parquet:neos", "Mine"]}, {"aggregators": ["Mine"]}, {"aggregate_writer": "Mine"}]
+)
+async def test_a_snapshot_made_with_a_part_of_yours_is_not_rebuilt(tmp_path: Path, changes: dict[str, Any]) -> None:
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
+    changed = receipt.model_copy(update={"derivation": receipt.derivation | changes})
+    with pytest.raises(SettingsError, match="made with Mine, which is not one of ours"):
+        rebuild_request(changed)
+
+
+async def test_a_receipt_with_impossible_settings_is_damaged(tmp_path: Path) -> None:
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
+    changed = receipt.model_copy(update={"derivation": receipt.derivation | {"within_au": "near"}})
+    with pytest.raises(DataError, match=r"_runs/a.json: within_au: Input should be a valid number"):
+        rebuild_request(changed)
 
 
 def rows(root: Path, snapshot: str) -> dict[str, list[Any]]:
@@ -169,7 +186,7 @@ async def test_without_an_archive_a_replay_says_why_not(tmp_path: Path) -> None:
     assert ended.code == 2
     first, last = ended.err.splitlines()
     assert first == "1 of the 2 rejected objects of snapshot a can be read now"
-    assert last.startswith("neows-async: snapshot a was made with --no-archive: where its objects stood")
+    assert last.startswith("neows-async: snapshot a was made with --no-archive: its raw pages were not stored")
     assert lakes.keys(storage) == before
 
 

@@ -8,10 +8,8 @@ from urllib.parse import urlsplit
 
 from anyio import to_thread
 
-from neows_async.endpoints.browse.schema import DATASETS
 from neows_async.errors import SettingsError
-from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
-from neows_async.outputs.parquet import ParquetSink, check_partition
+from neows_async.outputs import close_approaches, parquet, registry  # noqa: F401 - heavy: import Arrow before the loop runs
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
 from neows_async.settings import NASA_URL
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from neows_async.protocols import Aggregator, Sink
+    from neows_async.protocols import AggregateWriter, Aggregator, Sink
     from neows_async.settings import Settings
     from neows_async.sources import nasa
 
@@ -122,26 +120,25 @@ def gateway_rules(settings: Settings) -> PacingRules:
     )
 
 
-def parquet_sinks(settings: Settings) -> list[Sink]:
-    """One for each dataset.
+def default_sinks(settings: Settings) -> list[Sink]:
+    """Parquet files of each dataset.
 
-    :raises SettingsError: it cannot be laid out as was asked
+    :raises SettingsError: a dataset cannot be partitioned as ``settings`` say
     """
-    for dataset, column in settings.partitions.items():
-        check_partition(dataset, column)
-    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
-
-
-def close_approaches_within(settings: Settings) -> CloseApproachesWithin:
-    """How many come closer than ``settings.within_au``."""
-    return CloseApproachesWithin(settings.within_au, settings.orbiting_body)
-
-
-def close_approaches_by_year(settings: Settings) -> CloseApproachesByYear:
-    """How many there are each year."""
-    return CloseApproachesByYear(settings.orbiting_body)
+    sinks: list[Sink] = []
+    for part in registry.SINKS:
+        if part.is_default:
+            made = part.make(settings)
+            sinks += made if isinstance(made, list) else [made]
+    return sinks
 
 
 def default_aggregators(settings: Settings) -> list[Aggregator]:
-    """Both of ours."""
-    return [close_approaches_within(settings), close_approaches_by_year(settings)]
+    """All default aggregators of the registry."""
+    return [part.make(settings) for part in registry.AGGREGATORS if part.is_default]
+
+
+def default_aggregate_writer(settings: Settings) -> AggregateWriter:
+    """JSON files."""
+    writer: AggregateWriter = next(part for part in registry.AGGREGATE_WRITERS if part.is_default).make(settings)
+    return writer

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from neows_async.pages.values import DatasetFile, Page
     from neows_async.protocols import Stage, StagedFile
+    from neows_async.settings import Settings
 
 # What fills a group is held in memory until it is full: a few megabytes of either.
 ROW_GROUP_ROWS: Final = {"neos": 8_192, "close_approaches": 65_536}
@@ -236,6 +237,16 @@ class _Unclosed(io.RawIOBase):
 
     def write(self, data: object) -> int:
         return self._into.write(data)  # type: ignore[arg-type]  # any buffer
+
+
+def parquet_sinks(settings: Settings) -> list[ParquetSink]:
+    """One sink for each dataset, partitioned as ``settings`` say.
+
+    :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
+    """
+    for dataset, column in settings.partitions.items():
+        check_partition(dataset, column)
+    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
 
 
 def check_partition(dataset: str, column: str | None) -> None:

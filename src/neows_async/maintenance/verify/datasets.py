@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from neows_async.endpoints.browse import schema
 from neows_async.lake.layout import dataset_folder
-from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.maintenance.made_with import settings_of
+from neows_async.outputs import registry
 from neows_async.outputs.parquet import FILE_ROWS, NULL_PARTITION
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Datasets:
     """What is gathered from the Parquet files of one snapshot."""
 
     def __init__(self, receipt: Receipt) -> None:
-        body = receipt.derivation.get("orbiting_body")
+        settings = settings_of(receipt)
         self.rows: Counter[str] = Counter()
         self.nulls: Counter[str] = Counter()
         self.ids: set[str] = set()
@@ -47,12 +48,7 @@ class Datasets:
             entry.split(":", 1) for entry in receipt.derivation.get("partition_by", ())
         )
         self.aggregators: dict[str, Aggregator] = {
-            aggregator.name: aggregator
-            for aggregator in (
-                CloseApproachesWithin(receipt.derivation.get("within_au", 0.2), body),
-                CloseApproachesByYear(body),
-            )
-            if aggregator.name in receipt.aggregates
+            part.name: part.make(settings) for part in registry.AGGREGATORS if part.name in receipt.aggregates
         }
 
     def take(self, dataset: str, rows: pa.RecordBatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from neows_async.endpoints.browse import schema
 from neows_async.lake import layout
+from neows_async.maintenance.made_with import settings_of
 from neows_async.maintenance.verify.files import count_lines
-from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
+from neows_async.outputs import registry
 from neows_async.pages.values import DatasetFile
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from neows_async.maintenance.verify.datasets import Datasets
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.protocols import AggregateWriter
-
-_WRITERS: Final[dict[str, type[AggregateWriter]]] = {
-    "JsonAggregates": JsonAggregates,
-    "CsvAggregates": CsvAggregates,
-}
 
 
 async def check_counts(lake: AsyncStorage, receipt: Receipt, whole: AbstractSet[str], findings: Findings) -> None:
@@ -82,12 +78,13 @@ def _compare_figures(where: str, name: str, told: Any, found: Any, findings: Fin
 
 async def check_aggregate_files(receipt: Receipt, findings: Findings) -> None:
     """That the files of the figures say what the receipt says."""
-    writer = _WRITERS.get(receipt.derivation.get("aggregate_writer", ""))
-    if writer is None:
+    part = registry.find(registry.AGGREGATE_WRITERS, receipt.derivation.get("aggregate_writer", ""))
+    if part is None:
         findings.skip("the files of the aggregates: their writer is not one of ours; only their bytes were checked")
         return
     stage = _Sums(receipt.snapshot)
-    expected = {file.path: file.sha256 for file in await writer().write(stage, receipt.aggregates)}
+    writer: AggregateWriter = part.make(settings_of(receipt))
+    expected = {file.path: file.sha256 for file in await writer.write(stage, receipt.aggregates)}
     for file in receipt.files:
         if file.dataset == "aggregates" and expected.get(file.path) != file.sha256:
             findings.differ(file.path, "content", "the figures of the receipt", "others")
