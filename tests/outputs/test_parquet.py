@@ -245,7 +245,7 @@ async def test_sixty_four_values_are_laid_out_and_one_more_is_refused_with_the_c
     ("dataset", "column", "said"),
     [
         ("neo", None, "there is no dataset 'neo'; there are neos, close_approaches"),
-        ("neos", "orbiting_body", "neos has no column 'orbiting_body'; it can be laid out by id, "),
+        ("neos", "orbiting_body", "neos has no column 'orbiting_body'; it can be partitioned by id, "),
         ("neos", "absolute_magnitude_h", "is of type double; only string, bool and integer columns"),
         ("close_approaches", "close_approach_date", "is of type date32"),
         ("close_approaches", "close_approach_at", "is of type timestamp"),
