@@ -80,7 +80,7 @@ async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None
         (b"{}\n", "line 1 is damaged"),
         (b"[]\n", "line 1 is damaged"),
         (b'{"page": \n', "line 1 is damaged"),
-        (None, "is gone; 'neows-async verify' tells what else is"),
+        (None, "is missing; 'neows-async verify' lists what else is"),
     ],
 )
 async def test_a_damaged_quarantine_is_named(tmp_path: Path, damage: bytes | None, said: str) -> None:

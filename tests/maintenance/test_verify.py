@@ -186,7 +186,7 @@ async def test_a_seal_that_tells_another_digest_is_seen_and_what_was_rebuilt_wit
     body = zstandard.decompress((tmp_path / PAGE).read_bytes())
     (tmp_path / PAGE).write_bytes(seal(compress(body), bytes(32)))
     [line] = await differences(tmp_path)
-    assert f"{PAGE}: raw page: expected a whole and right one, found its seal tells another SHA-256" in line
+    assert f"{PAGE}: raw page: expected a whole and right one, found its seal has another SHA-256" in line
     await lakes.rebuild(LocalStorage(tmp_path), "a", "b")
     assert f"{PAGE}: raw page" in "\n".join(await differences(tmp_path, "b"))
 

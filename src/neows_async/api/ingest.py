@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from neows_async.maintenance.prune import Pruned
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
-    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source
+    from neows_async.protocols import AggregateWriter, Aggregator, JsonAggregator, Sink, Source
     from neows_async.settings import Settings
 
 _log: Final = logging.getLogger("neows_async")
@@ -46,7 +46,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     client: httpx.AsyncClient | None = None,
     storage: Storage | None = None,
     sinks: Sequence[Sink] | None = None,
-    aggregators: Sequence[Aggregator] | None = None,
+    aggregators: Sequence[Aggregator | JsonAggregator] | None = None,
     aggregate_writer: AggregateWriter | None = None,
     pacing: PacingRules | None = None,
     quota_store: QuotaStore | None = None,

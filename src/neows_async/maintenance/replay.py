@@ -1,4 +1,4 @@
-"""The objects that could not be read: taken out again, and judged anew after a fix, without a request."""
+"""Reads the rejected objects of a snapshot again: after a fix of the program they may be readable. Sends no request."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
 _CHUNK_BYTES: Final = 1 << 20
 
 
-async def read_rejected(lake: AsyncStorage, receipt: Receipt, take: Callable[[Rejected], None]) -> None:
-    """Hand each rejected object of a snapshot to ``take``, in page order; in memory are some at a time.
+async def read_rejected(storage: AsyncStorage, receipt: Receipt, take: Callable[[Rejected], None]) -> None:
+    """Pass each rejected object of a snapshot to ``take``, in page order. About 1 MB of them is in memory.
 
     :param take: called in a worker thread, never concurrently with itself
-    :raises DataError: the quarantine is not what the receipt says
+    :raises DataError: the quarantine is missing or damaged
     """
     for file in receipt.files:
         if file.dataset == "quarantine":
             try:
-                async with lake.open_input(file.path) as opened:
+                async with storage.open_input(file.path) as opened:
                     read = _Lines(opened, file.path, take)
-                    while await lake.call(file.path, read.some):
+                    while await storage.call(file.path, read.some):
                         pass
             except NotFoundError as exc:
-                raise DataError(f"{lake.uri}: {file.path} is gone; 'neows-async verify' tells what else is") from exc
+                raise DataError(
+                    f"{storage.uri}: {file.path} is missing; 'neows-async verify' lists what else is"
+                ) from exc
 
 
 class _Lines:
@@ -49,7 +51,7 @@ class _Lines:
         self._number = 0
 
     def some(self) -> bool:
-        """The next lines; False if there are none."""
+        """Read and pass on some lines; False at the end of the file."""
         lines = self._opened.readlines(_CHUNK_BYTES)
         for line in lines:
             self._number += 1
@@ -62,7 +64,7 @@ class _Lines:
 
 
 def rejection_reason(entry: Rejected) -> str | None:
-    """Why the object cannot be read by this version; None if it can."""
+    """Why this version of the program rejects the object; None if it can read it."""
     try:
         Neo.from_value(parse(entry.raw.encode()))
     except Unreadable as exc:
@@ -74,9 +76,9 @@ def rejection_reason(entry: Rejected) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What judging the rejected objects of a snapshot anew comes to.
+    """The rejected objects of a snapshot, read again.
 
-    :param rejected: how many there are
+    :param rejected: their number
     :param readable: the Browse positions of those that can be read now
     """
 
@@ -85,13 +87,13 @@ class Replay:
     readable: tuple[int, ...]
 
 
-async def plan_replay(lake: AsyncStorage, snapshot: str) -> Replay:
-    """Judge the rejected objects of ``snapshot`` again. Nothing is written, and nothing asked for.
+async def plan_replay(storage: AsyncStorage, snapshot: str) -> Replay:
+    """Read the rejected objects of ``snapshot`` again. It writes nothing.
 
     :raises NotFoundError: there is no such committed snapshot
     :raises DataError: its quarantine is damaged
     """
-    receipt = await read_receipt(lake, snapshot)
+    receipt = await read_receipt(storage, snapshot)
     rejected = 0
     readable: list[int] = []
 
@@ -101,7 +103,7 @@ async def plan_replay(lake: AsyncStorage, snapshot: str) -> Replay:
         if rejection_reason(entry) is None:
             readable.append(entry.position)
 
-    await read_rejected(lake, receipt, take)
+    await read_rejected(storage, receipt, take)
     return Replay(receipt, rejected, tuple(readable))
 
 

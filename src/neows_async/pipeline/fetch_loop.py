@@ -93,7 +93,9 @@ class FetchLoop:
         )
         # A rate or a budget of the user applies to an archive, too: then its pages are paced like any others.
         unpaced = settings.max_rate_per_s is None and settings.budget_requests is None
-        self.archive: StoredSource | None = origin.source if unpaced and isinstance(origin.source, StoredSource) else None
+        self.archive: StoredSource | None = (
+            origin.source if unpaced and isinstance(origin.source, StoredSource) else None
+        )
         self.tasks: int = settings.concurrency + (SPARE_TASKS if self.archive is None else 0)
         """How many :meth:`run` to start."""
         self._running = 0
