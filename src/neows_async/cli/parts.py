@@ -155,6 +155,7 @@ _MEMBERS: Final = {
     "source": ("origin", "synthetic", "fetch"),
     "sink": ("name", "open", "write", "finish", "commit"),
     "aggregator": ("name", "update", "merge", "result"),
+    "aggregator with needs_json": ("name", "update_json", "merge", "result"),
 }
 _SINKS: Final[dict[str, Factory]] = {part.name: part.make for part in registry.SINKS}
 _AGGREGATORS: Final[dict[str, Factory]] = {part.name: part.make for part in registry.AGGREGATORS}
@@ -189,9 +190,12 @@ def _aggregators(settings: Settings, names: Sequence[str]) -> list[Aggregator]:
 
 def _whole(kind: str, name: str, part: Any) -> Any:
     """``part``, if it has what its protocol says: better known before the first request than after the last."""
-    lacking = [member for member in _MEMBERS[kind] if not hasattr(part, member)]
+    reads_json = kind == "aggregator" and getattr(part, "needs_json", False)
+    of_kind = f"{kind} with needs_json" if reads_json else kind
+    lacking = [member for member in _MEMBERS[of_kind] if not hasattr(part, member)]
     if lacking:
-        raise SettingsError(f"--{kind} {name} has no {', '.join(lacking)}; a {kind} has {', '.join(_MEMBERS[kind])}")
+        members = ", ".join(_MEMBERS[of_kind])
+        raise SettingsError(f"--{kind} {name} has no {', '.join(lacking)}; a {of_kind} has {members}")
     return part
 
 
