@@ -238,30 +238,38 @@ class OneAtATime(ListSource):
 @pytest.mark.parametrize(
     ("conformance", "test", "said"),
     [
-        (tables(Doubling), "test_a_commit_may_come_twice", "a second commit doubled"),
+        (tables(Doubling), "test_second_commit_of_a_snapshot_changes_nothing", "a second commit doubled"),
         (
             tables(Early),
-            "test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes",
-            "can be seen without a commit",
+            "test_cancelled_run_shows_nothing_and_the_next_run_finishes",
+            "rows are visible without a commit",
         ),
-        (suite(SinkConformance, Counting), "test_it_has_what_a_sink_has", "two of them have two names"),
+        (
+            suite(SinkConformance, Counting),
+            "test_sink_has_a_valid_name_and_coroutine_methods",
+            "two instances have two names",
+        ),
         (
             suite(SinkConformance, Swallowing),
-            "test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes",
+            "test_cancelled_run_shows_nothing_and_the_next_run_finishes",
             "list failed: ValueError: cancelled",
         ),
         (suite(SinkConformance, Stamped), "test_equal_pages_give_equal_files", "files depend on more than the pages"),
-        (suite(AggregatorConformance, Mean), "test_parts_can_be_merged_in_any_order", "another result"),
-        (suite(AggregatorConformance, Emptying), "test_its_result_is_json_at_any_time", "asking twice"),
-        (suite(AggregatorConformance, Infinite), "test_its_result_is_json_at_any_time", "Out of range float"),
+        (suite(AggregatorConformance, Mean), "test_merge_in_any_order_gives_the_result_of_one", "result differs"),
+        (
+            suite(AggregatorConformance, Emptying),
+            "test_result_is_json_and_has_no_side_effect",
+            "two calls of result differ",
+        ),
+        (suite(AggregatorConformance, Infinite), "test_result_is_json_and_has_no_side_effect", "Out of range float"),
         (
             suite(SourceConformance, lambda: Off(catalogue(70))),
-            "test_its_pages_are_whole_and_right",
+            "test_first_and_last_page_are_whole",
             "requested page 0, but received page 1",
         ),
         (
             suite(SourceConformance, lambda: OneAtATime(catalogue(70))),
-            "test_any_page_comes_at_any_time_several_at_once",
+            "test_concurrent_fetches_return_the_same_pages",
             "differ",
         ),
     ],
