@@ -11,8 +11,8 @@
 From the sandbox come, for scenarios: ``Scenario``, its faults (``Outage``, ``Slow``, ``TruncatedGzip`` ...),
 ``SandboxApp`` and the catalogues.
 
-Promise: a part that passes its conformance tests works in every run, on asyncio and on trio. Our own parts pass the same
-tests: tests/project/test_conformance.py. Start reading in conformance.py.
+Promise: a part that passes its conformance tests works in every run, on asyncio and on trio. Our own parts pass the
+same tests: tests/project/test_conformance.py. Start reading in conformance.py.
 
 Each name loads its module when it is first used; ``__init__.pyi`` lists the names.
 """

@@ -102,9 +102,7 @@ class SinkConformance:
         """A name for the receipt, the same for every instance, and four coroutine functions."""
         sink = self.make()
         assert _NAME.fullmatch(sink.name), f"{sink.name!r} is not a valid name"
-        assert sink.name == self.make().name, (
-            "two instances have two names; the name is in receipts and must not change"
-        )
+        assert sink.name == self.make().name, "two instances have two names; receipts name it"
         for method in (sink.open, sink.write, sink.finish, sink.commit):
             assert inspect.iscoroutinefunction(method), f"{method} is not a coroutine function"
 

@@ -26,7 +26,7 @@ class SandboxClient(httpx.AsyncClient):
     def __init__(self, app: SandboxApp) -> None:
         super().__init__(transport=AsgiTransport(app), trust_env=False)
         self.app = app
-        """The sandbox. ``app.served`` lists the requests it received, in order; ``app.attempts`` counts them by page."""
+        """The sandbox. ``app.served`` lists the requests in order; ``app.attempts`` counts them by page."""
 
 
 @asynccontextmanager
