@@ -1,4 +1,4 @@
-"""The default parts of a run, made of its settings: in this place alone, for embedders and the command line alike."""
+"""Makes the default parts of a run from its settings, for embedders and for the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEMO_KEY: Final = "DEMO_KEY"
 _DEMO_DAILY: Final = 50
 _SANDBOX_URL: Final = "https://sandbox.invalid"
-# A catalogue of one's own needs no quota.
+# The embedded sandbox has one client, so it needs no quota.
 _SANDBOX_LIMIT: Final = 1_000_000
 
 
@@ -33,11 +33,11 @@ _SANDBOX_LIMIT: Final = 1_000_000
 async def open_nasa(
     settings: Settings, *, client: httpx.AsyncClient | None = None, proxy: str | None = None
 ) -> AsyncIterator[nasa.NasaSource]:
-    """NeoWs at ``settings.base_url``, until the block ends.
+    """NeoWs at ``settings.base_url``, open until the block ends.
 
-    :param client: whose connections to use; it stays open. None is one of our own
-    :param proxy: for our own; never used for this machine itself
-    :raises SettingsError: there is no key, or the URL is none that a key may be sent to
+    :param client: sends the requests, and stays open; None makes a client
+    :param proxy: of the client that this makes; not used for loopback addresses
+    :raises SettingsError: there is no key, or a key must not be sent to this URL
     """
     from neows_async.sources import nasa  # noqa: PLC0415 - it brings httpx; api.py imports it beforehand
 
@@ -51,7 +51,7 @@ async def open_nasa(
     if client is not None:
         yield _source(settings, client, key)
         return
-    # In a thread: it reads the certificates that are trusted.
+    # In a thread: it reads the trusted certificates from disk.
     transport = await to_thread.run_sync(
         lambda: nasa.open_transport(
             connections=settings.concurrency, proxy=None if nasa.is_loopback(url.host) else proxy
@@ -82,12 +82,12 @@ def _source(
 
 @asynccontextmanager
 async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1) -> AsyncIterator[nasa.NasaSource]:
-    """A stand-in for NeoWs inside this process, until the block ends: synthetic objects, the real client, no key.
+    """An imitation of NeoWs in this process, open until the block ends: synthetic objects, the real client, no key.
 
-    :param neos: how many objects it has
+    :param neos: the number of its objects
     :param seed: equal seeds give equal objects
     """
-    import httpx  # noqa: PLC0415 - for those who use it
+    import httpx  # noqa: PLC0415 - slow to import, and only needed here
 
     from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - as above
     from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
@@ -110,11 +110,11 @@ async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1)
 
 
 def gateway_rules(settings: Settings) -> PacingRules:
-    """What is known of the gateway at ``settings.base_url`` that its answers do not tell."""
+    """The limits of the gateway at ``settings.base_url`` that its responses do not show."""
     is_nasas = urlsplit(settings.base_url).hostname == urlsplit(NASA_URL).hostname
     is_demo = settings.api_key is not None and settings.api_key.get_secret_value() == DEMO_KEY
     return PacingRules(
-        # A rate of the user's own replaces the bursts that were found out about api.nasa.gov.
+        # A rate that the user sets replaces the burst limits measured at api.nasa.gov.
         bursts=API_DATA_GOV_BURSTS if is_nasas and settings.max_rate_per_s is None else (),
         daily_limit=_DEMO_DAILY if is_demo else None,
     )

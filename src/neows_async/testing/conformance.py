@@ -93,8 +93,9 @@ class SinkConformance:
     """Returns a new sink. All sinks of one test write to the same place."""
 
     def visible(self) -> int | None:
-        """The number of objects that a reader sees where the sinks publish. Override it for a sink that writes elsewhere
-        than into the stage; None checks the files alone.
+        """The number of objects that a reader sees where the sinks publish.
+
+        Override it for a sink that publishes outside the stage; None checks the files alone.
         """
         return None
 
