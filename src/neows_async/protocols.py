@@ -156,8 +156,8 @@ class Aggregator(Protocol):
     def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
         """Add some rows. A run calls this once for each page, in page order.
 
-        ``verify`` calls it with the rows of one dataset at a time, and no rows of the others: a result must not depend
-        on which rows of two datasets come in one call.
+        If the aggregator is in the registry of this package, ``verify`` calls this with the rows of one dataset at a
+        time, and no rows of the others. So its result must not depend on which datasets come in one call.
 
         :param batches: dataset name → rows: ``neos`` by :data:`neows_async.NEOS`, ``close_approaches`` by
             :data:`neows_async.CLOSE_APPROACHES`

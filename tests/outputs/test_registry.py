@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
+from neows_async.endpoints.browse.schema import DATASETS
 from neows_async.lake.layout import dataset_folder
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs import registry
@@ -14,6 +17,7 @@ from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
 from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
 from neows_async.testing import ListSource
+from tests.decoded_pages import pages
 from tests.neos import catalogue, neo
 
 if TYPE_CHECKING:
@@ -50,6 +54,20 @@ def test_parts_are_made_with_the_settings_of_the_run() -> None:
     within, by_year = made(registry.AGGREGATORS, settings)
     assert (within.result()["threshold_au"], within.result()["orbiting_body"]) == (0.05, "Venus")
     assert by_year.result()["orbiting_body"] == "Venus"
+
+
+@pytest.mark.parametrize("part", registry.AGGREGATORS, ids=lambda part: part.name)
+def test_a_result_does_not_depend_on_which_datasets_come_in_one_call(part: registry.RegisteredPart) -> None:
+    # verify reads the files of one dataset after those of the other.
+    together, apart = part.make(Settings()), part.make(Settings())
+    decoded = pages(catalogue(50))
+    empty = {name: pa.RecordBatch.from_pylist([], schema=of) for name, of in DATASETS.items()}
+    for page in decoded:
+        together.update(page.batches)
+    for name in DATASETS:
+        for page in decoded:
+            apart.update(empty | {name: page.batches[name]})
+    assert json.dumps(apart.result()) == json.dumps(together.result())
 
 
 @pytest.mark.parametrize("writer", [JsonAggregates(), CsvAggregates()])
