@@ -39,7 +39,7 @@ from neows_async.outputs.parquet import ParquetSink
 from neows_async.pacing.quota_store import MemoryQuotaStore, QuotaStore, SqliteQuotaStore
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, Burst, PacingRules
 from neows_async.pages.values import DatasetFile, Page, RawPage, Rejected
-from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Stage, StagedFile
+from neows_async.protocols import AggregateWriter, Aggregator, JsonAggregator, Sink, Source, Stage, StagedFile
 from neows_async.settings import NASA_URL, Settings
 from neows_async.sources.nasa import NasaSource
 from neows_async.telemetry import events
@@ -70,6 +70,7 @@ __all__ = [
     "Event",
     "Figures",
     "JsonAggregates",
+    "JsonAggregator",
     "KeyRefusedError",
     "Listener",
     "MemoryQuotaStore",

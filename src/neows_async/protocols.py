@@ -1,6 +1,6 @@
-"""The seams: what a part must do to be swapped for ours. Implementations do not import this file.
+"""The protocols of the parts that you can replace: source, sink, aggregator, aggregate writer.
 
-``tests/typing/conformance.py`` pins that ours fit; :mod:`neows_async.testing` tests yours.
+A part fits by its shape; it need not import this file. :mod:`neows_async.testing` has conformance tests for yours.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -17,68 +17,64 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where pages come from. Random access: any page, at any time, several at once."""
+    """Where pages come from. Random access: any page, at any time, several pages concurrently."""
 
     @property
     def origin(self) -> str:
-        """What the pages are of, e.g. ``https://api.nasa.gov/neo/rest/v1``; an unfinished
-        snapshot is resumed only from the same origin. Holds no secret.
+        """Identifies the catalogue, e.g. ``https://api.nasa.gov/neo/rest/v1``. Receipts show it: no secrets.
+
+        An unfinished snapshot is resumed only from the same origin.
         """
 
     @property
     def synthetic(self) -> bool:
-        """True when the objects are made up; such rows never share a lake with real ones."""
+        """True if the objects are made up. Synthetic and real rows are never written to the same lake."""
 
     async def fetch(self, number: int, size: int) -> RawPage | StoredPage:
-        """Browse page ``number`` (from 0) of ``size`` objects, as it came, in one attempt.
+        """Fetch Browse page ``number`` (from 0) of ``size`` objects, in one attempt.
 
-        Called concurrently, up to the run's concurrency. Retries, pacing, checking and
-        scrubbing are the caller's.
+        Called concurrently, up to the run's concurrency. The caller does the rest: pacing, retries, checks, redaction.
 
-        :raises AttemptError: this attempt failed, another may not
-        :raises RefusedError: no attempt can succeed
+        :returns: the page as received
+        :raises AttemptError: this attempt failed; a retry may succeed
+        :raises RefusedError: no retry can succeed
         """
 
 
 @runtime_checkable
-class Resting(Protocol):
-    """What a source may have besides: connections that need not be held during a long wait."""
+class IdleAware(Protocol):
+    """An optional method of a source that holds connections: the run closes them before a long wait."""
 
-    async def rest(self) -> None:
-        """Nothing is under way, and nothing is asked for a while. Called again before each long wait."""
+    async def on_idle(self) -> None:
+        """Close idle connections. No request is in flight, and none follows for a while.
 
-
-@runtime_checkable
-class Generations(Protocol):
-    """What a source may have besides: pages that were fetched in several generations."""
-
-    async def next_generation(self) -> bool:
-        """Go on to the pages of the next generation; False if there are none, and nothing changes."""
+        Called before each long wait, so more than once in a run.
+        """
 
 
 @runtime_checkable
-class Lasting(Protocol):
-    """What a source may have besides: pages that stay as they are, so that a bad one is not asked for again."""
+class StoredSource(Protocol):
+    """Three optional methods of a source whose pages are stored already. Such a source has all three.
 
-    def damaged(self, number: int, exc: BadPageError) -> NeowsError:
-        """What is raised for page ``number``, which is not the whole, right page, as ``exc`` says."""
-
-
-@runtime_checkable
-class AtHand(Protocol):
-    """What a source may have besides: pages that lie there for the taking, so that nobody is asked for them.
-
-    They are read several at once: neither paced nor counted against a quota. Trying again would change nothing.
+    Its pages are read several at once. They are neither paced nor counted against a quota, and a page that is damaged
+    is not fetched again: a retry would return the same bytes.
     """
 
     async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage | StoredPage]:
-        """As :meth:`Source.fetch`, of each, in this order. What it raises, unless it is of a storage, or no answer in
-        time costs nothing: each is then fetched by itself.
+        """As :meth:`Source.fetch`, for each of ``numbers``, in this order.
+
+        If it raises anything but a storage error, or takes too long, each page is fetched by :meth:`Source.fetch`.
         """
+
+    async def next_generation(self) -> bool:
+        """Switch to the pages of the next generation. If there are none, change nothing and return False."""
+
+    def damaged(self, number: int, exc: BadPageError) -> NeowsError:
+        """The error that the run raises for page ``number``, which failed its check with ``exc``."""
 
 
 class Stage(Protocol):
-    """Where a sink puts the files of one snapshot until the commit makes them visible."""
+    """Where a sink writes the files of one snapshot. The commit makes them visible."""
 
     @property
     def snapshot(self) -> str:
@@ -87,12 +83,12 @@ class Stage(Protocol):
     async def open(self, dataset: str, path: str) -> StagedFile:
         """Begin the file that will be ``<dataset>/snapshot=<id>/<path>``.
 
-        :raises StorageError: it cannot be written; nothing of this snapshot will be visible
+        :raises StorageError: it could not be written; nothing of this snapshot will be visible
         """
 
 
 class StagedFile(Protocol):
-    """One file being written aside. Never visible under its final name before the commit."""
+    """One file in the staging folder. It gets its final name at the commit, not before."""
 
     async def write(self, data: bytes) -> None:
         """Append ``data``.
@@ -101,27 +97,33 @@ class StagedFile(Protocol):
         """
 
     async def finish(self, rows: int | None) -> DatasetFile:
-        """Make it durable and hashed; ``rows`` goes into the receipt.
+        """Make the file durable, and close it.
+
+        :param rows: the number of records, for the receipt; None if the file has no rows
 
         :raises StorageError: it could not be made durable
         """
 
 
 class Sink(Protocol):
-    """Takes admitted pages in page order. Delivery is exactly-once for files of the stage (they
-    appear with the commit, or never); a sink that writes elsewhere must make ``commit``
-    idempotent by snapshot id, since a run that dies after it delivers again.
+    """Takes admitted pages in page order.
+
+    Delivery is exactly once for files of the stage: they appear with the commit, or never. A sink that writes elsewhere
+    must make ``commit`` idempotent by snapshot id: if a run dies after it, the next run delivers the same rows again.
+
+    A sink that calls :func:`neows_async.raw_objects` has the attribute ``needs_json = True``. Without it, a page's JSON
+    is not kept in memory.
     """
 
     @property
     def name(self) -> str:
-        """How the receipt and messages call it; unique in a run."""
+        """The sink's name in the receipt and in messages; unique in a run."""
 
     async def open(self, stage: Stage) -> None:
         """Called once, before the first page."""
 
     async def write(self, page: Page) -> None:
-        """Take the records of ``page``; they become visible at the commit, not before.
+        """Take the rows of ``page``. They become visible at the commit, not before.
 
         Called once a page, in page order, never concurrently with itself.
 
@@ -129,39 +131,50 @@ class Sink(Protocol):
         """
 
     async def finish(self) -> Sequence[DatasetFile]:
-        """After the last page: everything durable, nothing visible. The files go into the receipt."""
+        """After the last page: make everything durable, and nothing visible.
+
+        :returns: the files in the stage, for the receipt
+        """
 
     async def commit(self) -> None:
-        """Called once when every sink has finished: publish what does not lie in the stage.
+        """Publish what is not in the stage. Called when every sink has finished.
 
-        May never be called, and may be called again for the same snapshot after a crash.
+        It may never be called. After a crash a new sink's ``commit`` may be called for the same snapshot.
         """
 
 
 class Aggregator(Protocol):
-    """Folds admitted pages into figures. Pure: no I/O, no clock; ``update`` runs in a thread."""
+    """Computes figures from record batches. Pure: no I/O and no clock. Its methods run in a worker thread.
+
+    One that also needs the objects' JSON is a :class:`JsonAggregator`.
+    """
 
     @property
     def name(self) -> str:
-        """The aggregate's name: ``aggregates/snapshot=<id>/<name>.json``; unique in a run."""
+        """The file's name in ``aggregates/snapshot=<id>/``, without its suffix; unique in a run."""
 
     def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
-        """Add the rows of one page. Called once a page, in page order.
+        """Add some rows. A run calls this once for each page, in page order.
 
-        :param batches: dataset name → rows: ``neos`` and ``close_approaches``, of one page
+        If the aggregator is in the registry of this package, ``verify`` calls this with the rows of one dataset at a
+        time, and no rows of the others. So its result must not depend on which datasets come in one call.
+
+        :param batches: dataset name → rows: ``neos`` by :data:`neows_async.NEOS`, ``close_approaches`` by
+            :data:`neows_async.CLOSE_APPROACHES`
         """
 
     def merge(self, other: Self) -> None:
-        """Take in what ``other`` folded from pages disjoint from ours; order must not matter."""
+        """Add what ``other`` computed from other pages. The order of merges must not change the result."""
 
     def result(self) -> Mapping[str, Json]:
-        """The figures so far. Equal pages give an equal result, key order included."""
+        """The figures so far. Equal pages give an equal result, including the order of keys."""
 
 
 class JsonAggregator(Protocol):
-    """An aggregator that also reads the source's own JSON. Otherwise as :class:`Aggregator`.
+    """An aggregator that also reads the objects' JSON; otherwise as :class:`Aggregator`.
 
-    If one part of a run needs the JSON, each page's JSON stays in memory, compressed, until all parts have the page.
+    If a sink or an aggregator of a run has ``needs_json``, each page's JSON stays in memory, compressed, until all
+    parts have the page. Otherwise it does not.
     """
 
     @property
@@ -170,13 +183,13 @@ class JsonAggregator(Protocol):
 
     @property
     def needs_json(self) -> Literal[True]:
-        """True: :meth:`update_json` is called, and not ``update``."""
+        """True: the run calls :meth:`update_json`, and not ``update``."""
 
-    def update_json(self, batches: Mapping[str, pa.RecordBatch], objects: Iterator[Mapping[str, Any]]) -> None:
-        """Add one page. Called once a page, in page order.
+    def update_json(self, batches: Mapping[str, pa.RecordBatch], objects: Iterable[Mapping[str, Any]]) -> None:
+        """Add one page. Called once for each page, in page order. ``verify`` cannot call it, and skips the aggregate.
 
         :param batches: as for :meth:`Aggregator.update`
-        :param objects: the JSON of each row of the first dataset, in order: every field, unvalidated
+        :param objects: the JSON object of each row of ``neos``, in order: every field, unvalidated. Can be read once
         """
 
     def merge(self, other: Self) -> None:
@@ -187,10 +200,10 @@ class JsonAggregator(Protocol):
 
 
 class AggregateWriter(Protocol):
-    """Writes results, however they were computed."""
+    """Writes the results of the aggregators."""
 
     async def write(self, stage: Stage, results: Mapping[str, Mapping[str, Json]]) -> Sequence[DatasetFile]:
-        """Write each named result; called once, after the last page, before the commit.
+        """Write each named result. Called once, after the last page and before the commit.
 
         :raises StorageError: nothing of this snapshot will be visible
         """

@@ -1,4 +1,4 @@
-"""`quarantine`: what could not be read can be looked at, and is judged anew after a fix, without a request."""
+"""Rejected objects are listed, shown, and parsed again after a fix, without a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neows_async.errors import DataError, NotFoundError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.lake import read_receipt
 from neows_async.lake.storage.local import LocalStorage
-from neows_async.maintenance.replay import plan_replay, read_rejected, settings_to_rebuild
+from neows_async.maintenance.replay import plan_replay, read_rejected, rebuild_request
 from neows_async.maintenance.verify import verify
 from neows_async.pages.stored import compress
 from tests import lakes, loopback, program
@@ -31,11 +31,10 @@ BAD = neo(25, absolute_magnitude_h="20.5 mag", links={})
 WORSE = neo(41, name=7, links={})
 OBJECTS = [*catalogue(25), BAD, *catalogue(41)[26:], WORSE, *catalogue(60)[42:]]
 GOOD = [*catalogue(25), neo(25, absolute_magnitude_h="20.5", links={}), *catalogue(41)[26:], WORSE, *catalogue(60)[42:]]
-KNOWN = ["parquet:neos", "parquet:close_approaches", "close_approaches_within", "close_approaches_by_year"]
 
 
-def as_an_older_program_left_it(root: Path, snapshot: str) -> None:
-    """Turn what nobody can read into what this version can: as if a strict one had rejected it."""
+def make_readable(root: Path, snapshot: str) -> None:
+    """Make a rejected object readable, in its raw page and in the quarantine, as a fix of the program would."""
 
     def mend(text: bytes) -> bytes:
         return text.replace(b'20.5 mag"', b'20.5"')
@@ -45,11 +44,11 @@ def as_an_older_program_left_it(root: Path, snapshot: str) -> None:
         page.write_bytes(compress(mend(zstandard.decompress(page.read_bytes()))))
     lines = root / f"quarantine/snapshot={snapshot}/rejected.jsonl"
     entries = [json.loads(line) for line in lines.read_bytes().splitlines()]
-    told = [json.dumps(entry | {"raw": mend(entry["raw"].encode()).decode()}) + "\n" for entry in entries]
-    lines.write_text("".join(told))
+    mended = [json.dumps(entry | {"raw": mend(entry["raw"].encode()).decode()}) + "\n" for entry in entries]
+    lines.write_text("".join(mended))
 
 
-async def test_the_rejected_are_read_in_order_and_judged_again(tmp_path: Path) -> None:
+async def test_rejected_objects_are_read_in_order_and_parsed_again(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
     receipt = await lakes.make(lake.storage, OBJECTS, "a")
     seen: list[Rejected] = []
@@ -61,12 +60,12 @@ async def test_the_rejected_are_read_in_order_and_judged_again(tmp_path: Path) -
     assert json.loads(seen[0].raw) == BAD
     planned = await plan_replay(lake, "a")
     assert (planned.rejected, planned.readable) == (2, ())
-    as_an_older_program_left_it(tmp_path, "a")
+    make_readable(tmp_path, "a")
     planned = await plan_replay(lake, "latest")
     assert (planned.receipt, planned.rejected, planned.readable) == (receipt, 2, (25,))
 
 
-async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None:
+async def test_snapshot_without_rejected_objects(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
     await lakes.make(lake.storage, catalogue(3), "a")
     planned = await plan_replay(lake, "a")
@@ -76,24 +75,24 @@ async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (b"{}\n", "line 1 is damaged"),
         (b"[]\n", "line 1 is damaged"),
         (b'{"page": \n', "line 1 is damaged"),
-        (None, "is gone; 'neows-async verify' tells what else is"),
+        (None, "is missing; 'neows-async verify' lists what else is"),
     ],
 )
-async def test_a_damaged_quarantine_is_named(tmp_path: Path, damage: bytes | None, said: str) -> None:
+async def test_damaged_quarantine_raises_with_its_path(tmp_path: Path, damage: bytes | None, message: str) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
     await lakes.make(lake.storage, OBJECTS, "a")
     lines = tmp_path / "quarantine/snapshot=a/rejected.jsonl"
     lines.unlink() if damage is None else lines.write_bytes(damage)
-    with pytest.raises(DataError, match=f"quarantine/snapshot=a/rejected.jsonl.*{said}"):
+    with pytest.raises(DataError, match=f"quarantine/snapshot=a/rejected.jsonl.*{message}"):
         await plan_replay(lake, "a")
 
 
-async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
+async def test_rebuild_request_has_the_settings_and_parts_of_the_parent(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
     given = {
         "limit": 50,
@@ -104,14 +103,32 @@ async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
         "max_rejects": None,
     }
     receipt = await lakes.make(lake.storage, OBJECTS, "a", **given)
-    settings = settings_to_rebuild(receipt, [*KNOWN, "JsonAggregates"])
-    assert {name: getattr(settings, name) for name in given} == given
-    with pytest.raises(SettingsError, match="made with JsonAggregates, which is not one of ours"):
-        settings_to_rebuild(receipt, KNOWN)
+    request = rebuild_request(receipt)
+    assert {name: getattr(request.settings, name) for name in given} == given
+    assert request.sinks == ("parquet",)
+    assert request.aggregators == ("close_approaches_within", "close_approaches_by_year")
+    assert request.aggregate_writer == "json"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sinks": ["parquet:neos", "Mine"]}, {"aggregators": ["Mine"]}, {"aggregate_writer": "Mine"}]
+)
+async def test_a_snapshot_made_with_a_part_of_yours_is_not_rebuilt(tmp_path: Path, changes: dict[str, Any]) -> None:
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
+    changed = receipt.model_copy(update={"derivation": receipt.derivation | changes})
+    with pytest.raises(SettingsError, match="made with Mine, which is not one of ours"):
+        rebuild_request(changed)
+
+
+async def test_a_receipt_with_impossible_settings_is_damaged(tmp_path: Path) -> None:
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
+    changed = receipt.model_copy(update={"derivation": receipt.derivation | {"within_au": "near"}})
+    with pytest.raises(DataError, match=r"_runs/a.json: within_au: Input should be a valid number"):
+        rebuild_request(changed)
 
 
 def rows(root: Path, snapshot: str) -> dict[str, list[Any]]:
-    """Path beneath the snapshot's folder → rows."""
+    """Path below the lake, without the snapshot's id → rows."""
     found = [*(root / "neos").rglob("*.parquet"), *(root / "close_approaches").rglob("*.parquet")]
     return {
         str(file.relative_to(root)).replace(snapshot, ""): pq.ParquetFile(file).read().to_pylist()
@@ -125,7 +142,7 @@ def quarantine(root: Path, command: str, *arguments: str) -> program.Ended:
 
 
 @pytest.mark.asyncio_only
-async def test_a_replay_makes_a_new_snapshot_without_a_request(tmp_path: Path) -> None:
+async def test_replay_command_makes_a_new_snapshot_without_a_request(tmp_path: Path) -> None:
     root = tmp_path / "lake"
     with loopback.serving(loopback.browse(OBJECTS)) as server:
         run = ("run", "--base-url", server.url, "--root", "lake", "--all", "--within-au", "0.15", "--quiet")
@@ -138,43 +155,43 @@ async def test_a_replay_makes_a_new_snapshot_without_a_request(tmp_path: Path) -
             "0 of the 2 rejected objects of snapshot 2020-01-01 can be read now; nothing was written\n"
         )
         assert len(list((root / "_runs").iterdir())) == 2
-        as_an_older_program_left_it(root, "2020-01-01")
+        make_readable(root, "2020-01-01")
         ended = quarantine(tmp_path, "replay", "--log-format", "json")
         assert ended.code == 0, ended.err
         assert "1 of the 2 rejected objects of snapshot 2020-01-01 can be read now" in ended.err
         assert len(server.asked) == asked
-    told = json.loads(ended.out)
-    assert (told["parent"], told["raw"]["snapshot"]) == ("2020-01-01", "2020-01-01")
-    assert (told["records"]["written"], told["records"]["rejected"]) == (59, 1)
-    assert (told["derivation"]["within_au"], told["derivation"]["aggregate_writer"]) == (0.15, "CsvAggregates")
+    receipt = json.loads(ended.out)
+    assert (receipt["parent"], receipt["raw"]["snapshot"]) == ("2020-01-01", "2020-01-01")
+    assert (receipt["records"]["written"], receipt["records"]["rejected"]) == (59, 1)
+    assert (receipt["derivation"]["within_au"], receipt["derivation"]["aggregate_writer"]) == (0.15, "CsvAggregates")
     lake = AsyncStorage(LocalStorage(root))
     assert (await verify(lake)).differences == ()
-    assert (await read_receipt(lake, "latest")).snapshot == told["snapshot"]
-    # It is what a run over the mended objects gives.
+    assert (await read_receipt(lake, "latest")).snapshot == receipt["snapshot"]
+    # A run over the mended objects gives the same rows.
     settings = {"within_au": 0.15, "partition_by": ("close_approaches:orbiting_body",)}
     await lakes.make(LocalStorage(tmp_path / "mended"), GOOD, "m", **settings)
-    assert rows(root, told["snapshot"]) == rows(tmp_path / "mended", "m")
-    # The next one finds nothing more to do.
+    assert rows(root, receipt["snapshot"]) == rows(tmp_path / "mended", "m")
+    # The next replay writes nothing.
     again = quarantine(tmp_path, "replay")
-    assert again.err.startswith(f"0 of the 1 rejected objects of snapshot {told['snapshot']} can be read now")
+    assert again.err.startswith(f"0 of the 1 rejected objects of snapshot {receipt['snapshot']} can be read now")
 
 
 @pytest.mark.asyncio_only
-async def test_without_an_archive_a_replay_says_why_not(tmp_path: Path) -> None:
+async def test_replay_without_an_archive_fails_with_the_reason(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "lake")
     await lakes.make(storage, OBJECTS, "a", archive=False)
-    as_an_older_program_left_it(tmp_path / "lake", "a")
+    make_readable(tmp_path / "lake", "a")
     before = lakes.keys(storage)
     ended = quarantine(tmp_path, "replay")
     assert ended.code == 2
     first, last = ended.err.splitlines()
     assert first == "1 of the 2 rejected objects of snapshot a can be read now"
-    assert last.startswith("neows-async: snapshot a was made with --no-archive: where its objects stood")
+    assert last.startswith("neows-async: snapshot a was made with --no-archive: its raw pages were not stored")
     assert lakes.keys(storage) == before
 
 
 @pytest.mark.asyncio_only
-async def test_the_rejected_are_listed_and_shown(tmp_path: Path) -> None:
+async def test_list_and_show_commands(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "lake")
     await lakes.make(storage, catalogue(2), "2020-01-01")
     assert quarantine(tmp_path, "list").out == "Snapshot 2020-01-01 has no rejected objects\n"
@@ -194,8 +211,8 @@ async def test_the_rejected_are_listed_and_shown(tmp_path: Path) -> None:
     ]
     assert json.loads("\n".join(shown[3:])) == BAD
     assert '  "absolute_magnitude_h": "20.5 mag",' in shown
-    told = json.loads(quarantine(tmp_path, "show", "--log-format", "json").out)
-    assert [json.loads(entry["raw"]) for entry in told] == [BAD, WORSE]
+    shown_json = json.loads(quarantine(tmp_path, "show", "--log-format", "json").out)
+    assert [json.loads(entry["raw"]) for entry in shown_json] == [BAD, WORSE]
     absent = quarantine(tmp_path, "show", "--position", "7")
     assert (absent.code, absent.out) == (2, "")
     assert "lists the 2 that were" in absent.err
@@ -209,12 +226,12 @@ async def test_the_rejected_are_listed_and_shown(tmp_path: Path) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_indented_text_says_the_same(value: Any) -> None:
+def test_indented_text_is_the_same_json(value: Any) -> None:
     text = "\n".join(indented(json.dumps(value)))
     assert json.loads(text) == value
     assert text == json.dumps(value, indent=2)
 
 
 @pytest.mark.parametrize("raw", ['{"a": NaN, "b": 1.0000000000000000000000000000001}', '{"a": "no end', "[1, 2", ""])
-def test_what_is_no_json_is_shown_too(raw: str) -> None:
+def test_text_that_is_not_json_is_shown(raw: str) -> None:
     assert "".join("".join(indented(raw)).split()) == "".join(raw.split())

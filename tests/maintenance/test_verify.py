@@ -1,4 +1,4 @@
-"""`verify`: whatever is done to a snapshot, it is seen, and said in one line that names the place."""
+"""`verify` finds every change of a snapshot, and names its place in one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def differences(root: Path, snapshot: str = "a") -> list[str]:
         {"archive": False},
     ],
 )
-async def test_what_was_written_is_what_the_receipt_says(storage: Storage, settings: dict[str, Any]) -> None:
+async def test_a_sound_snapshot_has_no_differences(storage: Storage, settings: dict[str, Any]) -> None:
     receipt = await lakes.make(storage, OBJECTS, "a", **settings)
     found = await verify(AsyncStorage(storage))
     assert found.differences == ()
@@ -66,7 +66,7 @@ async def test_what_was_written_is_what_the_receipt_says(storage: Storage, setti
     assert bool(found.skipped) is (settings.get("archive") is False)
 
 
-async def test_a_rebuild_of_a_rebuild_finds_its_raw_pages(storage: Storage) -> None:
+async def test_rebuild_of_a_rebuild_is_checked_against_the_first_raw_pages(storage: Storage) -> None:
     await lakes.make(storage, OBJECTS, "a")
     await lakes.rebuild(storage, "a", "b")
     receipt = await lakes.rebuild(storage, "b", "c", within_au=0.05)
@@ -75,7 +75,7 @@ async def test_a_rebuild_of_a_rebuild_finds_its_raw_pages(storage: Storage) -> N
     assert (found.differences, found.pages) == ((), 4)
 
 
-async def test_a_catalogue_that_was_read_twice_has_all_its_pages_checked(tmp_path: Path) -> None:
+async def test_pages_of_all_generations_are_checked(tmp_path: Path) -> None:
     def fail(number: int, times: int) -> None:
         if (number, times) == (2, 1):
             source.objects.insert(0, neo(1_000))
@@ -94,7 +94,7 @@ async def test_a_catalogue_that_was_read_twice_has_all_its_pages_checked(tmp_pat
     assert line == "raw/snapshot=a/gen=1/page=00002.json.zst: raw page: expected one, found none"
 
 
-async def test_holes_are_known(tmp_path: Path) -> None:
+async def test_missing_pages_of_the_receipt_are_no_difference(tmp_path: Path) -> None:
     def fail(number: int, _: int) -> None:
         if number == 1:
             raise AttemptError("gone for good")
@@ -104,7 +104,7 @@ async def test_holes_are_known(tmp_path: Path) -> None:
     assert await differences(tmp_path) == []
 
 
-async def test_parts_of_others_are_skipped_and_said(tmp_path: Path) -> None:
+async def test_parts_that_are_not_ours_are_skipped_with_the_reason(tmp_path: Path) -> None:
     class Mine:
         name = "mine"
 
@@ -164,16 +164,16 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "damage", "said"), DAMAGES)
+@pytest.mark.parametrize(("key", "damage", "message"), DAMAGES)
 @pytest.mark.asyncio_only
-async def test_damage_is_one_line_that_names_the_place(
-    tmp_path: Path, key: str, damage: Callable[[Path], object], said: str
+async def test_each_damage_is_one_difference_with_its_key(
+    tmp_path: Path, key: str, damage: Callable[[Path], object], message: str
 ) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     damage(tmp_path / key)
-    if said:
+    if message:
         [line] = await differences(tmp_path, "latest")
-        assert said in line
+        assert message in line
     else:
         with pytest.raises(NotFoundError):
             await differences(tmp_path, "latest")
@@ -181,17 +181,17 @@ async def test_damage_is_one_line_that_names_the_place(
 
 
 @pytest.mark.asyncio_only
-async def test_a_seal_that_tells_another_digest_is_seen_and_what_was_rebuilt_with_it(tmp_path: Path) -> None:
+async def test_seal_with_another_digest_is_a_difference_also_of_a_rebuild(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     body = zstandard.decompress((tmp_path / PAGE).read_bytes())
     (tmp_path / PAGE).write_bytes(seal(compress(body), bytes(32)))
     [line] = await differences(tmp_path)
-    assert f"{PAGE}: raw page: expected a whole and right one, found its seal tells another SHA-256" in line
+    assert f"{PAGE}: raw page: expected a whole and right one, found its seal has another SHA-256" in line
     await lakes.rebuild(LocalStorage(tmp_path), "a", "b")
     assert f"{PAGE}: raw page" in "\n".join(await differences(tmp_path, "b"))
 
 
-async def test_another_page_of_the_right_form_is_seen(tmp_path: Path) -> None:
+async def test_another_sound_page_is_found_by_the_digest_over_the_pages(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     await lakes.make(LocalStorage(tmp_path), [*OBJECTS[:50], neo(999), *OBJECTS[51:]], "b")
     shutil.copy(tmp_path / PAGE.replace("=a", "=b"), tmp_path / PAGE)
@@ -235,7 +235,7 @@ def _undated(table: pa.Table) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("key", "change", "said"),
+    ("key", "change", "message"),
     [
         (NEOS, _without_a_row, [f"{NEOS}: rows: expected 70, found 69", "distinct ids in neos", "within.neos"]),
         (NEOS, _twice, [f"{NEOS}: rows: expected 70, found 71", "within.neos: expected 70, found 71"]),
@@ -251,10 +251,10 @@ def _undated(table: pa.Table) -> pa.Table:
     ],
 )
 @pytest.mark.asyncio_only
-async def test_a_wrong_file_is_seen_though_the_receipt_covers_it(
-    tmp_path: Path, key: str, change: Callable[[pa.Table], pa.Table], said: list[str]
+async def test_wrong_content_is_found_though_the_receipt_has_its_digest(
+    tmp_path: Path, key: str, change: Callable[[pa.Table], pa.Table], message: list[str]
 ) -> None:
-    # As if we had written it wrongly: digests alone would not tell.
+    # As if a run had written it wrongly: the digest is right.
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     parquet = pq.ParquetFile(tmp_path / key)
     with pq.ParquetWriter(tmp_path / key, (table := change(parquet.read())).schema) as writer:
@@ -262,12 +262,12 @@ async def test_a_wrong_file_is_seen_though_the_receipt_covers_it(
         writer.add_key_value_metadata(parquet.metadata.metadata)
     lakes.own_up(tmp_path, "a", key)
     text = "\n".join(await differences(tmp_path))
-    for part in said:
+    for part in message:
         assert part in text
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda receipt: receipt["records"].update(seen=9), "records seen (written + duplicates + rejected)"),
         (lambda receipt: receipt["records"].update(rejected=2), "rows in quarantine: expected 2, found 1"),
@@ -297,20 +297,22 @@ async def test_a_wrong_file_is_seen_though_the_receipt_covers_it(
     ],
 )
 @pytest.mark.asyncio_only
-async def test_a_wrong_receipt_is_seen(tmp_path: Path, change: Callable[[Any], object], said: str) -> None:
+async def test_each_wrong_figure_of_a_receipt_is_found(
+    tmp_path: Path, change: Callable[[Any], object], message: str
+) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     lakes.rewrite_receipt(tmp_path, "a", change)
-    assert said in "\n".join(await differences(tmp_path))
+    assert message in "\n".join(await differences(tmp_path))
 
 
-async def test_a_receipt_that_is_none_ends_it(tmp_path: Path) -> None:
+async def test_unreadable_receipt_raises(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     (tmp_path / RECEIPT).write_text("{}")
     with pytest.raises(DataError, match=r"_runs/a\.json is damaged"):
         await differences(tmp_path)
 
 
-async def test_nothing_is_written(tmp_path: Path) -> None:
+async def test_verify_only_reads(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     verbs: set[str] = set()
     storage = CountingStorage(LocalStorage(tmp_path), lambda _step, verb, _key: verbs.add(verb))
@@ -319,7 +321,7 @@ async def test_nothing_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio_only
-async def test_the_command_tells_what_differs_and_where(tmp_path: Path) -> None:
+async def test_verify_command_prints_the_differences(tmp_path: Path) -> None:
     def verify_it(*arguments: str) -> program.Ended:
         return program.run(tmp_path, "verify", "--root", str(tmp_path), *arguments)
 
@@ -331,8 +333,8 @@ async def test_the_command_tells_what_differs_and_where(tmp_path: Path) -> None:
     assert (verify_it("--quiet").out, verify_it("nope").code) == ("", 2)
     assert verify_it("../a").code == 2
     assert verify_it("../a").err.startswith(f"neows-async: {tmp_path} has no committed snapshot ../a; ")
-    told = json.loads(verify_it("a", "--log-format", "json").out)
-    assert (told["snapshot"], told["pages"], told["differences"]) == ("a", 34, [])
+    shown = json.loads(verify_it("a", "--log-format", "json").out)
+    assert (shown["snapshot"], shown["pages"], shown["differences"]) == ("a", 34, [])
 
     for page in (tmp_path / "raw").rglob("*.zst"):
         page.write_bytes(b"")
@@ -342,5 +344,5 @@ async def test_the_command_tells_what_differs_and_where(tmp_path: Path) -> None:
     assert len(lines) == 20 + 2
     assert lines[0].startswith("raw/snapshot=a/gen=0/page=00000.json.zst: raw page: expected a whole and right one")
     assert lines[-2:] == ["… and 14 more", "neows-async: snapshot a is not what its receipt says: 34 differences"]
-    told = json.loads(verify_it("--log-format", "json").out)
-    assert told["difference_count"] == len(told["differences"]) == 34
+    shown = json.loads(verify_it("--log-format", "json").out)
+    assert shown["difference_count"] == len(shown["differences"]) == 34

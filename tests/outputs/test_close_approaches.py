@@ -26,7 +26,7 @@ BODIES = ("Earth", "Venus", "Moon")
 
 
 def of(entries: list[dict[str, Any]], orbiting_body: str | None = None, threshold_au: float = 0.2) -> tuple[Any, Any]:
-    """Both results over one object with these approaches."""
+    """The results of both aggregators over one object with these approaches."""
     (page,) = pages([neo(1, entries)])
     within, by_year = CloseApproachesWithin(threshold_au, orbiting_body), CloseApproachesByYear(orbiting_body)
     within.update(page.batches)
@@ -34,7 +34,7 @@ def of(entries: list[dict[str, Any]], orbiting_body: str | None = None, threshol
     return within.result(), by_year.result()
 
 
-def test_nothing_yet() -> None:
+def test_results_without_rows() -> None:
     assert CloseApproachesWithin().result() == {
         "threshold_au": 0.2,
         "orbiting_body": None,
@@ -46,20 +46,20 @@ def test_nothing_yet() -> None:
     assert of([])[0]["neos"] == 1
 
 
-def test_within_is_strictly_below() -> None:
+def test_within_counts_strictly_below_the_threshold() -> None:
     texts = ["0.2", ".2", "2e-1", "0.20000000000000001", "0.19999999999999998", "0.2000000000000001", "0"]
     within, _ = of([approach(au=au) for au in texts])
     assert within["count"] == 2
     assert within["close_approaches"] == 7
 
 
-def test_an_unknown_distance_is_not_below_and_an_unknown_date_is_in_no_year() -> None:
+def test_unknown_distances_and_dates_are_not_counted() -> None:
     within, by_year = of([approach(au=None, close_approach_date=None), approach(au=None), approach()])
     assert (within["close_approaches"], within["count"]) == (3, 1)
     assert by_year["count_by_year"] == {"2026": 2}
 
 
-def test_the_year_is_that_of_the_date_as_given_whatever_the_epoch_says() -> None:
+def test_year_is_that_of_the_date_and_not_of_the_epoch() -> None:
     new_year_ms = 1_767_225_600_000  # 2026-01-01T00:00Z
     _, by_year = of(
         [
@@ -75,7 +75,7 @@ def test_the_year_is_that_of_the_date_as_given_whatever_the_epoch_says() -> None
     assert list(by_year["count_by_year"]) == ["0001", "1969", "2025", "2026", "9999"]
 
 
-def test_over_one_body_alone() -> None:
+def test_orbiting_body_filters_the_approaches() -> None:
     entries = [approach(orbiting_body=body) for body in ("Earth", "Venus", None, "Earth", "earth")]
     within, by_year = of(entries, "Earth")
     assert within == {"threshold_au": 0.2, "orbiting_body": "Earth", "neos": 1, "close_approaches": 2, "count": 2}
@@ -84,7 +84,7 @@ def test_over_one_body_alone() -> None:
     assert of(entries)[0]["close_approaches"] == 5
 
 
-def test_the_recorded_pages_in_any_split(recorded_pages: Path) -> None:
+def test_recorded_pages_merged_from_three_aggregators(recorded_pages: Path) -> None:
     bodies = [gzip.decompress((recorded_pages / f"page_{number:05}.json.gz").read_bytes()) for number in range(10)]
     decoded = [received(RawPage(number, body)) for number, body in enumerate(bodies)]
     objects = [record for body in bodies for record in json.loads(body)["near_earth_objects"]]
@@ -130,7 +130,7 @@ objects_ = st.lists(
     st.permutations(range(4)),
     st.none() | st.sampled_from(BODIES),
 )
-def test_merging_any_split_in_any_order_is_one_pass(
+def test_merge_in_any_order_equals_one_aggregator(
     objects: list[list[dict[str, Any]]], size: int, owners: list[int], order: list[int], body: str | None
 ) -> None:
     decoded = pages([neo(number, entries) for number, entries in enumerate(objects)], size)
@@ -147,7 +147,7 @@ def test_merging_any_split_in_any_order_is_one_pass(
     for index in order[1:]:
         within.merge(parts[index][0])
         by_year.merge(parts[index][1])
-    # As text, for the order of the keys is part of the bytes.
+    # As text: the order of the keys is part of the bytes.
     assert json.dumps(within.result()) == json.dumps(whole[0].result())
     assert json.dumps(by_year.result()) == json.dumps(whole[1].result())
     known = [entry for entries in objects for entry in entries if body in {None, entry["orbiting_body"]}]
@@ -157,7 +157,7 @@ def test_merging_any_split_in_any_order_is_one_pass(
     assert whole[1].result()["count_by_year"] == dict(sorted(years.items()))
 
 
-def test_merging_leaves_the_other_as_it_is() -> None:
+def test_merge_does_not_change_the_other_aggregator() -> None:
     (page,) = pages([neo(1, [approach()])])
     for one, other in (
         (CloseApproachesWithin(), CloseApproachesWithin()),

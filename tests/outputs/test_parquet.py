@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from neows_async.pages.values import DatasetFile, Page
 
-# Texts that a path could trip over, and how they are written there.
+# Values that need care in a path → the path segment.
 SEGMENTS = {
     "Earth": "Earth",
     "a/b": "a%2Fb",
@@ -50,10 +50,10 @@ SEGMENTS = {
 }
 
 
-async def sunk(
+async def written(
     decoded: list[Page], dataset: str = "neos", partition_by: str | None = None, **cuts: int
 ) -> tuple[dict[str, bytes], list[DatasetFile]]:
-    """What the sink made of the pages: files by path, and what it says of them."""
+    """The files that the sink wrote, by path, and its list of them."""
     stage, sink = MemoryStage(), ParquetSink(dataset, partition_by, **cuts)
     await sink.open(stage)
     for page in decoded:
@@ -77,16 +77,16 @@ def table(data: bytes) -> pa.Table:
     return pq.ParquetFile(io.BytesIO(data)).read()
 
 
-def lay_out(files: dict[str, bytes], root: Path) -> None:
+def write_files(files: dict[str, bytes], root: Path) -> None:
     for path, data in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
 
 
 @pytest.mark.parametrize("dataset", ["neos", "close_approaches"])
-async def test_the_rows_of_all_pages_in_their_order(dataset: str) -> None:
+async def test_one_file_has_the_rows_of_all_pages_in_order(dataset: str) -> None:
     decoded = pages(catalogue(45))
-    files, _ = await sunk(decoded, dataset)
+    files, _ = await written(decoded, dataset)
     (data,) = files.values()
     found = table(data)
     assert list(files) == [f"{dataset}/part-00000.parquet"]
@@ -95,9 +95,9 @@ async def test_the_rows_of_all_pages_in_their_order(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["neos", "close_approaches"])
-async def test_each_file_is_zstd_with_statistics_and_says_what_it_was_made_from(dataset: str) -> None:
+async def test_files_are_zstd_with_statistics_and_the_digest_of_the_raw_pages(dataset: str) -> None:
     decoded = pages(catalogue(45))
-    (data,) = (await sunk(decoded, dataset))[0].values()
+    (data,) = (await written(decoded, dataset))[0].values()
     metadata = pq.ParquetFile(io.BytesIO(data)).metadata
     digest = hashlib.sha256(b"".join(page.sha256 for page in decoded)).hexdigest()
     assert metadata.metadata[b"neows_async.raw_pages_sha256"] == digest.encode()
@@ -111,73 +111,73 @@ async def test_each_file_is_zstd_with_statistics_and_says_what_it_was_made_from(
 
 
 @pytest.mark.parametrize("size", [1, 3, 20, 100])
-async def test_row_groups_and_files_are_cut_whatever_the_borders_of_the_pages(size: int) -> None:
-    files, said = await sunk(pages(catalogue(100), size), row_group_rows=7, file_rows=21)
+async def test_row_groups_and_files_do_not_depend_on_page_size(size: int) -> None:
+    files, listed = await written(pages(catalogue(100), size), row_group_rows=7, file_rows=21)
     assert list(files) == [f"neos/part-{number:05}.parquet" for number in range(5)]
     assert [groups(data) for data in files.values()] == [[7, 7, 7]] * 4 + [[7, 7, 2]]
-    assert [file.rows for file in said] == [21] * 4 + [16]
+    assert [file.rows for file in listed] == [21] * 4 + [16]
     names = [name for data in files.values() for name in table(data)["name"].to_pylist()]
     assert names == [f"({number} TEST)" for number in range(100)]
 
 
-async def test_the_last_row_may_fill_its_group_and_its_file() -> None:
+async def test_last_row_may_fill_its_row_group_and_its_file() -> None:
     decoded = pages(catalogue(42))
-    assert [groups(data) for data in (await sunk(decoded, row_group_rows=21))[0].values()] == [[21, 21]]
-    files, _ = await sunk(decoded, row_group_rows=7, file_rows=21)
+    assert [groups(data) for data in (await written(decoded, row_group_rows=21))[0].values()] == [[21, 21]]
+    files, _ = await written(decoded, row_group_rows=7, file_rows=21)
     assert [groups(data) for data in files.values()] == [[7, 7, 7], [7, 7, 7]]
 
 
-async def test_row_groups_as_large_as_they_are() -> None:
+async def test_default_row_group_sizes() -> None:
     (page,) = pages([neo(1, [approach()] * 473)])
     batch = pa.Table.from_batches([page.batches["close_approaches"]] * 300).combine_chunks().to_batches()[0]
     many = replace(page, batches={**page.batches, "close_approaches": batch}, approach_counts=(batch.num_rows,))
-    (data,) = (await sunk([many], "close_approaches"))[0].values()
+    (data,) = (await written([many], "close_approaches"))[0].values()
     assert groups(data) == [65_536, 65_536, 473 * 300 - 2 * 65_536]
     batch = pa.Table.from_batches([page.batches["neos"]] * 20_000).combine_chunks().to_batches()[0]
-    (data,) = (await sunk([replace(page, batches={**page.batches, "neos": batch})], "neos"))[0].values()
+    (data,) = (await written([replace(page, batches={**page.batches, "neos": batch})], "neos"))[0].values()
     assert groups(data) == [8_192, 8_192, 20_000 - 2 * 8_192]
 
 
 @given(st.integers(1, 25), st.integers(1, 25), st.integers(1, 9), st.integers(1, 30), st.booleans())
 @settings(max_examples=25)
-def test_equal_rows_give_equal_bytes_whatever_the_borders_of_the_pages(
+def test_bytes_do_not_depend_on_page_size(
     one: int, other: int, row_group_rows: int, file_rows: int, partitioned: bool
 ) -> None:
     objects = catalogue(24)
     partition_by = "orbiting_body" if partitioned else None
 
     async def made(size: int) -> dict[str, bytes]:
-        # Of the same raw pages, cut at other places: the files name the digest of what they were made from.
+        # Without the raw pages' digests, which differ with the page size: the files have a digest over them.
         decoded = [replace(page, sha256=b"") for page in pages(objects, size)]
         cuts = {"row_group_rows": row_group_rows, "file_rows": file_rows}
-        return (await sunk(decoded, "close_approaches", partition_by, **cuts))[0]
+        return (await written(decoded, "close_approaches", partition_by, **cuts))[0]
 
     assert anyio.run(made, one) == anyio.run(made, other)
 
 
-async def test_equal_pages_give_equal_bytes_and_other_pages_other_ones() -> None:
+async def test_equal_pages_give_equal_bytes_and_different_pages_different_bytes() -> None:
     objects = catalogue(30)
-    first, _ = await sunk(pages(objects))
-    again, _ = await sunk(pages(objects))
-    other, _ = await sunk(pages([*objects[:-1], objects[-1] | {"is_sentry_object": True}]))
+    first, _ = await written(pages(objects))
+    again, _ = await written(pages(objects))
+    other, _ = await written(pages([*objects[:-1], objects[-1] | {"is_sentry_object": True}]))
     assert first == again
     assert first != other
 
 
-async def test_without_a_row_an_empty_file_tells_the_columns() -> None:
+async def test_without_rows_an_empty_file_has_the_columns() -> None:
     for decoded in ([], pages([neo(1, name=None)])):
         for dataset in ("neos", "close_approaches"):
-            files, (said,) = await sunk(decoded, dataset)
+            files, (listed,) = await written(decoded, dataset)
             found = table(files[f"{dataset}/part-00000.parquet"])
             assert found.schema.remove_metadata() == DATASETS[dataset]
-            assert found.num_rows == said.rows == 0
-    assert await sunk([], "neos", "name") == ({}, [])
-    assert await sunk(pages([neo(1)]), "close_approaches", "orbiting_body") == ({}, [])
+            assert found.num_rows == listed.rows == 0
+    assert await written([], "neos", "name") == ({}, [])
+    assert await written(pages([neo(1)]), "close_approaches", "orbiting_body") == ({}, [])
 
 
-async def test_a_column_to_lay_out_by_is_in_the_path_and_not_in_the_file() -> None:
+async def test_partition_column_is_in_the_path_and_not_in_the_file() -> None:
     entries = [approach(orbiting_body=body, km=str(index)) for index, body in enumerate([*SEGMENTS] * 2)]
-    files, _ = await sunk(pages([neo(1, entries)]), "close_approaches", "orbiting_body")
+    files, _ = await written(pages([neo(1, entries)]), "close_approaches", "orbiting_body")
     assert set(files) == {f"close_approaches/orbiting_body={text}/part-00000.parquet" for text in SEGMENTS.values()}
     for path, data in files.items():
         assert table(data).column_names == [name for name in CLOSE_APPROACHES.names if name != "orbiting_body"]
@@ -192,13 +192,13 @@ async def test_a_column_to_lay_out_by_is_in_the_path_and_not_in_the_file() -> No
 )
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @example([["Earth", None, "Earth"], [], [None]], 1, 2)
-def test_each_record_goes_its_own_way_and_keeps_its_place(bodies: list[list[str | None]], size: int, rows: int) -> None:
+def test_rows_of_each_partition_keep_their_order(bodies: list[list[str | None]], size: int, rows: int) -> None:
     objects = [
         neo(number, [approach(orbiting_body=body, km=f"{number}.{index}") for index, body in enumerate(of)])
         for number, of in enumerate(bodies)
     ]
     decoded = pages(objects, size)
-    files, _ = anyio.run(lambda: sunk(decoded, "close_approaches", "orbiting_body", row_group_rows=rows))
+    files, _ = anyio.run(lambda: written(decoded, "close_approaches", "orbiting_body", row_group_rows=rows))
     found = {}
     for path, data in files.items():
         found[path.split("=")[1].split("/")[0]] = table(data)["miss_distance_km"].to_pylist()
@@ -225,43 +225,43 @@ async def test_booleans_integers_and_nulls_in_the_path(column: str, segments: li
         neo(number, is_potentially_hazardous_asteroid=flag, orbital_data={"observations_used": count})
         for number, (flag, count) in enumerate([(True, 0), (False, 2**63 - 1), (None, None)])
     ]
-    files, _ = await sunk(pages(objects), "neos", column)
+    files, _ = await written(pages(objects), "neos", column)
     expected = [f"neos/{column}={segment}/part-00000.parquet" for segment in segments]
     assert set(files) == {path.replace("(", "%28").replace(")", "%29") for path in expected}
 
 
-async def test_sixty_four_values_are_laid_out_and_one_more_is_refused_with_the_count() -> None:
+async def test_more_than_64_partitions_are_refused_with_the_count() -> None:
     bodies = [f"body {number}" for number in range(63)] + [None]
     entries = [approach(orbiting_body=body) for body in bodies]
-    files, _ = await sunk(pages([neo(1, entries)]), "close_approaches", "orbiting_body")
+    files, _ = await written(pages([neo(1, entries)]), "close_approaches", "orbiting_body")
     assert len(files) == 64
     entries.append(approach(orbiting_body="one more"))
     with pytest.raises(SettingsError, match="close_approaches:orbiting_body has 65 different values") as caught:
-        await sunk(pages([neo(1, entries)]), "close_approaches", "orbiting_body")
+        await written(pages([neo(1, entries)]), "close_approaches", "orbiting_body")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("dataset", "column", "said"),
+    ("dataset", "column", "message"),
     [
         ("neo", None, "there is no dataset 'neo'; there are neos, close_approaches"),
-        ("neos", "orbiting_body", "neos has no column 'orbiting_body'; it can be laid out by id, "),
+        ("neos", "orbiting_body", "neos has no column 'orbiting_body'; it can be partitioned by id, "),
         ("neos", "absolute_magnitude_h", "is of type double; only string, bool and integer columns"),
         ("close_approaches", "close_approach_date", "is of type date32"),
         ("close_approaches", "close_approach_at", "is of type timestamp"),
     ],
 )
-def test_what_cannot_be_laid_out_is_refused_at_once(dataset: str, column: str | None, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_column_that_cannot_be_a_partition_is_refused(dataset: str, column: str | None, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         ParquetSink(dataset, column)
 
 
-async def test_it_is_opened_first() -> None:
+async def test_finish_before_open_raises() -> None:
     with pytest.raises(RuntimeError, match="before open"):
         await ParquetSink("neos").finish()
 
 
-# How others read it. Expected rows come from the objects themselves.
+# How other programs read the files. The expected rows come from the objects.
 
 TYPED = [
     neo(
@@ -274,9 +274,9 @@ TYPED = [
 ]
 
 
-async def test_everyone_reads_the_right_types(tmp_path: Path) -> None:
+async def test_polars_and_duckdb_read_the_right_types(tmp_path: Path) -> None:
     for dataset in ("neos", "close_approaches"):
-        lay_out((await sunk(pages(TYPED), dataset))[0], tmp_path)
+        write_files((await written(pages(TYPED), dataset))[0], tmp_path)
     check_types(tmp_path)
 
 
@@ -316,16 +316,16 @@ KINDS: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("dataset", "column", "expected"), HIVE)
-async def test_everyone_reads_what_is_laid_out_by_a_column(
+async def test_arrow_polars_and_duckdb_read_partitions(
     tmp_path: Path, dataset: str, column: str, expected: list[Any]
 ) -> None:
-    lay_out((await sunk(pages(TYPED), dataset, column))[0], tmp_path)
+    write_files((await written(pages(TYPED), dataset, column))[0], tmp_path)
     check_hive(tmp_path / dataset, DATASETS[dataset].field(column), expected)
 
 
-async def test_everyone_reads_special_characters_in_a_path(tmp_path: Path) -> None:
+async def test_arrow_polars_and_duckdb_read_special_characters_in_partitions(tmp_path: Path) -> None:
     entries = [approach(orbiting_body=body) for body in SEGMENTS]
-    lay_out((await sunk(pages([neo(1, entries)]), "close_approaches", "orbiting_body"))[0], tmp_path)
+    write_files((await written(pages([neo(1, entries)]), "close_approaches", "orbiting_body"))[0], tmp_path)
     check_hive(tmp_path / "close_approaches", CLOSE_APPROACHES.field("orbiting_body"), list(SEGMENTS))
 
 
@@ -349,6 +349,6 @@ def check_hive(folder: Path, field: pa.Field, expected: list[Any]) -> None:
     assert {kind for _, kind in rows} == {duck}
 
 
-def test_the_summary_of_a_file_fits_json() -> None:
-    _, (file,) = anyio.run(sunk, pages(catalogue(3)))
+def test_rows_bytes_and_digest_of_a_file_are_json() -> None:
+    _, (file,) = anyio.run(written, pages(catalogue(3)))
     assert json.dumps([file.rows, file.bytes, file.sha256])

@@ -1,4 +1,4 @@
-"""Our own parts keep what every part promises, and the suite that says so finds those that do not."""
+"""Our own parts pass the conformance tests, and the conformance tests find the faults of bad parts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestListSource(SourceConformance):
 
 
 class Sandboxed:
-    """The default source, whose client lives as long as one fetch, since nobody else ends it."""
+    """The default source, with a new client for each fetch: nothing else would close it."""
 
     origin = "sandbox"
     synthetic = True
@@ -90,11 +90,11 @@ class TestLocalStorage(StorageConformance):
     make = staticmethod(lambda folder: LocalStorage(folder))  # noqa: PLW0108 - as users write it
 
 
-# -- those that break their promise -------------------------------------------------------------
+# -- bad parts ----------------------------------------------------------------------------------
 
 
 class Table:
-    """A place elsewhere that sinks publish to: rows by snapshot."""
+    """A database that sinks publish to: rows by snapshot."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[str]] = {}
@@ -104,7 +104,7 @@ class Table:
 
 
 class TableSink:
-    """Publishes at the commit, replacing what an earlier try published of the same snapshot."""
+    """Publishes at the commit, and replaces what an earlier run published for the same snapshot."""
 
     name = "table"
 
@@ -165,7 +165,7 @@ class Swallowing(ListSink):
 
 
 class Stamped(ListSink):
-    """Writes into its file what no page holds."""
+    """Writes random bytes into its file."""
 
     async def finish(self) -> Sequence[DatasetFile]:
         file = await self._stage.open("stamped", "part.json")
@@ -226,7 +226,7 @@ class Off(ListSource):
 
 
 class OneAtATime(ListSource):
-    """Gives the page that was asked for last."""
+    """Returns the page that was requested last."""
 
     async def fetch(self, number: int, size: int) -> RawPage:
         self.number = number
@@ -238,36 +238,44 @@ class OneAtATime(ListSource):
 @pytest.mark.parametrize(
     ("conformance", "test", "said"),
     [
-        (tables(Doubling), "test_a_commit_may_come_twice", "a second commit doubled"),
+        (tables(Doubling), "test_second_commit_of_a_snapshot_changes_nothing", "a second commit doubled"),
         (
             tables(Early),
-            "test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes",
-            "can be seen without a commit",
+            "test_cancelled_run_shows_nothing_and_the_next_run_finishes",
+            "rows are visible without a commit",
         ),
-        (suite(SinkConformance, Counting), "test_it_has_what_a_sink_has", "two of them have two names"),
+        (
+            suite(SinkConformance, Counting),
+            "test_sink_has_a_valid_name_and_coroutine_methods",
+            "two instances have two names",
+        ),
         (
             suite(SinkConformance, Swallowing),
-            "test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes",
+            "test_cancelled_run_shows_nothing_and_the_next_run_finishes",
             "list failed: ValueError: cancelled",
         ),
         (suite(SinkConformance, Stamped), "test_equal_pages_give_equal_files", "files depend on more than the pages"),
-        (suite(AggregatorConformance, Mean), "test_parts_can_be_merged_in_any_order", "another result"),
-        (suite(AggregatorConformance, Emptying), "test_its_result_is_json_at_any_time", "asking twice"),
-        (suite(AggregatorConformance, Infinite), "test_its_result_is_json_at_any_time", "Out of range float"),
+        (suite(AggregatorConformance, Mean), "test_merge_in_any_order_gives_the_result_of_one", "result differs"),
+        (
+            suite(AggregatorConformance, Emptying),
+            "test_result_is_json_and_has_no_side_effect",
+            "two calls of result differ",
+        ),
+        (suite(AggregatorConformance, Infinite), "test_result_is_json_and_has_no_side_effect", "Out of range float"),
         (
             suite(SourceConformance, lambda: Off(catalogue(70))),
-            "test_its_pages_are_whole_and_right",
+            "test_first_and_last_page_are_whole",
             "requested page 0, but received page 1",
         ),
         (
             suite(SourceConformance, lambda: OneAtATime(catalogue(70))),
-            "test_any_page_comes_at_any_time_several_at_once",
+            "test_concurrent_fetches_return_the_same_pages",
             "differ",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_suite_finds_what_is_wrong(conformance: Any, test: str, said: str) -> None:
+def test_conformance_finds_the_fault(conformance: Any, test: str, said: str) -> None:
     with pytest.raises((AssertionError, ValueError, NeowsError), match=said):
         getattr(conformance, test)()
 
@@ -275,17 +283,17 @@ def test_the_suite_finds_what_is_wrong(conformance: Any, test: str, said: str) -
 # -- the sandbox behind a client ------------------------------------------------------------------
 
 
-async def test_a_run_against_the_sandbox_on_a_bad_day(tmp_path: Path) -> None:
+async def test_run_through_the_sandbox_client_retries_after_an_outage(tmp_path: Path) -> None:
     scenario = Scenario(
         gateway=GatewayRules(known_keys=frozenset({"mine"})),
         faults=(Outage(pages=frozenset({1}), attempts=frozenset({1})),),
     )
-    told: list[events.Event] = []
+    seen: list[events.Event] = []
     async with sandbox_client(scenario=scenario, neos=60) as client:
-        receipt = await ingest(Settings(api_key="mine", root=str(tmp_path)), client=client, on_event=told.append)
+        receipt = await ingest(Settings(api_key="mine", root=str(tmp_path)), client=client, on_event=seen.append)
         assert client.app.attempts == {0: 1, 1: 2, 2: 1}
         assert [served.status for served in client.app.served].count(503) == 1
         with pytest.raises(KeyRefusedError):
             await ingest(Settings(api_key="another", root=str(tmp_path / "other")), client=client)
     assert (receipt.records.written, receipt.requests.failed) == (60, 1)
-    assert sum(isinstance(event, events.AttemptFailed) for event in told) == 1
+    assert sum(isinstance(event, events.AttemptFailed) for event in seen) == 1

@@ -198,7 +198,7 @@ async def test_no_more_connections_are_kept_than_were_asked_for() -> None:
                 tasks.start_soon(source.fetch, number, 20)
         assert host.lines <= 4
         await host.ends(host.lines - 2)
-        await source.rest()
+        await source.on_idle()
         await host.ends(host.lines)
         assert (await source.fetch(4, 20)).body == BODY
 
@@ -215,7 +215,7 @@ async def test_all_are_closed_also_by_who_is_cancelled(encrypted: bool) -> None:
                 tasks.start_soon(source.fetch, number, 20)
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await source.rest()
+            await source.on_idle()
         await host.ends(host.lines)
 
 

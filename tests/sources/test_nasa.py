@@ -82,7 +82,7 @@ async def test_a_resting_source_holds_no_connection_and_goes_on_afterwards(serve
             assert page.rate_limit is not None
             assert page.rate_limit.remaining == 999
         assert server.connections == 1, "one connection serves them all"
-        await source.rest()
+        await source.on_idle()
         assert server.settles_at(0)
         await source.fetch(3, 20)
         assert server.connections == 2

@@ -33,7 +33,7 @@ from neows_async.lake.storage import open_storage
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.lake.storage.uris import open_object_storage  # noqa: F401 - as above
 from neows_async.maintenance.prune import Rules, prune
-from neows_async.maintenance.replay import plan_replay, settings_to_rebuild
+from neows_async.maintenance.replay import plan_replay, rebuild_request
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import ParquetSink
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from neows_async.protocols import Source
 
 KEY: Final = "K" * 40
-_PARTS: Final = (
-    "parquet:neos", "parquet:close_approaches", "close_approaches_within", "close_approaches_by_year", "JsonAggregates",
-)  # fmt: skip
 # What the interpreter announces before it changes a folder or a file's name: each is a step, too.
 _SYSTEM_CALLS: Final = frozenset(
     {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock"}
@@ -215,7 +212,7 @@ async def _carry_out(job: Job, storage: Storage, tls: ssl.SSLContext) -> None:
     elif job.replay:
         planned = await plan_replay(AsyncStorage(storage), "latest")
         if planned.readable:
-            await _ingest(settings_to_rebuild(planned.receipt, _PARTS), job, storage, tls, planned.receipt.snapshot)
+            await _ingest(rebuild_request(planned.receipt).settings, job, storage, tls, planned.receipt.snapshot)
     else:
         settings = Settings(**{"limit": None, "retry_budget_s": 20, "snapshot": job.snapshot} | job.settings)
         await _ingest(settings, job, storage, tls, job.from_snapshot)

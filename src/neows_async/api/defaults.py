@@ -1,4 +1,4 @@
-"""The default parts of a run, made of its settings: in this place alone, for embedders and the command line alike."""
+"""Makes the default parts of a run from its settings, for embedders and for the command line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from urllib.parse import urlsplit
 
 from anyio import to_thread
 
-from neows_async.endpoints.browse.schema import DATASETS
 from neows_async.errors import SettingsError
-from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
-from neows_async.outputs.parquet import ParquetSink, check_partition
+from neows_async.outputs import close_approaches, parquet, registry  # noqa: F401 - heavy: import Arrow before the loop runs
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
 from neows_async.settings import NASA_URL
 
@@ -20,14 +18,14 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from neows_async.protocols import Aggregator, Sink
+    from neows_async.protocols import AggregateWriter, Aggregator, Sink
     from neows_async.settings import Settings
     from neows_async.sources import nasa
 
 DEMO_KEY: Final = "DEMO_KEY"
 _DEMO_DAILY: Final = 50
 _SANDBOX_URL: Final = "https://sandbox.invalid"
-# A catalogue of one's own needs no quota.
+# The embedded sandbox has one client, so it needs no quota.
 _SANDBOX_LIMIT: Final = 1_000_000
 
 
@@ -35,11 +33,11 @@ _SANDBOX_LIMIT: Final = 1_000_000
 async def open_nasa(
     settings: Settings, *, client: httpx.AsyncClient | None = None, proxy: str | None = None
 ) -> AsyncIterator[nasa.NasaSource]:
-    """NeoWs at ``settings.base_url``, until the block ends.
+    """NeoWs at ``settings.base_url``, open until the block ends.
 
-    :param client: whose connections to use; it stays open. None is one of our own
-    :param proxy: for our own; never used for this machine itself
-    :raises SettingsError: there is no key, or the URL is none that a key may be sent to
+    :param client: sends the requests, and stays open; None makes a client
+    :param proxy: of the client that this makes; not used for loopback addresses
+    :raises SettingsError: there is no key, or a key must not be sent to this URL
     """
     from neows_async.sources import nasa  # noqa: PLC0415 - it brings httpx; api.py imports it beforehand
 
@@ -53,7 +51,7 @@ async def open_nasa(
     if client is not None:
         yield _source(settings, client, key)
         return
-    # In a thread: it reads the certificates that are trusted.
+    # In a thread: it reads the trusted certificates from disk.
     transport = await to_thread.run_sync(
         lambda: nasa.open_transport(
             connections=settings.concurrency, proxy=None if nasa.is_loopback(url.host) else proxy
@@ -84,12 +82,12 @@ def _source(
 
 @asynccontextmanager
 async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1) -> AsyncIterator[nasa.NasaSource]:
-    """A stand-in for NeoWs inside this process, until the block ends: synthetic objects, the real client, no key.
+    """An imitation of NeoWs in this process, open until the block ends: synthetic objects, the real client, no key.
 
-    :param neos: how many objects it has
+    :param neos: the number of its objects
     :param seed: equal seeds give equal objects
     """
-    import httpx  # noqa: PLC0415 - for those who use it
+    import httpx  # noqa: PLC0415 - slow to import, and only needed here
 
     from neows_async.sandbox.app import SandboxApp  # noqa: PLC0415 - as above
     from neows_async.sandbox.catalogue import SyntheticCatalogue  # noqa: PLC0415 - as above
@@ -112,36 +110,35 @@ async def open_sandbox(settings: Settings, *, neos: int = 41_282, seed: int = 1)
 
 
 def gateway_rules(settings: Settings) -> PacingRules:
-    """What is known of the gateway at ``settings.base_url`` that its answers do not tell."""
+    """The limits of the gateway at ``settings.base_url`` that its responses do not show."""
     is_nasas = urlsplit(settings.base_url).hostname == urlsplit(NASA_URL).hostname
     is_demo = settings.api_key is not None and settings.api_key.get_secret_value() == DEMO_KEY
     return PacingRules(
-        # A rate of the user's own replaces the bursts that were found out about api.nasa.gov.
+        # A rate that the user sets replaces the burst limits measured at api.nasa.gov.
         bursts=API_DATA_GOV_BURSTS if is_nasas and settings.max_rate_per_s is None else (),
         daily_limit=_DEMO_DAILY if is_demo else None,
     )
 
 
-def parquet_sinks(settings: Settings) -> list[Sink]:
-    """One for each dataset.
+def default_sinks(settings: Settings) -> list[Sink]:
+    """Parquet files of each dataset.
 
-    :raises SettingsError: it cannot be laid out as was asked
+    :raises SettingsError: a dataset cannot be partitioned as ``settings`` say
     """
-    for dataset, column in settings.partitions.items():
-        check_partition(dataset, column)
-    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
-
-
-def close_approaches_within(settings: Settings) -> CloseApproachesWithin:
-    """How many come closer than ``settings.within_au``."""
-    return CloseApproachesWithin(settings.within_au, settings.orbiting_body)
-
-
-def close_approaches_by_year(settings: Settings) -> CloseApproachesByYear:
-    """How many there are each year."""
-    return CloseApproachesByYear(settings.orbiting_body)
+    sinks: list[Sink] = []
+    for part in registry.SINKS:
+        if part.is_default:
+            made = part.make(settings)
+            sinks += made if isinstance(made, list) else [made]
+    return sinks
 
 
 def default_aggregators(settings: Settings) -> list[Aggregator]:
-    """Both of ours."""
-    return [close_approaches_within(settings), close_approaches_by_year(settings)]
+    """All default aggregators of the registry."""
+    return [part.make(settings) for part in registry.AGGREGATORS if part.is_default]
+
+
+def default_aggregate_writer(settings: Settings) -> AggregateWriter:
+    """JSON files."""
+    writer: AggregateWriter = next(part for part in registry.AGGREGATE_WRITERS if part.is_default).make(settings)
+    return writer

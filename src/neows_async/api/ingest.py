@@ -17,7 +17,6 @@ from neows_async.errors import SettingsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage import open_storage
 from neows_async.maintenance.prune import Rules, prune
-from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.pipeline import run, stream
 from neows_async.pipeline.fetch_loop import UNPACED, Origin
 from neows_async.sources import nasa as _gateway  # noqa: F401 - now, or the first call would hold its event loop up
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from neows_async.maintenance.prune import Pruned
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
-    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source
+    from neows_async.protocols import AggregateWriter, Aggregator, JsonAggregator, Sink, Source
     from neows_async.settings import Settings
 
 _log: Final = logging.getLogger("neows_async")
@@ -47,7 +46,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     client: httpx.AsyncClient | None = None,
     storage: Storage | None = None,
     sinks: Sequence[Sink] | None = None,
-    aggregators: Sequence[Aggregator] | None = None,
+    aggregators: Sequence[Aggregator | JsonAggregator] | None = None,
     aggregate_writer: AggregateWriter | None = None,
     pacing: PacingRules | None = None,
     quota_store: QuotaStore | None = None,
@@ -68,7 +67,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
         from where its client finds them, which is the environment, too
     :param sinks: take the pages, each under a name of its own; None is Parquet, one file set a dataset. An empty
         list writes none
-    :param aggregators: fold the pages, each under a name of its own; None is both of ours
+    :param aggregators: fold the pages, each under a name of its own; None is ours
     :param aggregate_writer: writes their results; None is JSON
     :param pacing: what the source's gateway demands that its answers do not tell; None is what is known of
         NASA's for the default source there, and nothing for others
@@ -86,7 +85,7 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     :raises PartError: a part that was handed in failed; its own exception is the cause
     """
     listener = _listener(on_event)
-    chosen_sinks = defaults.parquet_sinks(settings) if sinks is None else list(sinks)
+    chosen_sinks = defaults.default_sinks(settings) if sinks is None else list(sinks)
     async with _origin(settings, source, client, pacing, quota_store) as origin:
         if storage is None:
             # In a thread: a local root is made and looked at.
@@ -99,7 +98,9 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
                 source_name="nasa" if source is None else type(source).__name__,
                 sinks=chosen_sinks,
                 aggregators=defaults.default_aggregators(settings) if aggregators is None else list(aggregators),
-                aggregate_writer=JsonAggregates() if aggregate_writer is None else aggregate_writer,
+                aggregate_writer=(
+                    defaults.default_aggregate_writer(settings) if aggregate_writer is None else aggregate_writer
+                ),
                 pacing=origin.pacing,
                 quota_store=quota_store,
             ),

@@ -14,6 +14,7 @@ from neows_async.cli.prune import prune
 from neows_async.cli.quarantine import quarantine
 from neows_async.cli.snapshots import snapshots
 from neows_async.cli.verify import verify
+from neows_async.outputs import registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,24 +184,24 @@ Exit codes:
     "--sink",
     multiple=True,
     metavar="NAME",
-    default=("parquet",),
+    default=registry.defaults(registry.SINKS),
     show_default=True,
-    help="Where objects go: parquet, or module:attribute; can be given several times.",
+    help=f"Where objects go: {registry.listing(registry.SINKS)}, or module:attribute. Can be repeated.",
 )
 @option(
     "--aggregator",
     multiple=True,
     metavar="NAME",
-    default=("close_approaches_within", "close_approaches_by_year"),
+    default=registry.defaults(registry.AGGREGATORS),
     show_default=True,
-    help="What is counted; one of your own is module:attribute.",
+    help=f"What is computed: {registry.listing(registry.AGGREGATORS)}, or module:attribute. Can be repeated.",
 )
 @option(
     "--aggregate-writer",
     metavar="NAME",
-    default="json",
+    default=registry.defaults(registry.AGGREGATE_WRITERS)[0],
     show_default=True,
-    help="How aggregates are written: json, csv, or module:attribute.",
+    help=f"How aggregates are written: {registry.listing(registry.AGGREGATE_WRITERS)}, or module:attribute.",
 )
 @option(
     "--sandbox-neos",

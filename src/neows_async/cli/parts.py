@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from neows_async.errors import SettingsError
+from neows_async.outputs import registry
 
 if TYPE_CHECKING:
     from neows_async.lake.raw_zone import RawLocation
@@ -149,49 +149,18 @@ def _archive(settings: Settings, chosen: Chosen, storage: Storage) -> Source:
 # -- sinks and aggregators ----------------------------------------------------------------------
 
 
-def _parquet(settings: Settings) -> list[Sink]:
-    from neows_async.api import defaults  # noqa: PLC0415 - heavy: it brings Arrow
-
-    return defaults.parquet_sinks(settings)
-
-
-def _within(settings: Settings) -> Aggregator:
-    from neows_async.api import defaults  # noqa: PLC0415 - as above
-
-    return defaults.close_approaches_within(settings)
-
-
-def _by_year(settings: Settings) -> Aggregator:
-    from neows_async.api import defaults  # noqa: PLC0415 - as above
-
-    return defaults.close_approaches_by_year(settings)
-
-
-def _json_files(_: Settings) -> Any:
-    from neows_async.outputs.aggregate_files import JsonAggregates  # noqa: PLC0415 - only when chosen
-
-    return JsonAggregates()
-
-
-def _csv_files(_: Settings) -> Any:
-    from neows_async.outputs.aggregate_files import CsvAggregates  # noqa: PLC0415 - only when chosen
-
-    return CsvAggregates()
-
-
 Factory = Callable[..., Any]
 # See neows_async.protocols.
 _MEMBERS: Final = {
     "source": ("origin", "synthetic", "fetch"),
     "sink": ("name", "open", "write", "finish", "commit"),
     "aggregator": ("name", "update", "merge", "result"),
+    "aggregator with needs_json": ("name", "update_json", "merge", "result"),
 }
-_SINKS: Final[dict[str, Factory]] = {"parquet": _parquet}
-_AGGREGATORS: Final[dict[str, Factory]] = {"close_approaches_within": _within, "close_approaches_by_year": _by_year}
-_AGGREGATE_WRITERS: Final[dict[str, Factory]] = {"json": _json_files, "csv": _csv_files}
+_SINKS: Final[dict[str, Factory]] = {part.name: part.make for part in registry.SINKS}
+_AGGREGATORS: Final[dict[str, Factory]] = {part.name: part.make for part in registry.AGGREGATORS}
+_AGGREGATE_WRITERS: Final[dict[str, Factory]] = {part.name: part.make for part in registry.AGGREGATE_WRITERS}
 _SOURCES: Final = ("nasa", "sandbox", "archive")
-DEFAULT_SINKS: Final = tuple(_SINKS)
-DEFAULT_AGGREGATORS: Final = tuple(_AGGREGATORS)
 
 
 def all_ours(chosen: Chosen) -> bool:
@@ -221,9 +190,12 @@ def _aggregators(settings: Settings, names: Sequence[str]) -> list[Aggregator]:
 
 def _whole(kind: str, name: str, part: Any) -> Any:
     """``part``, if it has what its protocol says: better known before the first request than after the last."""
-    lacking = [member for member in _MEMBERS[kind] if not hasattr(part, member)]
+    reads_json = kind == "aggregator" and getattr(part, "needs_json", False)
+    of_kind = f"{kind} with needs_json" if reads_json else kind
+    lacking = [member for member in _MEMBERS[of_kind] if not hasattr(part, member)]
     if lacking:
-        raise SettingsError(f"--{kind} {name} has no {', '.join(lacking)}; a {kind} has {', '.join(_MEMBERS[kind])}")
+        members = ", ".join(_MEMBERS[of_kind])
+        raise SettingsError(f"--{kind} {name} has no {', '.join(lacking)}; a {of_kind} has {members}")
     return part
 
 
@@ -276,8 +248,7 @@ def _loaded(kind: str, name: str, load: Callable[[], Factory]) -> Factory:
 
     def build(settings: Settings) -> Any:
         try:
-            wants_settings = "settings" in inspect.signature(factory).parameters
-            return factory(settings=settings) if wants_settings else factory()
+            return registry.build(factory, settings)
         except Exception as exc:
             raise SettingsError(f"--{kind} {name} cannot be made: {type(exc).__name__}: {exc}") from exc
 

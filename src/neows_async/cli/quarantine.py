@@ -197,26 +197,22 @@ def _in_words(planned: Replay) -> str:
 
 def _rebuild(planned: Replay, root: str, *, quiet: bool, as_json: bool) -> int:
     from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
-    from neows_async.cli.parts import DEFAULT_SINKS, Chosen  # noqa: PLC0415 - as above
+    from neows_async.cli.parts import Chosen  # noqa: PLC0415 - as above
     from neows_async.cli.run import carry_out  # noqa: PLC0415 - as above
     from neows_async.lake.raw_zone import find_raw  # noqa: PLC0415 - as above
-    from neows_async.maintenance.replay import settings_to_rebuild  # noqa: PLC0415 - as above
+    from neows_async.maintenance.replay import rebuild_request  # noqa: PLC0415 - as above
 
     receipt = planned.receipt
-    settings = settings_to_rebuild(receipt, [*_SINKS, *_AGGREGATORS, *_WRITERS]).model_copy(update={"root": root})
+    request = rebuild_request(receipt)
+    settings = request.settings.model_copy(update={"root": root})
     raw: RawLocation = run_on_lake(lambda lake: find_raw(lake, receipt.snapshot), root)
     chosen = Chosen(
         source="archive",
         raw=raw,
-        sinks=DEFAULT_SINKS,
-        aggregators=tuple(receipt.derivation["aggregators"]),
-        aggregate_writer=_WRITERS[receipt.derivation["aggregate_writer"]],
+        sinks=request.sinks,
+        aggregators=request.aggregators,
+        aggregate_writer=request.aggregate_writer,
         sandbox_neos=0,
         sandbox_seed=0,
     )
     return carry_out(settings, chosen, quiet=quiet, as_json=as_json)
-
-
-_SINKS: Final = ("parquet:neos", "parquet:close_approaches")
-_AGGREGATORS: Final = ("close_approaches_within", "close_approaches_by_year")
-_WRITERS: Final[dict[str, str]] = {"JsonAggregates": "json", "CsvAggregates": "csv"}

@@ -42,6 +42,8 @@ def show(receipt: Receipt, *, root: str, limit: int | None, open_input: Callable
     for line in _head(receipt, limit):
         console.print(line)
     _chart(console, receipt.aggregates.get("close_approaches_by_year", {}))
+    for text in _other_aggregates(receipt):
+        console.print(text)
     _closest(console, receipt, open_input)
     for text in _tail(receipt, root):
         console.print(text)
@@ -105,6 +107,28 @@ def _chart(console: Console, by_year: Mapping[str, Any]) -> None:
             console.print("  ...")
         before = decade
         console.print(Text.assemble(f"{decade:04}s ", (_bar(count / most, fine=fine), "cyan"), f" {count:,}"))
+
+
+def _other_aggregates(receipt: Receipt) -> Iterator[Text]:
+    """One line for each aggregate that has no view of its own above."""
+    others = {name: result for name, result in receipt.aggregates.items() if name not in _SHOWN}
+    if others:
+        yield Text()
+        yield Text("Aggregates", style="bold")
+    for name, result in others.items():
+        figures = ", ".join(f"{clean(key)} {_figure(value)}" for key, value in result.items())
+        yield Text(f"  {clean(name)}  {figures}")
+
+
+_SHOWN: Final = ("close_approaches_within", "close_approaches_by_year")
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return counted(len(value), "value")
+    if isinstance(value, str) or value is None:
+        return clean(str(value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _can_draw(console: Console) -> bool:

@@ -13,7 +13,7 @@ from neows_async.cli.options import Command, log_format_option, quiet_option, ro
 from neows_async.errors import DifferenceError, NeowsError
 
 if TYPE_CHECKING:
-    from neows_async.maintenance.verify import Verified
+    from neows_async.maintenance.verify import VerifyReport
 
 _LINES: Final = 20
 _IN_JSON: Final = 1_000
@@ -58,7 +58,7 @@ def verify(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
         ctx.exit(output.fail(str(exc), output.code_of(exc), as_json=as_json))
 
 
-def _tell(found: Verified, *, quiet: bool, as_json: bool) -> None:
+def _tell(found: VerifyReport, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         with output.answering():
             click.echo(_as_json(found))
@@ -81,6 +81,6 @@ def _tell(found: Verified, *, quiet: bool, as_json: bool) -> None:
             )
 
 
-def _as_json(found: Verified) -> str:
+def _as_json(found: VerifyReport) -> str:
     shown = dataclasses.replace(found, differences=found.differences[:_IN_JSON], seconds=round(found.seconds, 3))
     return json.dumps(dataclasses.asdict(shown) | {"difference_count": len(found.differences)})

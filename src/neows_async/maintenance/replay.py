@@ -1,4 +1,4 @@
-"""The objects that could not be read: taken out again, and judged anew after a fix, without a request."""
+"""Reads the rejected objects of a snapshot again: after a fix of the program they may be readable. Sends no request."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from neows_async.endpoints.browse.neo import Neo, Unreadable, parse
 from neows_async.errors import DataError, NotFoundError, SettingsError
 from neows_async.lake.lake import read_receipt
+from neows_async.maintenance.made_with import settings_of
+from neows_async.outputs import registry
 from neows_async.pages.values import Rejected
-from neows_async.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
+    from neows_async.outputs.registry import RegisteredPart
+    from neows_async.settings import Settings
 
 _CHUNK_BYTES: Final = 1 << 20
 
 
-async def read_rejected(lake: AsyncStorage, receipt: Receipt, take: Callable[[Rejected], None]) -> None:
-    """Hand each rejected object of a snapshot to ``take``, in page order; in memory are some at a time.
+async def read_rejected(storage: AsyncStorage, receipt: Receipt, take: Callable[[Rejected], None]) -> None:
+    """Pass each rejected object of a snapshot to ``take``, in page order. About 1 MB of them is in memory.
 
     :param take: called in a worker thread, never concurrently with itself
-    :raises DataError: the quarantine is not what the receipt says
+    :raises DataError: the quarantine is missing or damaged
     """
     for file in receipt.files:
         if file.dataset == "quarantine":
             try:
-                async with lake.open_input(file.path) as opened:
+                async with storage.open_input(file.path) as opened:
                     read = _Lines(opened, file.path, take)
-                    while await lake.call(file.path, read.some):
+                    while await storage.call(file.path, read.some):
                         pass
             except NotFoundError as exc:
-                raise DataError(f"{lake.uri}: {file.path} is gone; 'neows-async verify' tells what else is") from exc
+                raise DataError(
+                    f"{storage.uri}: {file.path} is missing; 'neows-async verify' lists what else is"
+                ) from exc
 
 
 class _Lines:
@@ -46,7 +51,7 @@ class _Lines:
         self._number = 0
 
     def some(self) -> bool:
-        """The next lines; False if there are none."""
+        """Read and pass on some lines; False at the end of the file."""
         lines = self._opened.readlines(_CHUNK_BYTES)
         for line in lines:
             self._number += 1
@@ -59,7 +64,7 @@ class _Lines:
 
 
 def rejection_reason(entry: Rejected) -> str | None:
-    """Why the object cannot be read by this version; None if it can."""
+    """Why this version of the program rejects the object; None if it can read it."""
     try:
         Neo.from_value(parse(entry.raw.encode()))
     except Unreadable as exc:
@@ -71,9 +76,9 @@ def rejection_reason(entry: Rejected) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What judging the rejected objects of a snapshot anew comes to.
+    """The rejected objects of a snapshot, read again.
 
-    :param rejected: how many there are
+    :param rejected: their number
     :param readable: the Browse positions of those that can be read now
     """
 
@@ -82,13 +87,13 @@ class Replay:
     readable: tuple[int, ...]
 
 
-async def plan_replay(lake: AsyncStorage, snapshot: str) -> Replay:
-    """Judge the rejected objects of ``snapshot`` again. Nothing is written, and nothing asked for.
+async def plan_replay(storage: AsyncStorage, snapshot: str) -> Replay:
+    """Read the rejected objects of ``snapshot`` again. It writes nothing.
 
     :raises NotFoundError: there is no such committed snapshot
     :raises DataError: its quarantine is damaged
     """
-    receipt = await read_receipt(lake, snapshot)
+    receipt = await read_receipt(storage, snapshot)
     rejected = 0
     readable: list[int] = []
 
@@ -98,28 +103,58 @@ async def plan_replay(lake: AsyncStorage, snapshot: str) -> Replay:
         if rejection_reason(entry) is None:
             readable.append(entry.position)
 
-    await read_rejected(lake, receipt, take)
+    await read_rejected(storage, receipt, take)
     return Replay(receipt, rejected, tuple(readable))
 
 
-def settings_to_rebuild(receipt: Receipt, known: Sequence[str]) -> Settings:
-    """The settings by which a snapshot is made from its raw pages again; root and operation are not among them.
+@dataclass(frozen=True, slots=True)
+class RebuildRequest:
+    """How to write a snapshot again from its raw pages.
 
-    :param known: the names of the sinks and aggregators and the types of the aggregate writers that
-        are ours: a receipt says what somebody else's are called, not where they come from
-    :raises SettingsError: it has no raw pages, or was made with a part of somebody else's
+    :param settings: those that decide what is written; the root and the operation settings have their defaults
+    :param sinks: names in the registry, as ``aggregators`` and ``aggregate_writer``
     """
-    again = f"'neows-async run --source archive --from-snapshot {receipt.snapshot}' with it makes it again"
+
+    settings: Settings
+    sinks: tuple[str, ...]
+    aggregators: tuple[str, ...]
+    aggregate_writer: str
+
+
+def rebuild_request(receipt: Receipt) -> RebuildRequest:
+    """How ``receipt``'s snapshot was written.
+
+    :raises SettingsError: it has no raw pages, or a part is not one of ours: a receipt has a part's name, and not
+        where to import it from
+    :raises DataError: the receipt has settings that no run can have
+    """
     if receipt.raw.snapshot is None:
         raise SettingsError(
-            f"snapshot {receipt.snapshot} was made with --no-archive: where its objects stood in the catalogue is not "
-            "kept, so that only a new run can put in what is missing"
+            f"snapshot {receipt.snapshot} was made with --no-archive: its raw pages were not stored, so only a new run "
+            "can add the objects"
         )
     made_with = receipt.derivation
-    names: list[Any] = [*made_with.get("sinks", ()), *made_with.get("aggregators", ())]
-    for name in [*names, made_with.get("aggregate_writer")]:
-        if name not in known:
-            raise SettingsError(f"snapshot {receipt.snapshot} was made with {name}, which is not one of ours; {again}")
-    chosen = {name: made_with[name] for name in Settings.DERIVATION if name in made_with}
+    writer = made_with.get("aggregate_writer")
+    names: dict[str, tuple[tuple[RegisteredPart, ...], list[Any]]] = {
+        "sinks": (registry.SINKS, [*made_with.get("sinks", ())]),
+        "aggregators": (registry.AGGREGATORS, [*made_with.get("aggregators", ())]),
+        "aggregate_writer": (registry.AGGREGATE_WRITERS, [writer]),
+    }
+    parts = {kind: [_ours(ours, name, receipt) for name in recorded] for kind, (ours, recorded) in names.items()}
     identity = {name: receipt.identity[name] for name in ("page_size", "limit") if name in receipt.identity}
-    return Settings(**chosen, **identity, max_missing_pages=None)
+    return RebuildRequest(
+        settings=settings_of(receipt, **identity, max_missing_pages=None),
+        sinks=tuple(dict.fromkeys(parts["sinks"])),  # both Parquet sinks have one name in the registry
+        aggregators=tuple(parts["aggregators"]),
+        aggregate_writer=parts["aggregate_writer"][0],
+    )
+
+
+def _ours(parts: tuple[RegisteredPart, ...], receipt_name: str, receipt: Receipt) -> str:
+    part = registry.find(parts, receipt_name)
+    if part is None:
+        raise SettingsError(
+            f"snapshot {receipt.snapshot} was made with {receipt_name}, which is not one of ours; to rebuild it, run "
+            f"'neows-async run --source archive --from-snapshot {receipt.snapshot}' with that part"
+        )
+    return part.name

@@ -1,9 +1,10 @@
-"""How many close approaches there are in each year."""
+"""Counts of close approaches: within a distance, and by year."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,103 +13,130 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neows_async.pages.values import Json
+    from neows_async.settings import Settings
+
+# A call of Arrow costs more than a page's values take, so several pages are counted in one call. Not more of them: a
+# buffered column keeps all columns of its page in memory.
+_PAGES_PER_COUNT: Final = 8
 
 
-_COUNT_PAGES: Final = 8
+class _CloseApproachCounter(ABC):
+    """The common half: choose the approaches to one body, and buffer one of their columns.
 
-
-class CloseApproachesByYear:
-    """Counts close approaches by the year of ``close_approach_date`` as the source gives it.
-
-    :param orbiting_body: those to this body alone; None is any
+    :param orbiting_body: count approaches to this body only; None is any
     """
 
-    name = "close_approaches_by_year"
+    _column: ClassVar[str]
+    _column_type: ClassVar[pa.DataType]
 
-    def __init__(self, orbiting_body: str | None = None) -> None:
+    def __init__(self, orbiting_body: str | None) -> None:
         self._orbiting_body = orbiting_body
-        self._count_by_year: Counter[int] = Counter()
-        self._uncounted: list[pa.Array] = []
-
-    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
-        """Add the approaches of one page. An approach without a date is in no year."""
-        approaches = batches["close_approaches"]
-        if self._orbiting_body is not None:
-            body = pa.scalar(self._orbiting_body, pa.string())
-            approaches = approaches.filter(pc.equal(approaches["orbiting_body"], body))
-        self._uncounted.append(approaches["close_approach_date"])
-        # Counting takes one call for many pages as it does for one; but what waits holds all of its page's approaches.
-        if len(self._uncounted) == _COUNT_PAGES:
-            self._count()
-
-    def _count(self) -> None:
-        years = pc.year(pa.chunked_array(self._uncounted, pa.date32()).drop_null())
-        self._uncounted.clear()
-        counted = pc.value_counts(years)
-        for year, count in zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True):
-            self._count_by_year[year] += count
-
-    def merge(self, other: Self) -> None:
-        """Take in what ``other`` counted in other pages."""
-        other._count()
-        self._count_by_year.update(other._count_by_year)
-
-    def result(self) -> Mapping[str, Json]:
-        """Every year present, ascending, four digits."""
-        self._count()
-        years: dict[str, Json] = {f"{year:04}": count for year, count in sorted(self._count_by_year.items())}
-        return {"orbiting_body": self._orbiting_body, "count_by_year": years}
-
-
-class CloseApproachesWithin:
-    """Counts close approaches strictly below ``threshold_au`` (``miss_distance.astronomical``).
-
-    :param orbiting_body: those to this body alone; None is any
-    """
-
-    name = "close_approaches_within"
-
-    def __init__(self, threshold_au: float = 0.2, orbiting_body: str | None = None) -> None:
-        self._threshold_au = threshold_au
-        self._orbiting_body = orbiting_body
-        self._neos = self._close_approaches = self._count = 0
-        self._uncounted: list[pa.Array] = []
+        self._buffered: list[pa.Array] = []
 
     def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
         """Add the rows of one page."""
         approaches = batches["close_approaches"]
         if self._orbiting_body is not None:
+            # A typed scalar: for an untyped one, Arrow imports other libraries to find the type, at each call.
             body = pa.scalar(self._orbiting_body, pa.string())
             approaches = approaches.filter(pc.equal(approaches["orbiting_body"], body))
-        self._neos += batches["neos"].num_rows
-        self._close_approaches += approaches.num_rows
-        self._uncounted.append(approaches["miss_distance_au"])
-        # Counting takes one call for many pages as it does for one; but what waits holds all of its page's approaches.
-        if len(self._uncounted) == _COUNT_PAGES:
-            self._count_all()
+        self._buffered.append(approaches[self._column])
+        if len(self._buffered) == _PAGES_PER_COUNT:
+            self._flush()
 
-    def _count_all(self) -> None:
-        distances_au = pa.chunked_array(self._uncounted, pa.float64())
-        self._uncounted.clear()
-        # Without its type Arrow would look for other libraries' numbers, and import those, each time.
-        threshold_au = pa.scalar(float(self._threshold_au), pa.float64())
-        # An unknown distance is not below the threshold.
-        self._count += pc.sum(pc.less(distances_au, threshold_au)).as_py() or 0
+    def _flush(self) -> None:
+        """Count what is buffered. Call it before the counts are read."""
+        values = pa.chunked_array(self._buffered, self._column_type)
+        self._buffered.clear()
+        self._count(values)
+
+    @abstractmethod
+    def _count(self, values: pa.ChunkedArray) -> None:
+        """Count values of the buffered column."""
+
+
+class CloseApproachesByYear(_CloseApproachCounter):
+    """Counts close approaches by the year of ``close_approach_date``, as NASA gives it.
+
+    One without a date counts in no year.
+
+    :param orbiting_body: count approaches to this body only; None is any
+    """
+
+    name = "close_approaches_by_year"
+    _column = "close_approach_date"
+    _column_type = pa.date32()
+
+    def __init__(self, orbiting_body: str | None = None) -> None:
+        super().__init__(orbiting_body)
+        self._count_by_year: Counter[int] = Counter()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """One for a run with ``settings``."""
+        return cls(settings.orbiting_body)
+
+    def _count(self, values: pa.ChunkedArray) -> None:
+        counted = pc.value_counts(pc.year(values.drop_null()))
+        for year, count in zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True):
+            self._count_by_year[year] += count
 
     def merge(self, other: Self) -> None:
-        """Take in what ``other`` counted in other pages."""
-        other._count_all()
-        self._neos += other._neos
-        self._close_approaches += other._close_approaches
-        self._count += other._count
+        """Add the counts of ``other``, which saw other pages."""
+        other._flush()
+        self._count_by_year.update(other._count_by_year)
 
     def result(self) -> Mapping[str, Json]:
-        """``neos`` and ``close_approaches`` are those that were looked at."""
-        self._count_all()
+        """Each year that has approaches, ascending, as four digits."""
+        self._flush()
+        years: dict[str, Json] = {f"{year:04}": count for year, count in sorted(self._count_by_year.items())}
+        return {"orbiting_body": self._orbiting_body, "count_by_year": years}
+
+
+class CloseApproachesWithin(_CloseApproachCounter):
+    """Counts close approaches strictly nearer than ``threshold_au``. One without a distance does not count.
+
+    :param orbiting_body: count approaches to this body only; None is any
+    """
+
+    name = "close_approaches_within"
+    _column = "miss_distance_au"
+    _column_type = pa.float64()
+
+    def __init__(self, threshold_au: float = 0.2, orbiting_body: str | None = None) -> None:
+        super().__init__(orbiting_body)
+        self._threshold_au = threshold_au
+        self._neos = self._close_approaches = self._nearer = 0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """One for a run with ``settings``."""
+        return cls(settings.within_au, settings.orbiting_body)
+
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        """Add the rows of one page."""
+        self._neos += batches["neos"].num_rows
+        super().update(batches)
+
+    def _count(self, values: pa.ChunkedArray) -> None:
+        threshold_au = pa.scalar(float(self._threshold_au), pa.float64())  # typed, as above
+        self._close_approaches += len(values)
+        self._nearer += pc.sum(pc.less(values, threshold_au)).as_py() or 0
+
+    def merge(self, other: Self) -> None:
+        """Add the counts of ``other``, which saw other pages."""
+        other._flush()
+        self._neos += other._neos
+        self._close_approaches += other._close_approaches
+        self._nearer += other._nearer
+
+    def result(self) -> Mapping[str, Json]:
+        """``count`` of the ``close_approaches`` of ``neos`` objects are nearer than the threshold."""
+        self._flush()
         return {
             "threshold_au": self._threshold_au,
             "orbiting_body": self._orbiting_body,
             "neos": self._neos,
             "close_approaches": self._close_approaches,
-            "count": self._count,
+            "count": self._nearer,
         }

@@ -1,4 +1,4 @@
-"""Streams one dataset into Parquet: zstd, with statistics, the same bytes for the same pages."""
+"""Writes one dataset as Parquet files, zstd with statistics. Equal pages give equal bytes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
     from neows_async.pages.values import DatasetFile, Page
     from neows_async.protocols import Stage, StagedFile
+    from neows_async.settings import Settings
 
-# What fills a group is held in memory until it is full: a few megabytes of either.
+# A row group is buffered in memory until it is full: a few megabytes in both datasets.
 ROW_GROUP_ROWS: Final = {"neos": 8_192, "close_approaches": 65_536}
 FILE_ROWS: Final = 16 * 65_536
 MAX_PARTITIONS: Final = 64
-_LOOSE_BATCHES: Final = 32
-_REPEATING: Final = (
+_SMALL_BATCHES: Final = 32
+# Columns with repeated values. In the others a dictionary would cost memory and save no room.
+_DICTIONARY_COLUMNS: Final = (
     "neo_id",
     "orbiting_body",
     "first_observation_date",
@@ -38,13 +40,13 @@ NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 class ParquetSink:
     """Writes ``neos`` or ``close_approaches`` as ``part-00000.parquet``, ``part-00001.parquet``, and so on.
 
-    Rows stand in Browse order. Row groups are cut at ``row_group_rows`` and files at ``file_rows``,
-    whatever the borders of the pages. At most one row group a partition is held in memory.
+    Rows are in Browse order. The borders of the pages do not matter: a row group has ``row_group_rows`` rows, and a
+    file ends after ``file_rows``. At most one row group of each partition is in memory.
 
-    :param row_group_rows: None is 8,192 NEOs or 65,536 approaches
-    :param partition_by: a string, bool or integer column to lay out by, Hive-style: it is then in
-        the path (``orbiting_body=Earth/part-00000.parquet``) and not in the file
-    :raises SettingsError: there is no such dataset or column, or its type cannot be laid out by
+    :param partition_by: a string, bool or integer column. Its value is in the path, Hive-style
+        (``orbiting_body=Earth/part-00000.parquet``), and not in the file
+    :param row_group_rows: None is 8,192 NEOs or 65,536 close approaches
+    :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class ParquetSink:
             schema = schema.remove(schema.get_field_index(partition_by))
         self._schema = schema.with_metadata({"neows_async.schema_version": VERSION})
         self._partitions: dict[str, _Partition] = {}
-        self._raw_pages = hashlib.sha256()
+        self._raw_pages = hashlib.sha256()  # over the digests of the raw pages so far
         self._stage: Stage | None = None
         self._files: list[DatasetFile] = []
 
@@ -75,13 +77,13 @@ class ParquetSink:
         self._stage = stage
 
     async def write(self, page: Page) -> None:
-        """Take the page's rows; encodes in a thread whenever a row group is full.
+        """Take the page's rows. A full row group is encoded in a thread.
 
         :raises SettingsError: the partition column has more than 64 values
         :raises StorageError: nothing of this snapshot will be visible
         """
         self._raw_pages.update(page.sha256)
-        for folder, rows in self._route(page):
+        for folder, rows in self._split(page):
             partition = self._partition(folder)
             partition.add(rows)
             while partition.buffered_rows >= self._row_group_rows:
@@ -90,7 +92,7 @@ class ParquetSink:
                     await self._close(partition)
 
     async def finish(self) -> Sequence[DatasetFile]:
-        """Everything durable, nothing visible. Without a single row an empty file tells the columns."""
+        """Make everything durable, and nothing visible. If there was no row, an empty file has the columns."""
         if not self._partitions and self._partition_by is None:
             self._partition("")
         for partition in self._partitions.values():
@@ -101,10 +103,10 @@ class ParquetSink:
         return tuple(sorted(self._files, key=lambda file: file.path))
 
     async def commit(self) -> None:
-        """Nothing to do: the snapshot's commit gives the files their names."""
+        """Do nothing: the snapshot's commit renames the files."""
 
-    def _route(self, page: Page) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """The page's rows by the folder they belong in, each folder's in the page's order."""
+    def _split(self, page: Page) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Partition folder → the page's rows in it, in the page's order."""
         batch: pa.RecordBatch = page.batches[self._dataset]
         if self._partition_by is None:
             yield "", batch
@@ -112,15 +114,15 @@ class ParquetSink:
         column = batch[self._partition_by]
         rest = batch.select(self._schema.names)
         for value in pc.unique(column):
-            chosen = pc.equal(column, value) if value.is_valid else pc.is_null(column)
-            yield f"{self._partition_by}={_segment(value.as_py())}/", rest.filter(chosen)
+            selected = pc.equal(column, value) if value.is_valid else pc.is_null(column)
+            yield f"{self._partition_by}={_segment(value.as_py())}/", rest.filter(selected)
 
     def _partition(self, folder: str) -> _Partition:
         if folder not in self._partitions:
             if len(self._partitions) == MAX_PARTITIONS:
                 raise SettingsError(
                     f"--partition-by {self._dataset}:{self._partition_by} has {MAX_PARTITIONS + 1} different values "
-                    f"already; at most {MAX_PARTITIONS} are laid out. Choose a column with fewer values"
+                    f"or more; at most {MAX_PARTITIONS} are allowed. Choose a column with fewer values"
                 )
             self._partitions[folder] = _Partition(folder, self._schema)
         return self._partitions[folder]
@@ -144,13 +146,13 @@ class ParquetSink:
 
 
 class _Partition:
-    """One folder's rows on their way into its current file. Synchronous: bytes are returned, not written."""
+    """The rows of one folder, and the encoder of its current file. Pure: it returns bytes and writes nothing."""
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         self._folder = folder
         self._schema = schema
         self._buffered: list[pa.RecordBatch] = []
-        self._loose: list[pa.RecordBatch] = []
+        self._small: list[pa.RecordBatch] = []
         self._pending = io.BytesIO()
         self._writer: pq.ParquetWriter | None = None
         self.buffered_rows = 0
@@ -168,33 +170,29 @@ class _Partition:
 
     def add(self, rows: pa.RecordBatch) -> None:
         if rows.num_rows:
-            self._loose.append(rows)
+            self._small.append(rows)
             self.buffered_rows += rows.num_rows
-            if len(self._loose) == _LOOSE_BATCHES:
-                self._tie()
-
-    def _tie(self) -> None:
-        """Of many small batches make one: Arrow spends more on a small batch than its values take."""
-        if self._loose:
-            self._buffered.append(pa.concat_batches(self._loose))
-            self._loose.clear()
+            if len(self._small) == _SMALL_BATCHES:
+                # Arrow needs more memory for a small batch than for its values.
+                self._buffered.append(pa.concat_batches(self._small))
+                self._small.clear()
 
     def encode_group(self, rows: int) -> bytes:
-        """The bytes of one row group of the first ``rows`` rows, or of all if there are fewer."""
-        table = pa.Table.from_batches([*self._buffered, *self._loose], self._schema)
-        self._buffered, self._loose = table.slice(rows).to_batches(), []
-        # In one piece, so that the bytes tell nothing of how the rows came in.
+        """The bytes of one row group: the first ``rows`` rows, or all if there are fewer."""
+        table = pa.Table.from_batches([*self._buffered, *self._small], self._schema)
+        self._buffered, self._small = table.slice(rows).to_batches(), []
+        # One chunk for each column: the bytes must not depend on how the rows were batched.
         group = table.slice(0, rows).combine_chunks()
-        del table  # the encoder needs its room
+        del table  # free it before the encoder needs memory
         self._open().write_table(group, row_group_size=rows)
         self.buffered_rows -= group.num_rows
         self.written_rows += group.num_rows
         return self._drain()
 
     def encode_end(self, raw_pages_sha256: str) -> bytes:
-        """The bytes of the footer; the next rows begin the next file.
+        """The bytes of the footer. The next rows begin the next file.
 
-        :param raw_pages_sha256: of the digests of the raw pages, in order, that were read until now
+        :param raw_pages_sha256: over the digests of the raw pages read so far, in order
         """
         writer = self._open()
         writer.add_key_value_metadata({"neows_async.raw_pages_sha256": raw_pages_sha256})
@@ -207,11 +205,10 @@ class _Partition:
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                pa.PythonFile(_Unclosed(self._pending), mode="w"),
+                pa.PythonFile(_KeptOpen(self._pending), mode="w"),
                 self._schema,
                 compression="zstd",
-                # Elsewhere hardly two values are equal: a dictionary would cost memory and gain nothing.
-                use_dictionary=[name for name in _REPEATING if name in self._schema.names],
+                use_dictionary=[name for name in _DICTIONARY_COLUMNS if name in self._schema.names],
                 write_statistics=True,
                 write_page_index=True,
             )
@@ -224,8 +221,8 @@ class _Partition:
         return data
 
 
-class _Unclosed(io.RawIOBase):
-    """Lets Arrow write into a buffer that is emptied behind its back, and that its ``close`` leaves open."""
+class _KeptOpen(io.RawIOBase):
+    """Arrow's view of the buffer. The buffer is emptied between writes, and stays open when Arrow closes the view."""
 
     def __init__(self, into: io.BytesIO) -> None:
         super().__init__()
@@ -238,10 +235,20 @@ class _Unclosed(io.RawIOBase):
         return self._into.write(data)  # type: ignore[arg-type]  # any buffer
 
 
-def check_partition(dataset: str, column: str | None) -> None:
-    """That ``dataset`` exists and can be laid out by ``column``.
+def parquet_sinks(settings: Settings) -> list[ParquetSink]:
+    """One sink for each dataset, partitioned as ``settings`` say.
 
-    :raises SettingsError: it says what is possible
+    :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
+    """
+    for dataset, column in settings.partitions.items():
+        check_partition(dataset, column)
+    return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
+
+
+def check_partition(dataset: str, column: str | None) -> None:
+    """Check that ``dataset`` exists and can be partitioned by ``column``.
+
+    :raises SettingsError: it cannot; the message lists what is possible
     """
     if dataset not in DATASETS:
         raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(DATASETS)}")
@@ -249,11 +256,11 @@ def check_partition(dataset: str, column: str | None) -> None:
         return
     possible = [field.name for field in DATASETS[dataset] if _can_partition(field.type)]
     if column not in DATASETS[dataset].names:
-        raise SettingsError(f"{dataset} has no column {column!r}; it can be laid out by {', '.join(possible)}")
+        raise SettingsError(f"{dataset} has no column {column!r}; it can be partitioned by {', '.join(possible)}")
     if column not in possible:
         kind = DATASETS[dataset].field(column).type
         raise SettingsError(
-            f"{dataset}:{column} is of type {kind}; only string, bool and integer columns can be laid out by: "
+            f"{dataset}:{column} is of type {kind}; only string, bool and integer columns can be partitions: "
             f"{', '.join(possible)}"
         )
 

@@ -1,4 +1,4 @@
-"""Keeps what could not be read: one JSON line an object, with the reason and the object's own text."""
+"""Stores rejected objects: one JSON line for each, with the reason and the object's own text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class QuarantineSink:
         self._stage = stage
 
     async def write(self, page: Page) -> None:
-        """Take the page's rejected objects.
+        """Write the page's rejected objects. The file is begun with the first one.
 
         :raises StorageError: nothing of this snapshot will be visible
         """
@@ -42,8 +42,8 @@ class QuarantineSink:
         self._lines += len(lines)
 
     async def finish(self) -> Sequence[DatasetFile]:
-        """The file, if there is one."""
+        """Make the file durable, if there is one."""
         return () if self._file is None else (await self._file.finish(self._lines),)
 
     async def commit(self) -> None:
-        """Nothing to do: the snapshot's commit gives the file its name."""
+        """Do nothing: the snapshot's commit renames the file."""

@@ -25,7 +25,7 @@ from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
 from neows_async.pages.values import StoredPage
 from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
-from neows_async.protocols import AtHand, Resting
+from neows_async.protocols import IdleAware, StoredSource
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ class FetchLoop:
         )
         # A rate or a budget of the user applies to an archive, too: then its pages are paced like any others.
         unpaced = settings.max_rate_per_s is None and settings.budget_requests is None
-        self.archive: AtHand | None = origin.source if unpaced and isinstance(origin.source, AtHand) else None
+        self.archive: StoredSource | None = (
+            origin.source if unpaced and isinstance(origin.source, StoredSource) else None
+        )
         self.tasks: int = settings.concurrency + (SPARE_TASKS if self.archive is None else 0)
         """How many :meth:`run` to start."""
         self._running = 0
@@ -156,7 +158,7 @@ class FetchLoop:
             with self._stats.timing("archive"):
                 await buffer.put(page)
 
-    async def _read_batch(self, buffer: PageBuffer, archive: AtHand, first: int) -> None:
+    async def _read_batch(self, buffer: PageBuffer, archive: StoredSource, first: int) -> None:
         """Read ``first`` and the next pages together; one by one if there is any trouble."""
         numbers = [first]
         while len(numbers) < _BATCH_PAGES and (number := buffer.next_page()) is not None:
@@ -218,6 +220,6 @@ def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate
         listener=listener,
         quota_store=origin.quota_store,
     )
-    if isinstance(origin.source, Resting):
-        gate.rest = origin.source.rest
+    if isinstance(origin.source, IdleAware):
+        gate.rest = origin.source.on_idle
     return gate

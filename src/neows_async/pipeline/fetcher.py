@@ -21,7 +21,7 @@ from neows_async.errors import (
 from neows_async.lake.raw_zone import LATE_S
 from neows_async.pages.values import RawPage, StoredPage
 from neows_async.pipeline.guards import blaming
-from neows_async.protocols import Lasting
+from neows_async.protocols import StoredSource
 from neows_async.telemetry.events import AttemptFailed, Listener, PageFetched
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from neows_async.pacing.gate import Gate
     from neows_async.pages.values import Page
     from neows_async.pipeline.decoder import DecoderPool
-    from neows_async.protocols import AtHand, Source
+    from neows_async.protocols import Source
 
 _T = TypeVar("_T")
 _MAX_BACKOFF_S: Final = 10.0
@@ -207,7 +207,7 @@ class PageFetcher:
         try:
             return await receive(raw, request.checked_size)
         except BadPageError as exc:
-            if isinstance(self._source, Lasting):
+            if isinstance(self._source, StoredSource):
                 raise self._source.damaged(request.number, exc) from exc
             raise
 
@@ -224,7 +224,7 @@ class PageFetcher:
         return await self._in_time(fetch())
 
     async def request_several(
-        self, source: AtHand, numbers: Sequence[int], size: int
+        self, source: StoredSource, numbers: Sequence[int], size: int
     ) -> Sequence[RawPage | StoredPage]:
         """Several pages of an archive, not paced; they are not checked.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 from collections import Counter
@@ -63,9 +64,9 @@ async def await_part(name: str, awaitable: Awaitable[_T]) -> _T:
 def check_names(
     source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator | JsonAggregator] = ()
 ) -> None:
-    """Check the parts' names, before anything is done.
+    """Check the parts' names, and the aggregators' methods, before anything is done.
 
-    :raises PartError: a part has no name
+    :raises PartError: a part has no name, or an aggregator cannot take what a run passes to it
     :raises SettingsError: two sinks, or two aggregators, have the same name
     """
     with blaming(f"the source {type(source).__name__}"):
@@ -78,6 +79,18 @@ def check_names(
             if name in names:
                 raise SettingsError(f"two {kind} have the name {name!r}; give one of them another name")
             names.add(name)
+    for aggregator in aggregators:
+        _check_update(aggregator)
+
+
+def _check_update(aggregator: Aggregator | JsonAggregator) -> None:
+    arguments = ("batches", "objects") if getattr(aggregator, "needs_json", False) else ("batches",)
+    method = "update_json" if len(arguments) > 1 else "update"
+    try:
+        inspect.signature(getattr(aggregator, method, None)).bind(*arguments)  # type: ignore[arg-type]
+    except TypeError as exc:
+        wanted = f"{method}({', '.join(arguments)})"
+        raise PartError(f"the aggregator {aggregator.name} has no method {wanted}; see neows_async.Aggregator") from exc
 
 
 def needs_json(parts: Iterable[Sink | Aggregator | JsonAggregator]) -> bool:

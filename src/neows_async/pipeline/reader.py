@@ -15,7 +15,7 @@ from neows_async.pipeline.decoder import DecoderPool
 from neows_async.pipeline.fetch_loop import FetchLoop
 from neows_async.pipeline.fetcher import PageRequest
 from neows_async.pipeline.stats import RunStats
-from neows_async.protocols import Generations
+from neows_async.protocols import StoredSource
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class PageReader:
 
     async def _next_generation(self) -> bool:
         """Whether to read once more: pages shift between requests only if the catalogue changes its size."""
-        if isinstance(self._source, Generations):
+        if isinstance(self._source, StoredSource):
             return await self._source.next_generation()
         limit = self._settings.limit
         wants_all = limit is None or limit >= self._total_elements

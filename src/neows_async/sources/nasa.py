@@ -203,7 +203,7 @@ class NasaSource:
             f"{self._where} cannot be reached ({self._said(exc)}); is the address right, does a server run there?"
         )
 
-    async def rest(self) -> None:
+    async def on_idle(self) -> None:
         """Nothing is asked for a while: hold no connection meanwhile."""
         if self._transport is not None:
             await self._transport.aclose()

@@ -1,4 +1,4 @@
-"""What every sink, source and aggregator promises. Plain classes of test methods, for pytest; no plugin is needed."""
+"""Conformance tests for sinks, sources and aggregators: classes of pytest tests to subclass. They need no plugin."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _on_every_loop(test: Callable[[], Awaitable[object]]) -> None:
 
 
 def _objects() -> list[dict[str, Any]]:
-    """Made-up objects, with the warts of the source's: without approaches, with nulls, and one that is unreadable."""
+    """Synthetic objects with NASA's irregularities: one without approaches, a null, a rejected object, a duplicate."""
     catalogue = SyntheticCatalogue(_NEOS, seed=3)
     objects: list[dict[str, Any]] = [json.loads(entry.body) for entry in catalogue.entries(0, _NEOS)]
     objects[2]["close_approach_data"] = []
@@ -79,38 +79,39 @@ def _pages() -> list[Page]:
 
 
 class SinkConformance:
-    """Holds a sink to :class:`neows_async.Sink`.
+    """Tests that a sink does what :class:`neows_async.Sink` promises.
 
     In a test file::
 
         class TestMySink(SinkConformance):
             make = staticmethod(lambda: MySink())
 
-    It makes whole runs into lakes in temporary folders.
+    Each test makes whole runs into lakes in temporary folders.
     """
 
     make: Callable[[], Any]
-    """Makes a new sink. All of a test's sinks write to one place."""
+    """Returns a new sink. All sinks of one test write to the same place."""
 
     def visible(self) -> int | None:
-        """How many near-Earth objects a reader sees in the place that the sinks write to, besides the lake's files.
-        Override it for a sink that publishes elsewhere; None checks the files alone.
+        """The number of objects that a reader sees where the sinks publish.
+
+        Override it for a sink that publishes outside the stage; None checks the files alone.
         """
         return None
 
-    def test_it_has_what_a_sink_has(self) -> None:
-        """A name that can stand in a receipt, and four coroutines."""
+    def test_sink_has_a_valid_name_and_coroutine_methods(self) -> None:
+        """A name for the receipt, the same for every instance, and four coroutine functions."""
         sink = self.make()
-        assert _NAME.fullmatch(sink.name), f"{sink.name!r} is no usable name"
-        assert sink.name == self.make().name, "two of them have two names, so a receipt would not know them again"
+        assert _NAME.fullmatch(sink.name), f"{sink.name!r} is not a valid name"
+        assert sink.name == self.make().name, "two instances have two names; receipts name it"
         for method in (sink.open, sink.write, sink.finish, sink.commit):
-            assert inspect.iscoroutinefunction(method), f"{method} is no coroutine function"
+            assert inspect.iscoroutinefunction(method), f"{method} is not a coroutine function"
 
-    def test_a_whole_run(self) -> None:
-        """Its files are those that it names, and nothing is visible before the commit."""
-        _on_every_loop(self._a_whole_run)
+    def test_run_writes_the_files_of_its_receipt(self) -> None:
+        """Each file of the receipt has its size and digest, and is in the snapshot's folder."""
+        _on_every_loop(self._whole_run)
 
-    async def _a_whole_run(self) -> None:
+    async def _whole_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             before = self.visible()
             receipt = await _run(Path(folder), self.make(), _new_id())
@@ -119,10 +120,10 @@ class SinkConformance:
                 assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256), file
                 assert f"snapshot={receipt.snapshot}/" in file.path, f"{file.path} is outside its snapshot"
             if before is not None:
-                assert self.visible() == before + receipt.records.written, "not all it was given can be seen"
+                assert self.visible() == before + receipt.records.written, "some rows of the run are not visible"
 
     def test_equal_pages_give_equal_files(self) -> None:
-        """Under another snapshot's id, with other concurrency, the bytes are the same."""
+        """The bytes do not depend on the snapshot's id or the concurrency."""
         _on_every_loop(self._equal_pages)
 
     async def _equal_pages(self) -> None:
@@ -136,8 +137,8 @@ class SinkConformance:
                 )
         assert found[0] == found[1], "files depend on more than the pages"
 
-    def test_cancelled_anywhere_it_shows_nothing_and_the_next_run_finishes(self) -> None:
-        """At each page in turn; the next run makes new sinks, as a new process would."""
+    def test_cancelled_run_shows_nothing_and_the_next_run_finishes(self) -> None:
+        """Cancelled at each page. The next run makes a new sink, as a new process would."""
         _on_every_loop(self._cancelled_anywhere)
 
     async def _cancelled_anywhere(self) -> None:
@@ -147,13 +148,13 @@ class SinkConformance:
                 with anyio.CancelScope() as scope:
                     await _run(Path(folder), _Cancelling(self.make(), at, scope), snapshot)
                 assert scope.cancelled_caught, "the sink swallowed a cancellation"
-                assert self.visible() == before, "something can be seen without a commit"
+                assert self.visible() == before, "rows are visible without a commit"
                 receipt = await _run(Path(folder), self.make(), snapshot)
                 if before is not None:
                     assert self.visible() == before + receipt.records.written
 
-    def test_a_commit_may_come_twice(self) -> None:
-        """A run that dies right after it delivers again: the same pages, by a new sink, under the same snapshot."""
+    def test_second_commit_of_a_snapshot_changes_nothing(self) -> None:
+        """If a run dies after the sink's commit, a new sink gets the same pages for the same snapshot."""
         _on_every_loop(self._commit_twice)
 
     async def _commit_twice(self) -> None:
@@ -163,11 +164,11 @@ class SinkConformance:
                 await _run(Path(folder), _Cancelling(self.make(), None, scope), snapshot)
             receipt = await _run(Path(folder), self.make(), snapshot)
             if before is not None:
-                assert self.visible() == before + receipt.records.written, "a second commit doubled or lost something"
+                assert self.visible() == before + receipt.records.written, "a second commit doubled or lost rows"
 
 
 class _Cancelling:
-    """Passes everything on, and cancels the run before page ``at``, or right after the commit."""
+    """Forwards every call, and cancels the run before page ``at``, or after the commit if it is None."""
 
     def __init__(self, sink: Sink, at: int | None, scope: anyio.CancelScope) -> None:
         self.name = sink.name
@@ -189,12 +190,8 @@ class _Cancelling:
 
 
 def _new_id() -> str:
-    """For a place that counts by snapshot, each lake's must differ."""
+    """A new id for each lake: a sink may write those of one test to the same place."""
     return f"conformance-{secrets.token_hex(8)}"
-
-
-class _Columns(ListSink):
-    columns_only = True
 
 
 async def _run(root: Path, sink: Sink, snapshot: str, **settings: Any) -> Receipt:
@@ -210,40 +207,40 @@ async def _run(root: Path, sink: Sink, snapshot: str, **settings: Any) -> Receip
 
 
 class SourceConformance:
-    """Holds a source to :class:`neows_async.Source`.
+    """Tests that a source does what :class:`neows_async.Source` promises.
 
     In a test file::
 
         class TestMySource(SourceConformance):
             make = staticmethod(lambda: MySource())
 
-    Its catalogue must have at least one object, and stay as it is meanwhile.
+    The source's catalogue must have at least one object, and must not change during a test.
     """
 
     make: Callable[[], Any]
-    """Makes a new source, inside an event loop."""
+    """Returns a new source. It is called inside an event loop."""
 
     page_size = 20
-    """What to ask for, in objects."""
+    """Objects in a page."""
 
-    def test_it_has_what_a_source_has(self) -> None:
-        """An origin that holds no secret's name, a flag, and a coroutine."""
+    def test_source_has_an_origin_a_flag_and_a_coroutine_method(self) -> None:
+        """An origin without a key, whether it is synthetic, and a coroutine function."""
 
         async def test() -> None:
             source = self.make()
             assert isinstance(source.origin, str)
-            assert source.origin, "its origin is empty, so nothing could be resumed"
-            assert "api_key" not in source.origin, "its origin must hold no key: receipts show it"
+            assert source.origin, "its origin is empty; a resumed run compares it"
+            assert "api_key" not in source.origin, "its origin has a key in it; receipts show the origin"
             assert isinstance(source.synthetic, bool)
             assert inspect.iscoroutinefunction(source.fetch)
 
         _on_every_loop(test)
 
-    def test_its_pages_are_whole_and_right(self) -> None:
-        """Page 0 and the last one are what their envelopes say, and can be decoded."""
-        _on_every_loop(self._pages_are_right)
+    def test_first_and_last_page_are_whole(self) -> None:
+        """Page 0 and the last page are the pages that were requested, and can be decoded."""
+        _on_every_loop(self._whole_pages)
 
-    async def _pages_are_right(self) -> None:
+    async def _whole_pages(self) -> None:
         source = self.make()
         first = await source.fetch(0, self.page_size)
         assert isinstance(first, RawPage | StoredPage), f"it returned a {type(first).__name__} instead of a RawPage"
@@ -254,32 +251,32 @@ class SourceConformance:
         assert raw.number == last
         assert _decode(raw).info.size == info.size
 
-    def test_any_page_comes_at_any_time_several_at_once(self) -> None:
-        """The same pages as one after the other."""
-        _on_every_loop(self._at_once)
+    def test_concurrent_fetches_return_the_same_pages(self) -> None:
+        """Several pages at once, in another order, are the same as one after the other."""
+        _on_every_loop(self._concurrent)
 
-    async def _at_once(self) -> None:
+    async def _concurrent(self) -> None:
         source = self.make()
         info = _decode(await source.fetch(0, self.page_size)).info
         numbers = list(range(min(4, -(-info.total_elements // info.size))))
-        in_turn = {number: await self._ids(source, number) for number in numbers}
-        at_once: dict[int, list[str | None]] = {}
+        sequential = {number: await self._ids(source, number) for number in numbers}
+        concurrent: dict[int, list[str | None]] = {}
 
         async def fetch(number: int) -> None:
-            at_once[number] = await self._ids(source, number)
+            concurrent[number] = await self._ids(source, number)
 
         async with anyio.create_task_group() as tasks:
             for number in reversed(numbers):
                 tasks.start_soon(fetch, number)
-        assert at_once == in_turn, "pages that are asked for at once differ from those asked for in turn"
+        assert concurrent == sequential, "pages fetched concurrently differ from those fetched one after the other"
 
     async def _ids(self, source: Source, number: int) -> list[str | None]:
         page = _decode(await source.fetch(number, self.page_size))
         ids: list[str | None] = page.batches["neos"]["id"].to_pylist()
         return ids
 
-    def test_a_cancelled_fetch_does_no_harm(self) -> None:
-        """The next one succeeds."""
+    def test_fetch_succeeds_after_a_cancelled_one(self) -> None:
+        """Cancelling requests in flight leaves the source usable."""
         _on_every_loop(self._cancelled)
 
     async def _cancelled(self) -> None:
@@ -291,11 +288,11 @@ class SourceConformance:
             tasks.cancel_scope.cancel()
         _decode(await source.fetch(0, self.page_size))
 
-    def test_a_whole_run(self) -> None:
-        """Two pages of it become a snapshot."""
-        _on_every_loop(self._a_whole_run)
+    def test_run_commits_two_pages(self) -> None:
+        """A run over two pages commits a snapshot."""
+        _on_every_loop(self._whole_run)
 
-    async def _a_whole_run(self) -> None:
+    async def _whole_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             parts = run.Parts(
                 storage=LocalStorage(Path(folder), durable=False),
@@ -311,47 +308,48 @@ class SourceConformance:
 
 
 class AggregatorConformance:
-    """Holds an aggregator to :class:`neows_async.Aggregator`.
+    """Tests that an aggregator does what :class:`neows_async.Aggregator`, or ``JsonAggregator``, promises.
 
     In a test file::
 
-    class TestMyAggregator(AggregatorConformance):
-        make = staticmethod(lambda: MyAggregator())
+        class TestMyAggregator(AggregatorConformance):
+            make = staticmethod(lambda: MyAggregator())
     """
 
     make: Callable[[], Any]
-    """Makes a new aggregator, which has seen nothing."""
+    """Returns a new aggregator, without rows."""
 
-    def test_it_has_what_an_aggregator_has(self) -> None:
-        """A name that can be a file's, and three plain methods."""
+    def test_aggregator_has_a_valid_name_and_plain_methods(self) -> None:
+        """A name for a file, and three plain methods; ``update_json`` instead of ``update`` if it ``needs_json``."""
         aggregator = self.make()
-        assert _NAME.fullmatch(aggregator.name), f"{aggregator.name!r} is no usable name"
-        for method in (aggregator.update, aggregator.merge, aggregator.result):
+        assert _NAME.fullmatch(aggregator.name), f"{aggregator.name!r} is not a valid name"
+        add = aggregator.update_json if getattr(aggregator, "needs_json", False) else aggregator.update
+        for method in (add, aggregator.merge, aggregator.result):
             assert not inspect.iscoroutinefunction(method), f"{method} is a coroutine function; it must be a plain one"
 
-    def test_its_result_is_json_at_any_time(self) -> None:
-        """Also before the first page; finite numbers, keys that are text, and asking changes nothing."""
-        asked, unasked = self.make(), self.make()
+    def test_result_is_json_and_has_no_side_effect(self) -> None:
+        """At any time, also before the first page: finite numbers, and keys that are text."""
+        observed, unobserved = self.make(), self.make()
         for page in _pages():
-            _json(asked)
-            _update(asked, page)
-            _update(unasked, page)
-            assert _json(asked) == _json(asked), "asking twice gives two results"
-        assert _json(asked) == _json(unasked), "asking in between changes the result"
+            _json(observed)
+            _update(observed, page)
+            _update(unobserved, page)
+            assert _json(observed) == _json(observed), "two calls of result differ"
+        assert _json(observed) == _json(unobserved), "a call of result changes later results"
 
     def test_equal_pages_give_an_equal_result(self) -> None:
-        """Byte for byte, the order of keys included."""
+        """Byte for byte, including the order of keys."""
         assert _json(self._of(_pages())) == _json(self._of(_pages()))
 
-    def test_a_page_is_left_as_it_is(self) -> None:
-        """Others see it, too."""
+    def test_update_does_not_change_the_page(self) -> None:
+        """Other parts get the same page."""
         for page in _pages():
             before = copy.deepcopy((page.batches, page.indices))
             _update(self.make(), page)
             assert (page.batches, page.indices) == before
 
-    def test_parts_can_be_merged_in_any_order(self) -> None:
-        """What several processes folded of disjoint pages is what one would have folded of all."""
+    def test_merge_in_any_order_gives_the_result_of_one(self) -> None:
+        """Three aggregators over disjoint pages, merged in any order, equal one aggregator over all pages."""
         pages = _pages()
         whole = _json(self._of(pages))
         for seed in range(12):
@@ -362,20 +360,20 @@ class AggregatorConformance:
             first, *others = parts
             for other in others:
                 first.merge(other)
-            assert _json(first) == whole, f"merged from the pages cut at {cut} it is another result"
+            assert _json(first) == whole, f"merged from pages split at {cut}, the result differs"
 
-    def test_it_works_in_a_run(self) -> None:
-        """Its result stands in the receipt."""
-        _on_every_loop(self._in_a_run)
+    def test_run_has_its_result_in_the_receipt(self) -> None:
+        """A whole run with this aggregator alone."""
+        _on_every_loop(self._whole_run)
 
-    async def _in_a_run(self) -> None:
+    async def _whole_run(self) -> None:
         aggregator = self.make()
         with tempfile.TemporaryDirectory() as folder:
             parts = run.Parts(
                 storage=LocalStorage(Path(folder), durable=False),
                 source=ListSource(_objects()),
                 source_name="conformance",
-                sinks=[_Columns()],  # so that one that says the same is given what it says
+                sinks=[],  # none that needs the JSON: an aggregator that reads it must say so itself
                 aggregators=[aggregator],
                 aggregate_writer=JsonAggregates(),
             )

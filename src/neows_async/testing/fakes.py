@@ -1,4 +1,4 @@
-"""Fakes to test with, also for your own parts: no patches needed, the seams are real."""
+"""Fakes for tests: a source and a sink over lists. Pass them to a run; nothing needs to be patched."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class ListSource:
-    """A source over a list of objects, in the given order.
+    """A source over a list of objects.
 
-    :param objects: as the source's JSON, one value each
-    :param fail: called before each answer with the page's number and how often it was asked for; may raise
+    :param objects: NeoWs' JSON objects, in Browse order
+    :param fail: called before each response with the page's number and how often it was requested; may raise
     """
 
     synthetic = True
@@ -36,7 +36,7 @@ class ListSource:
         self.objects: list[Mapping[str, Any]] = list(objects)
         self.origin: str = origin
         self.asked: list[int] = []
-        """The numbers of the pages asked for, in order."""
+        """The numbers of the requested pages, in order."""
         self._fail = fail
 
     async def fetch(self, number: int, size: int) -> RawPage:
@@ -48,7 +48,7 @@ class ListSource:
 
 
 def browse_page(objects: Sequence[Mapping[str, Any]], number: int, size: int) -> bytes:
-    """The JSON of one Browse page over ``objects``."""
+    """The JSON of Browse page ``number`` (from 0), with ``size`` of all ``objects``."""
     shown = objects[number * size : (number + 1) * size]
     pages = -(-len(objects) // size)
     info = {"size": size, "total_elements": len(objects), "total_pages": pages, "number": number}
@@ -57,9 +57,9 @@ def browse_page(objects: Sequence[Mapping[str, Any]], number: int, size: int) ->
 
 
 class ListSink:
-    """A sink that appends: ``rows`` of NEOs and ``close_approaches``, as plain dictionaries.
+    """A sink that appends to lists: ``rows`` of NEOs and ``close_approaches``, as plain dictionaries.
 
-    :param fail_after_pages: raise :class:`UnavailableError` on the page after so many; None is never
+    :param fail_after_pages: raise :class:`UnavailableError` after this number of pages; None is never
     """
 
     def __init__(self, name: str = "list", *, fail_after_pages: int | None = None) -> None:
@@ -71,22 +71,22 @@ class ListSink:
         self._fail_after_pages = fail_after_pages
 
     async def open(self, stage: Stage) -> None:
-        """Note the snapshot's id."""
+        """Keep the snapshot's id."""
         self.snapshot: str = stage.snapshot
 
     async def write(self, page: Page) -> None:
         """Append the page's rows."""
         if len(self.pages) == self._fail_after_pages:
-            raise UnavailableError("the list is full, as was asked for")
+            raise UnavailableError("the list is full")
         self.pages.append(page.number)
-        # In a thread: Arrow asks the system's files for the time zone.
+        # In a thread: Arrow reads the system's files for the time zone.
         self.rows += await to_thread.run_sync(page.batches["neos"].to_pylist)
         self.close_approaches += await to_thread.run_sync(page.batches["close_approaches"].to_pylist)
 
     async def finish(self) -> Sequence[DatasetFile]:
-        """Nothing lies in the stage."""
+        """Return no files: nothing was written into the stage."""
         return ()
 
     async def commit(self) -> None:
-        """Count how often."""
+        """Count the call."""
         self.commits += 1

@@ -1,4 +1,4 @@
-"""The sandbox behind an httpx client: NeoWs and its gateway, on good days and bad ones, without a socket."""
+"""The sandbox behind an httpx client: NeoWs and its gateway, with faults on request, without a socket."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class SandboxClient(httpx.AsyncClient):
-    """A client whose every request goes to :attr:`app`, whatever its host."""
+    """A client that sends every request to :attr:`app`, for any host."""
 
     def __init__(self, app: SandboxApp) -> None:
         super().__init__(transport=AsgiTransport(app), trust_env=False)
         self.app = app
-        """Its ``served`` are the requests that came, in order; ``attempts`` counts them by page."""
+        """The sandbox. ``app.served`` lists the requests in order; ``app.attempts`` counts them by page."""
 
 
 @asynccontextmanager
@@ -39,24 +39,25 @@ async def sandbox_client(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> AsyncIterator[SandboxClient]:
-    """A client that talks to a faithful NeoWs, until the block ends.
+    """A client of an imitated NeoWs, open until the block ends.
 
     ::
 
-        async with gateway(scenario=Scenario(faults=(Outage(until_s=5),))) as client:
+        async with sandbox_client(scenario=Scenario(faults=(Outage(until_s=5),))) as client:
             receipt = await ingest(Settings(api_key="any", root=folder), client=client)
 
-    :param neos: how many made-up objects the catalogue has, from ``seed``
-    :param catalogue: another one instead
-    :param scenario: what goes wrong; None is a good day. Also the rules of the gateway: quotas, known keys
-    :param clock: UTC, seconds since 1970; with ``sleep``, by the same clock, for tests in virtual time
+    :param neos: the number of synthetic objects in the catalogue
+    :param seed: equal seeds give equal objects
+    :param catalogue: used instead of synthetic objects
+    :param scenario: faults, and the rules of the gateway (quotas, known keys); None has no faults
+    :param clock: UTC, seconds since 1970. For tests in virtual time, pass it with a ``sleep`` of the same clock
     """
     app = SandboxApp(
         SyntheticCatalogue(neos, seed) if catalogue is None else catalogue,
         scenario=Scenario() if scenario is None else scenario,
         clock=clock,
         sleep=sleep,
-        threads=clock is time.time,  # a thread's time is never virtual
+        threads=clock is time.time,  # work in a thread takes real time
     )
     async with SandboxClient(app) as client:
         yield client

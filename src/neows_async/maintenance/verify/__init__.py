@@ -1,4 +1,16 @@
-"""A snapshot held against its receipt: files, rows, figures, raw pages. Reads, and writes nothing."""
+"""Checks a snapshot against its receipt: files, rows, figures, raw pages. It only reads.
+
+::
+
+    files.py      the files exist, have their sizes and digests, and there are no others
+    datasets.py   reads the Parquet files: columns, metadata, rows; computes the aggregates again
+    figures.py    the receipt's sums and figures, against what datasets.py found
+    raw_pages.py  each raw page is whole; all of them are those that the snapshot was made from
+    findings.py   the values: Difference, Findings (collects them), VerifyReport
+
+A damaged file is a difference in the report, not an exception. The order matters: content is compared only for files
+with the right digest. Otherwise one damaged file would show as a dozen differences.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +21,10 @@ import anyio
 from neows_async.errors import NotFoundError, most_relevant
 from neows_async.lake import layout
 from neows_async.lake.lake import read_receipt
-from neows_async.maintenance.verify.datasets import Datasets, dataset_files, read_parquet
+from neows_async.maintenance.verify.datasets import DatasetTotals, dataset_files, read_parquet
 from neows_async.maintenance.verify.figures import check_aggregate_files, check_aggregates, check_counts, check_nulls
 from neows_async.maintenance.verify.files import check_digest, check_names
-from neows_async.maintenance.verify.findings import Difference, Findings, Verified
+from neows_async.maintenance.verify.findings import Difference, Findings, VerifyReport
 from neows_async.maintenance.verify.raw_pages import check_raw_pages
 
 if TYPE_CHECKING:
@@ -20,31 +32,33 @@ if TYPE_CHECKING:
     from neows_async.lake.receipt import Receipt
     from neows_async.pages.values import DatasetFile
 
-__all__ = ["Difference", "Verified", "verify"]
+__all__ = ["Difference", "VerifyReport", "verify"]
 
 _FILES_AT_ONCE: Final = 4
 _PAGES_AT_ONCE: Final = 8
 _MAX_BODY_BYTES: Final = 64 << 20
 
 
-async def verify(lake: AsyncStorage, snapshot: str = "latest", *, max_body_bytes: int = _MAX_BODY_BYTES) -> Verified:
-    """Hold ``snapshot`` against its receipt, byte by byte.
+async def verify(
+    storage: AsyncStorage, snapshot: str = "latest", *, max_body_bytes: int = _MAX_BODY_BYTES
+) -> VerifyReport:
+    """Check every byte of ``snapshot`` against its receipt.
 
-    :param max_body_bytes: a larger raw page, expanded, counts as damaged
-    :returns: what was looked at, and every difference; a damaged file is a difference, no exception
+    :param max_body_bytes: a raw page with more bytes of JSON counts as damaged
+    :returns: what was checked, and every difference
     :raises NotFoundError: there is no such snapshot
-    :raises DataError: its receipt itself cannot be read
+    :raises DataError: the receipt itself cannot be read
     :raises StorageError: the lake could not be read
     """
     started_s = anyio.current_time()
-    receipt = await read_receipt(lake, snapshot)
+    receipt = await read_receipt(storage, snapshot)
     findings = Findings()
     try:
-        pages = await _check(lake, snapshot, receipt, findings, max_body_bytes)
+        pages = await _check(storage, snapshot, receipt, findings, max_body_bytes)
     except BaseExceptionGroup as group:
         the_one = most_relevant(group)
         raise the_one from the_one.__cause__
-    return Verified(
+    return VerifyReport(
         snapshot=receipt.snapshot,
         files=len(receipt.files),
         rows=sum(file.rows or 0 for file in receipt.files),
@@ -56,22 +70,26 @@ async def verify(lake: AsyncStorage, snapshot: str = "latest", *, max_body_bytes
     )
 
 
-async def _check(lake: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings, max_body_bytes: int) -> int:
-    """All of it; returns how many raw pages are right."""
-    await _check_receipt(lake, snapshot, receipt, findings)
-    whole = await _check_files(lake, receipt, findings)
-    pages = await check_raw_pages(lake, receipt, findings, pages_at_once=_PAGES_AT_ONCE, max_body_bytes=max_body_bytes)
-    await _check_contents(lake, receipt, whole, pages.prefixes, findings)
-    return pages.read
+async def _check(
+    storage: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings, max_body_bytes: int
+) -> int:
+    """Run all checks; returns the number of sound raw pages."""
+    await _check_receipt(storage, snapshot, receipt, findings)
+    sound = await _check_files(storage, receipt, findings)
+    pages = await check_raw_pages(
+        storage, receipt, findings, pages_at_once=_PAGES_AT_ONCE, max_body_bytes=max_body_bytes
+    )
+    await _check_contents(storage, receipt, sound, pages.prefixes, findings)
+    return pages.sound
 
 
-async def _check_receipt(lake: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings) -> None:
-    """That the receipt has its own name, and that ``latest`` is a copy of one."""
+async def _check_receipt(storage: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings) -> None:
+    """The receipt names its own snapshot, and ``latest`` is a copy of that snapshot's receipt."""
     if snapshot != "latest":
         findings.compare(layout.receipt_key(snapshot), "snapshot", snapshot, receipt.snapshot)
         return
     try:
-        own = await read_receipt(lake, receipt.snapshot)
+        own = await read_receipt(storage, receipt.snapshot)
     except NotFoundError:
         findings.differ(layout.receipt_key(receipt.snapshot), "file", "the receipt", "none")
         return
@@ -79,39 +97,43 @@ async def _check_receipt(lake: AsyncStorage, snapshot: str, receipt: Receipt, fi
         findings.differ(layout.LATEST, "content", f"that of {layout.receipt_key(receipt.snapshot)}", "another")
 
 
-async def _check_files(lake: AsyncStorage, receipt: Receipt, findings: Findings) -> frozenset[str]:
-    """Names, sizes and digests; returns the paths of the files that are as they were written."""
-    present = await check_names(lake, receipt, findings)
-    whole: set[str] = set()
-    to_do = iter(present)
+async def _check_files(storage: AsyncStorage, receipt: Receipt, findings: Findings) -> frozenset[str]:
+    """Names, sizes and digests; returns the paths of the files with the right digest."""
+    present = await check_names(storage, receipt, findings)
+    sound: set[str] = set()
+    remaining = iter(present)
 
     async def work() -> None:
-        for file in to_do:
-            if await check_digest(lake, file, findings):
-                whole.add(file.path)
+        for file in remaining:
+            if await check_digest(storage, file, findings):
+                sound.add(file.path)
 
     async with anyio.create_task_group() as workers:
         for _ in range(_FILES_AT_ONCE):
             workers.start_soon(work)
-    return frozenset(whole)
+    return frozenset(sound)
 
 
 async def _check_contents(
-    lake: AsyncStorage, receipt: Receipt, whole: frozenset[str], prefixes: frozenset[str] | None, findings: Findings
+    storage: AsyncStorage,
+    receipt: Receipt,
+    sound: frozenset[str],
+    prefixes: frozenset[str] | None,
+    findings: Findings,
 ) -> None:
-    """What the files say, as far as they are what was written: of others nothing more can be told."""
+    """The contents of the files with the right digest."""
     files = dataset_files(receipt)
-    datasets = Datasets(receipt)
+    totals = DatasetTotals(receipt)
     for file in files:
-        if file.path in whole:
-            await read_parquet(lake, receipt, file, datasets, prefixes, findings)
-    await check_counts(lake, receipt, whole, findings)
-    if any(file.path not in whole for file in files):
+        if file.path in sound:
+            await read_parquet(storage, receipt, file, totals, prefixes, findings)
+    await check_counts(storage, receipt, sound, findings)
+    if any(file.path not in sound for file in files):
         findings.skip("rows and aggregates were not recomputed, since a file they come from differs")
         return
     if files:
-        check_nulls(receipt, datasets, findings)
-    check_aggregates(receipt, datasets, findings, has_files=_has_both(files))
+        check_nulls(receipt, totals, findings)
+    check_aggregates(receipt, totals, findings, has_files=_has_both(files))
     await check_aggregate_files(receipt, findings)
 
 

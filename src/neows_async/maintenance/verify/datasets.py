@@ -1,10 +1,10 @@
-"""The Parquet files as they lie: their columns, their rows, and our figures computed from them again."""
+"""Reads the Parquet files of a snapshot: checks columns and metadata, counts rows, computes the aggregates again."""
 
 from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from neows_async.endpoints.browse import schema
 from neows_async.lake.layout import dataset_folder
-from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
+from neows_async.maintenance.made_with import settings_of
+from neows_async.outputs import registry
 from neows_async.outputs.parquet import FILE_ROWS, NULL_PARTITION
 
 if TYPE_CHECKING:
@@ -23,46 +24,36 @@ if TYPE_CHECKING:
     from neows_async.pages.values import DatasetFile
     from neows_async.protocols import Aggregator
 
-# What the figures are computed from; the rest is vouched for by the files' digests.
-_NEEDED: Final = {
-    "neos": ["id"],
-    "close_approaches": ["neo_id", "close_approach_date", "orbiting_body", "miss_distance_au"],
-}
 
+class DatasetTotals:
+    """Counts over all Parquet files of one snapshot, and its aggregates computed again.
 
-def _no_rows(of: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in of], schema=of)
-
-
-class Datasets:
-    """What is gathered from the Parquet files of one snapshot."""
+    :raises DataError: the receipt has settings that no run can have
+    """
 
     def __init__(self, receipt: Receipt) -> None:
-        body = receipt.derivation.get("orbiting_body")
+        settings = settings_of(receipt)
         self.rows: Counter[str] = Counter()
         self.nulls: Counter[str] = Counter()
         self.ids: set[str] = set()
         self.neo_ids: set[str] = set()
-        self.partitions: dict[str, str] = dict(
-            entry.split(":", 1) for entry in receipt.derivation.get("partition_by", ())
-        )
+        self.partitions: dict[str, str] = settings.partitions
+        made = {part.name: part.make(settings) for part in registry.AGGREGATORS if part.name in receipt.aggregates}
+        # One that needs the JSON cannot be computed from Parquet files.
         self.aggregators: dict[str, Aggregator] = {
-            aggregator.name: aggregator
-            for aggregator in (
-                CloseApproachesWithin(receipt.derivation.get("within_au", 0.2), body),
-                CloseApproachesByYear(body),
-            )
-            if aggregator.name in receipt.aggregates
+            name: aggregator for name, aggregator in made.items() if not getattr(aggregator, "needs_json", False)
         }
+        self._empty = {name: pa.RecordBatch.from_pylist([], schema=of) for name, of in schema.DATASETS.items()}
 
-    def take(self, dataset: str, rows: pa.RecordBatch) -> None:
-        """Fold some rows; of both datasets, in any order."""
+    def add(self, dataset: str, rows: pa.RecordBatch) -> None:
+        """Add rows of one dataset. The order of calls does not matter."""
+        self.rows[dataset] += rows.num_rows
         if dataset == "neos":
             self.ids.update(rows["id"].to_pylist())
         else:
             self.neo_ids.update(pc.unique(rows["neo_id"]).to_pylist())
         for aggregator in self.aggregators.values():
-            aggregator.update({name: _no_rows(of) for name, of in schema.DATASETS.items()} | {dataset: rows})
+            aggregator.update(self._empty | {dataset: rows})
 
 
 def dataset_files(receipt: Receipt) -> tuple[DatasetFile, ...]:
@@ -73,46 +64,47 @@ def dataset_files(receipt: Receipt) -> tuple[DatasetFile, ...]:
 
 
 async def read_parquet(
-    lake: AsyncStorage,
+    storage: AsyncStorage,
     receipt: Receipt,
     file: DatasetFile,
-    datasets: Datasets,
+    totals: DatasetTotals,
     prefixes: frozenset[str] | None,
     findings: Findings,
 ) -> None:
-    """Check the columns, the metadata and the number of rows of one file, and gather its rows.
+    """Check the columns, the metadata and the number of rows of one file, and add its rows to ``totals``.
 
-    :param prefixes: the digests of raw pages that a file closed early may carry; None is unknown
+    One row group is in memory at a time.
+
+    :param prefixes: the digests of raw pages that a file may have if it was full early; None is unknown
     """
-    async with lake.open_input(file.path) as opened:
+    async with storage.open_input(file.path) as opened:
         try:
-            parquet = await lake.call(file.path, lambda: pq.ParquetFile(opened, pre_buffer=False))
-            _check_columns(receipt, file, parquet, datasets, findings)
+            parquet = await storage.call(file.path, lambda: pq.ParquetFile(opened, pre_buffer=False))
+            _check_columns(receipt, file, parquet, totals, findings)
             _check_metadata(receipt, file, parquet.metadata.metadata or {}, prefixes, findings)
             findings.compare(file.path, "rows", file.rows, parquet.metadata.num_rows)
-            _count_nulls(file, parquet, datasets, receipt)
+            _count_nulls(file, parquet, totals, receipt)
             for group in range(parquet.num_row_groups):
-                await lake.call(file.path, partial(_take_group, parquet, group, file, receipt, datasets))
+                await storage.call(file.path, partial(_add_group, parquet, group, file, receipt, totals))
         except (pa.ArrowException, KeyError) as exc:
-            # Its bytes are those of the receipt, and yet it is no such file: it was written so.
+            # The digest is right, so the file was written like this: a fault of the program, not of the disk.
             findings.differ(file.path, "content", "a Parquet file that can be read", " ".join(str(exc).split()))
 
 
-def _take_group(parquet: Any, group: int, file: DatasetFile, receipt: Receipt, datasets: Datasets) -> None:
+def _add_group(parquet: Any, group: int, file: DatasetFile, receipt: Receipt, totals: DatasetTotals) -> None:
+    table = parquet.read_row_group(group, use_threads=False)
     name, value = partition_of(file, receipt)
-    columns = [column for column in _NEEDED[file.dataset] if column != name]
-    table = parquet.read_row_group(group, columns=columns, use_threads=False)
+    if name is not None:
+        # Aggregators get the columns that a run gives them, so the one in the path must come back.
+        column = schema.DATASETS[file.dataset].field(name)
+        table = table.append_column(column, pa.array([value] * table.num_rows, pa.string()).cast(column.type))
+        table = table.select(schema.DATASETS[file.dataset].names)
     for rows in table.to_batches():
-        if name in _NEEDED[file.dataset]:
-            whole = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
-            datasets.take(file.dataset, whole)
-        else:
-            datasets.take(file.dataset, rows)
-    datasets.rows[file.dataset] += table.num_rows
+        totals.add(file.dataset, rows)
 
 
 def partition_of(file: DatasetFile, receipt: Receipt) -> tuple[str | None, str | None]:
-    """The column that is in the path of ``file``, and its value; null is None."""
+    """The column that is in the path of ``file``, and its value; a null value is None."""
     below = file.path.removeprefix(f"{dataset_folder(file.dataset, receipt.snapshot)}/")
     segment, slash, _ = below.partition("/")
     if not slash:
@@ -121,19 +113,21 @@ def partition_of(file: DatasetFile, receipt: Receipt) -> tuple[str | None, str |
     return name, None if value == NULL_PARTITION else unquote(value)
 
 
-def _check_columns(receipt: Receipt, file: DatasetFile, parquet: Any, datasets: Datasets, findings: Findings) -> None:
-    partition = datasets.partitions.get(file.dataset)
+def _check_columns(
+    receipt: Receipt, file: DatasetFile, parquet: Any, totals: DatasetTotals, findings: Findings
+) -> None:
+    partition = totals.partitions.get(file.dataset)
     findings.compare(file.path, "column in the path", partition, partition_of(file, receipt)[0])
     if receipt.schema_version != schema.VERSION:
-        return  # said once, by the caller
-    expected = {field.name: _told(field) for field in schema.DATASETS[file.dataset] if field.name != partition}
-    found = {field.name: _told(field) for field in parquet.schema_arrow}
+        return  # check_counts reports it, once for all files
+    expected = {field.name: _type_of(field) for field in schema.DATASETS[file.dataset] if field.name != partition}
+    found = {field.name: _type_of(field) for field in parquet.schema_arrow}
     findings.compare(file.path, "columns", ", ".join(expected), ", ".join(found))
     for name in expected.keys() & found.keys():
         findings.compare(file.path, f"type of {name}", expected[name], found[name])
 
 
-def _told(field: pa.Field) -> str:
+def _type_of(field: pa.Field) -> str:
     return f"{field.type}{'' if field.nullable else ', never null'}"
 
 
@@ -148,17 +142,17 @@ def _check_metadata(
     findings.compare(file.path, "schema version", receipt.schema_version, version)
     found = metadata.get(b"neows_async.raw_pages_sha256", b"none").decode()
     if file.rows is not None and file.rows >= FILE_ROWS and (prefixes is None or found in prefixes):
-        return  # it was full before the last page came
+        return  # it was full, and closed, before the last page was read
     findings.compare(file.path, "digest of the raw pages", receipt.raw.sha256, found)
 
 
-def _count_nulls(file: DatasetFile, parquet: Any, datasets: Datasets, receipt: Receipt) -> None:
+def _count_nulls(file: DatasetFile, parquet: Any, totals: DatasetTotals, receipt: Receipt) -> None:
     name, value = partition_of(file, receipt)
     if name is not None and value is None:
-        datasets.nulls[f"{file.dataset}.{name}"] += parquet.metadata.num_rows
+        totals.nulls[f"{file.dataset}.{name}"] += parquet.metadata.num_rows
     for group in range(parquet.num_row_groups):
         chunks = parquet.metadata.row_group(group)
         for index in range(chunks.num_columns):
             column = chunks.column(index)
             if column.statistics is not None and column.statistics.null_count:
-                datasets.nulls[f"{file.dataset}.{column.path_in_schema}"] += column.statistics.null_count
+                totals.nulls[f"{file.dataset}.{column.path_in_schema}"] += column.statistics.null_count

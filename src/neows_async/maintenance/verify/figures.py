@@ -1,14 +1,15 @@
-"""The receipt's own sums, and the figures: each against what the files give."""
+"""Compares the receipt's own sums, and its figures, with the files."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from neows_async.endpoints.browse import schema
 from neows_async.lake import layout
+from neows_async.maintenance.made_with import settings_of
 from neows_async.maintenance.verify.files import count_lines
-from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
+from neows_async.outputs import registry
 from neows_async.pages.values import DatasetFile
 
 if TYPE_CHECKING:
@@ -16,18 +17,16 @@ if TYPE_CHECKING:
 
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
-    from neows_async.maintenance.verify.datasets import Datasets
+    from neows_async.maintenance.verify.datasets import DatasetTotals
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.protocols import AggregateWriter
 
-_WRITERS: Final[dict[str, type[AggregateWriter]]] = {
-    "JsonAggregates": JsonAggregates,
-    "CsvAggregates": CsvAggregates,
-}
 
+async def check_counts(storage: AsyncStorage, receipt: Receipt, sound: AbstractSet[str], findings: Findings) -> None:
+    """Check that seen = written + duplicates + rejected, and that the files have that many records.
 
-async def check_counts(lake: AsyncStorage, receipt: Receipt, whole: AbstractSet[str], findings: Findings) -> None:
-    """That seen = written + duplicates + rejected, and that each of them is what lies in the files."""
+    :param sound: the paths of the files with the right digest
+    """
     where, records, pages = layout.receipt_key(receipt.snapshot), receipt.records, receipt.pages
     accounted = records.written + records.duplicates + records.rejected
     findings.compare(where, "records seen (written + duplicates + rejected)", records.seen, accounted)
@@ -36,8 +35,8 @@ async def check_counts(lake: AsyncStorage, receipt: Receipt, whole: AbstractSet[
     quarantine = [file for file in receipt.files if file.dataset == "quarantine"]
     findings.compare(where, "rows in quarantine", records.rejected, sum(file.rows or 0 for file in quarantine))
     for file in quarantine:
-        if file.path in whole:
-            findings.compare(file.path, "lines", file.rows, await count_lines(lake, file.path))
+        if file.path in sound:
+            findings.compare(file.path, "lines", file.rows, await count_lines(storage, file.path))
     for dataset, expected in (("neos", records.written), ("close_approaches", receipt.close_approaches)):
         files = [file for file in receipt.files if file.dataset == dataset and file.path.endswith(".parquet")]
         if files:
@@ -46,64 +45,67 @@ async def check_counts(lake: AsyncStorage, receipt: Receipt, whole: AbstractSet[
         findings.skip(f"columns: the files are of schema version {receipt.schema_version}, not {schema.VERSION}")
 
 
-def check_nulls(receipt: Receipt, datasets: Datasets, findings: Findings) -> None:
-    """That nulls, distinct ids and the approaches' ids are as they were counted."""
+def check_nulls(receipt: Receipt, totals: DatasetTotals, findings: Findings) -> None:
+    """Check the counts of nulls and of distinct ids, and that each close approach has its object."""
     where = layout.receipt_key(receipt.snapshot)
-    expected = {name: count for name, count in receipt.nulls.items() if name.partition(".")[0] in datasets.rows}
-    for name in sorted(expected.keys() | datasets.nulls.keys()):
-        findings.compare(where, f"nulls in {name}", expected.get(name, 0), datasets.nulls[name])
-    if datasets.rows["neos"]:
-        findings.compare(where, "distinct ids in neos", receipt.records.written, len(datasets.ids))
-        strangers = datasets.neo_ids - datasets.ids
-        findings.compare(where, "ids of close_approaches that are not in neos", 0, len(strangers))
+    expected = {name: count for name, count in receipt.nulls.items() if name.partition(".")[0] in totals.rows}
+    for name in sorted(expected.keys() | totals.nulls.keys()):
+        findings.compare(where, f"nulls in {name}", expected.get(name, 0), totals.nulls[name])
+    if totals.rows["neos"]:
+        findings.compare(where, "distinct ids in neos", receipt.records.written, len(totals.ids))
+        orphans = totals.neo_ids - totals.ids
+        findings.compare(where, "ids of close_approaches that are not in neos", 0, len(orphans))
 
 
-def check_aggregates(receipt: Receipt, datasets: Datasets, findings: Findings, *, has_files: bool) -> None:
-    """Ours, computed again from the Parquet files with the receipt's settings; others are said to be skipped."""
+def check_aggregates(receipt: Receipt, totals: DatasetTotals, findings: Findings, *, has_files: bool) -> None:
+    """Compare our aggregates with those computed again from the Parquet files; skip the others."""
     where = layout.receipt_key(receipt.snapshot)
-    for name, told in receipt.aggregates.items():
-        if name not in datasets.aggregators:
-            findings.skip(f"aggregate {name}: it is not one of ours, and only its file was checked")
+    for name, recorded in receipt.aggregates.items():
+        if name not in totals.aggregators:
+            ours = registry.find(registry.AGGREGATORS, name) is not None
+            why = "it needs the objects' JSON" if ours else "it is not one of ours"
+            findings.skip(f"aggregate {name}: {why}, and only its file was checked")
         elif not has_files:
             findings.skip(f"aggregate {name}: there are no Parquet files of both datasets to compute it from")
         else:
-            found = dict(datasets.aggregators[name].result())
-            for figure in sorted(told.keys() | found.keys()):
-                _compare_figures(where, f"{name}.{figure}", told.get(figure), found.get(figure), findings)
+            found = dict(totals.aggregators[name].result())
+            for figure in sorted(recorded.keys() | found.keys()):
+                _compare_figure(where, f"{name}.{figure}", recorded.get(figure), found.get(figure), findings)
 
 
-def _compare_figures(where: str, name: str, told: Any, found: Any, findings: Findings) -> None:
-    if isinstance(told, dict) and isinstance(found, dict):
-        for key in sorted(told.keys() | found.keys()):
-            findings.compare(where, f"{name}.{key}", told.get(key), found.get(key))
+def _compare_figure(where: str, name: str, recorded: Any, found: Any, findings: Findings) -> None:
+    if isinstance(recorded, dict) and isinstance(found, dict):
+        for key in sorted(recorded.keys() | found.keys()):
+            findings.compare(where, f"{name}.{key}", recorded.get(key), found.get(key))
     else:
-        findings.compare(where, name, told, found)
+        findings.compare(where, name, recorded, found)
 
 
 async def check_aggregate_files(receipt: Receipt, findings: Findings) -> None:
-    """That the files of the figures say what the receipt says."""
-    writer = _WRITERS.get(receipt.derivation.get("aggregate_writer", ""))
-    if writer is None:
+    """Check that the files of the aggregates hold the receipt's figures: write them again, and compare digests."""
+    part = registry.find(registry.AGGREGATE_WRITERS, receipt.derivation.get("aggregate_writer", ""))
+    if part is None:
         findings.skip("the files of the aggregates: their writer is not one of ours; only their bytes were checked")
         return
-    stage = _Sums(receipt.snapshot)
-    expected = {file.path: file.sha256 for file in await writer().write(stage, receipt.aggregates)}
+    writer: AggregateWriter = part.make(settings_of(receipt))
+    written = await writer.write(_HashingStage(receipt.snapshot), receipt.aggregates)
+    expected = {file.path: file.sha256 for file in written}
     for file in receipt.files:
         if file.dataset == "aggregates" and expected.get(file.path) != file.sha256:
             findings.differ(file.path, "content", "the figures of the receipt", "others")
 
 
-class _Sums:
-    """A stage that keeps nothing of its files but their digests."""
+class _HashingStage:
+    """A stage that stores no files, only their digests."""
 
     def __init__(self, snapshot: str) -> None:
         self.snapshot = snapshot
 
-    async def open(self, dataset: str, path: str) -> _Sum:
-        return _Sum(dataset, f"{layout.dataset_folder(dataset, self.snapshot)}/{path}")
+    async def open(self, dataset: str, path: str) -> _HashingFile:
+        return _HashingFile(dataset, f"{layout.dataset_folder(dataset, self.snapshot)}/{path}")
 
 
-class _Sum:
+class _HashingFile:
     def __init__(self, dataset: str, path: str) -> None:
         self._dataset = dataset
         self._path = path

@@ -1,4 +1,4 @@
-"""Names, sizes and digests: whether the files are those that were written."""
+"""Checks the names, sizes and digests of a snapshot's files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DATASETS: Final = ("aggregates", "close_approaches", "neos", "quarantine")
 _CHUNK_BYTES: Final = 4 << 20
 
 
-async def check_names(lake: AsyncStorage, receipt: Receipt, findings: Findings) -> list[DatasetFile]:
-    """That the dataset folders hold what the receipt names, in these sizes, and nothing else.
+async def check_names(storage: AsyncStorage, receipt: Receipt, findings: Findings) -> list[DatasetFile]:
+    """Check that the dataset folders hold the files of the receipt, with their sizes, and no others.
 
-    :returns: the files that are there and have their size
+    :returns: the files that exist and have their size
     """
     folders = {dataset: dataset_folder(dataset, receipt.snapshot) for dataset in DATASETS}
     named: dict[str, DatasetFile] = {}
@@ -33,7 +33,7 @@ async def check_names(lake: AsyncStorage, receipt: Receipt, findings: Findings) 
             findings.differ(receipt_key(receipt.snapshot), "files", "each once", f"{file.path} twice")
         else:
             named[file.path] = file
-    sizes = {entry.key: entry.bytes for folder in folders.values() for entry in await lake.list(folder)}
+    sizes = {entry.key: entry.bytes for folder in folders.values() for entry in await storage.list(folder)}
     for path in sizes.keys() - named.keys():
         findings.differ(path, "file", "none, for the receipt does not name it", f"one of {sizes[path]:,} bytes")
     present = []
@@ -45,18 +45,18 @@ async def check_names(lake: AsyncStorage, receipt: Receipt, findings: Findings) 
     return present
 
 
-async def check_digest(lake: AsyncStorage, file: DatasetFile, findings: Findings) -> bool:
-    """That the file has its SHA-256. It is read in pieces, each in a thread."""
+async def check_digest(storage: AsyncStorage, file: DatasetFile, findings: Findings) -> bool:
+    """Check the file's SHA-256. It is read in pieces, each in a thread."""
     digest = hashlib.sha256()
 
-    def take(opened: BinaryIO) -> bool:
+    def read_some(opened: BinaryIO) -> bool:
         data = opened.read(_CHUNK_BYTES)
         digest.update(data)
         return bool(data)
 
     try:
-        async with lake.open_input(file.path) as opened:
-            while await lake.call(file.path, lambda: take(opened)):
+        async with storage.open_input(file.path) as opened:
+            while await storage.call(file.path, lambda: read_some(opened)):
                 pass
     except NotFoundError:
         findings.differ(file.path, "file", f"one of {file.bytes:,} bytes", "none")
@@ -64,14 +64,14 @@ async def check_digest(lake: AsyncStorage, file: DatasetFile, findings: Findings
     return findings.compare(file.path, "SHA-256", file.sha256, digest.hexdigest())
 
 
-async def count_lines(lake: AsyncStorage, path: str) -> int:
-    """How many lines the file has."""
+async def count_lines(storage: AsyncStorage, path: str) -> int:
+    """The number of lines of a file."""
 
     def count(opened: BinaryIO) -> int:
         return len(opened.readlines(_CHUNK_BYTES))
 
     lines = 0
-    async with lake.open_input(path) as opened:
-        while more := await lake.call(path, lambda: count(opened)):
+    async with storage.open_input(path) as opened:
+        while more := await storage.call(path, lambda: count(opened)):
             lines += more
     return lines

@@ -1,4 +1,4 @@
-"""What a verification found."""
+"""What a verification finds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, order=True)
 class Difference:
-    """One thing that is not as the receipt says.
+    """One property that is not as the receipt says.
 
     :param where: the key of the object
-    :param what: the property of it
+    :param what: the property
     """
 
     where: str
@@ -23,13 +23,13 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """The outcome for one snapshot.
+class VerifyReport:
+    """The result for one snapshot.
 
-    :param pages: raw pages that were read and are right
-    :param seconds: how long it took
-    :param differences: by place; empty means that the snapshot is what its receipt says
-    :param skipped: what could not be held against anything, and why
+    :param pages: the number of sound raw pages
+    :param seconds: how long the verification took
+    :param differences: by place; empty if the snapshot is what its receipt says
+    :param skipped: what could not be checked, and why
     """
 
     snapshot: str
@@ -44,29 +44,29 @@ class Verified:
 
 @dataclass(slots=True)
 class Findings:
-    """Collects differences, from several tasks."""
+    """Collects differences from several tasks."""
 
     differences: list[Difference] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def compare(self, where: str, what: str, expected: object, found: object) -> bool:
-        """Note a difference, if there is one; whether they are equal."""
+        """Add a difference if the values differ; return whether they are equal."""
         if expected != found:
             self.differ(where, what, expected, found)
         return expected == found
 
     def differ(self, where: str, what: str, expected: object, found: object) -> None:
-        """Note a difference."""
-        self.differences.append(Difference(where, what, _told(expected), _told(found)))
+        """Add a difference."""
+        self.differences.append(Difference(where, what, _text(expected), _text(found)))
 
     def skip(self, what: str) -> None:
-        """Note what could not be verified, and why."""
+        """Add what could not be checked, and why."""
         self.skipped.append(what)
 
     def sorted_differences(self) -> tuple[Difference, ...]:
-        """By place, whatever the order in which they were found."""
+        """By place: the order of the tasks must not show."""
         return tuple(sorted(self.differences))
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

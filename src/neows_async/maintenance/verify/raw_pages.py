@@ -1,12 +1,12 @@
-"""The raw pages: whether each is whole and right, and all of them those that the snapshot was made from."""
+"""Checks the raw pages: each is the whole page it should be, and all are those that the snapshot was made from."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -25,84 +25,79 @@ if TYPE_CHECKING:
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages import values
 
-_Place: TypeAlias = tuple[int, int]  # generation, number
+
+class _Position(NamedTuple):
+    """Where a page was in the run's order of reading."""
+
+    generation: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
-class RawPages:
-    """What was learnt from them.
+class RawPageTotals:
+    """The raw pages of a snapshot.
 
-    :param read: how many are right
-    :param prefixes: the digests over the first page, the first two, and so on, which Parquet files
-        carry; None if that cannot be told
+    :param sound: how many are right
+    :param prefixes: the digests over the first page, the first two, and so on, which Parquet files carry; None if a
+        page is missing or damaged
     """
 
-    read: int
+    sound: int
     prefixes: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _SoundPage:
     info: values.PageInfo
     sha256: bytes
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Checking:
-    lake: AsyncStorage
-    snapshot: str
-    max_body_bytes: int
-    one: threading.Lock = field(default_factory=threading.Lock)
-
-    def zone(self, generation: int) -> RawZone:
-        return RawZone(self.lake, self.snapshot, max_body_bytes=self.max_body_bytes, generation=generation)
-
-
 async def check_raw_pages(
-    lake: AsyncStorage, receipt: Receipt, findings: Findings, *, pages_at_once: int, max_body_bytes: int
-) -> RawPages:
-    """Each page: there, its checksum, the whole page it should be; then count, bytes and digest over all.
+    storage: AsyncStorage, receipt: Receipt, findings: Findings, *, pages_at_once: int, max_body_bytes: int
+) -> RawPageTotals:
+    """Check each page, then the count, the bytes and the digest over all pages.
 
-    They lie with the snapshot, or with the one that it was rebuilt from. Holes are known.
+    The pages belong to the snapshot, or to the one that it was rebuilt from. Pages that the receipt calls missing are
+    no difference.
     """
     if receipt.raw.snapshot is None:
         findings.skip("raw pages: the snapshot was made without an archive")
-        return RawPages(0, None)
-    checking = _Checking(lake, receipt.raw.snapshot, max_body_bytes)
-    wanted = await _wanted(checking, receipt, findings)
-    read: dict[_Place, _Read] = {}
-    to_do = iter(wanted)
+        return RawPageTotals(0, None)
+    checker = _PageChecker(storage, receipt.raw.snapshot, receipt.page_size, max_body_bytes, findings)
+    expected = await _expected_positions(checker, receipt, findings)
+    sound: dict[_Position, _SoundPage] = {}
+    remaining = iter(expected)
 
     async def work() -> None:
-        for place in to_do:
-            page = await _read_page(checking, place, receipt.page_size, findings)
+        for position in remaining:
+            page = await checker.check(position)
             if page is not None:
-                read[place] = page
+                sound[position] = page
 
     async with anyio.create_task_group() as workers:
         for _ in range(pages_at_once):
             workers.start_soon(work)
     where = layout.receipt_key(receipt.snapshot)
-    findings.compare(where, "raw pages", receipt.raw.pages, len(wanted))
-    if len(read) < len(wanted):
-        return RawPages(len(read), None)
+    findings.compare(where, "raw pages", receipt.raw.pages, len(expected))
+    if len(sound) < len(expected):
+        return RawPageTotals(len(sound), None)
     digest = hashlib.sha256()
     prefixes = {digest.hexdigest()}
-    for place in wanted:
-        digest.update(read[place].sha256)
+    for position in expected:
+        digest.update(sound[position].sha256)
         prefixes.add(digest.hexdigest())
-    folder = f"raw/snapshot={receipt.raw.snapshot}"
-    findings.compare(folder, "bytes of JSON", receipt.raw.bytes, sum(page.bytes for page in read.values()))
+    folder = layout.raw_snapshot_folder(receipt.raw.snapshot)
+    findings.compare(folder, "bytes of JSON", receipt.raw.bytes, sum(page.bytes for page in sound.values()))
     findings.compare(folder, "SHA-256 over the pages", receipt.raw.sha256, digest.hexdigest())
-    _check_objects(receipt, [read[place].info for place in wanted], findings)
-    return RawPages(len(read), frozenset(prefixes))
+    _check_objects(receipt, [sound[position].info for position in expected], findings)
+    return RawPageTotals(len(sound), frozenset(prefixes))
 
 
 def _check_objects(receipt: Receipt, pages: Sequence[values.PageInfo], findings: Findings) -> None:
-    """That as many objects were seen as stand on the pages, and that the catalogue is as large, and as whole, as told.
+    """Compare the receipt's count of objects, ``total_elements`` and ``complete`` with the envelopes.
 
-    :param pages: what the envelope of each says, in the order of reading
+    :param pages: the envelope of each page, in the order of reading
     """
     where, limit = layout.receipt_key(receipt.snapshot), receipt.identity.get("limit")
     within = [
@@ -112,57 +107,74 @@ def _check_objects(receipt: Receipt, pages: Sequence[values.PageInfo], findings:
     findings.compare(where, "records seen (objects on the raw pages)", receipt.records.seen, sum(within))
     totals = [page.total_elements for page in pages]
     findings.compare(where, "total_elements (of the last raw page)", receipt.total_elements, totals[-1])
-    if receipt.raw.generations == 1:  # of several it takes the ids on the pages of the last
-        all_in = not receipt.pages.missing and receipt.records.written == totals[-1]
-        complete: bool | str = ("unknown" if len(set(totals)) > 1 else True) if all_in else False
+    if receipt.raw.generations == 1:  # with several, it depends on the ids in the last generation
+        all_written = not receipt.pages.missing and receipt.records.written == totals[-1]
+        complete: bool | str = ("unknown" if len(set(totals)) > 1 else True) if all_written else False
         findings.compare(where, "complete", receipt.complete, complete)
 
 
-async def _wanted(checking: _Checking, receipt: Receipt, findings: Findings) -> list[_Place]:
-    """Every page that was read, in the order of reading."""
+async def _expected_positions(checker: _PageChecker, receipt: Receipt, findings: Findings) -> list[_Position]:
+    """Every page that the run read, in the order of reading."""
     if receipt.raw.generations == 1:
-        holes = set(receipt.pages.missing)
-        return [(0, number) for number in range(receipt.pages.planned) if number not in holes]
-    # The receipt has the sums of all generations; the plan of each follows from its first page.
-    wanted: list[_Place] = []
-    holes_left = Counter(receipt.pages.missing)
+        missing = set(receipt.pages.missing)
+        return [_Position(0, number) for number in range(receipt.pages.planned) if number not in missing]
+    # The receipt has only sums over all generations. The plan of each generation follows from its first page.
+    positions: list[_Position] = []
+    missing_left = Counter(receipt.pages.missing)
     planned = 0
     for generation in range(receipt.raw.generations):
-        first = await _read_page(checking, (generation, 0), receipt.page_size, findings)
+        first = await checker.check(_Position(generation, 0))
         if first is None:
             continue
         pages = plan_pages(first.info, receipt.identity.get("limit")).pages
         planned += pages
-        present = await checking.zone(generation).page_numbers()
+        stored = await checker.zone(generation).page_numbers()
         for number in range(pages):
-            if number not in present and holes_left[number]:
-                holes_left[number] -= 1
+            if number not in stored and missing_left[number]:
+                missing_left[number] -= 1
             else:
-                wanted.append((generation, number))
+                positions.append(_Position(generation, number))
     findings.compare(layout.receipt_key(receipt.snapshot), "pages planned", receipt.pages.planned, planned)
-    return wanted
+    return positions
 
 
-async def _read_page(checking: _Checking, place: _Place, size: int, findings: Findings) -> _Read | None:
-    generation, number = place
-    zone = checking.zone(generation)
-    key = zone.key(number)
+class _PageChecker:
+    """Reads raw pages of one snapshot, and checks each.
 
-    def read() -> _Read:
-        data = checking.lake.storage.get(key, max_bytes=zone.max_body_bytes)
-        body = expand(data, zone.max_body_bytes)
-        # It holds the interpreter: one at a time leaves it to others in between.
-        with checking.one:
-            info = envelope.check(body, number, size)
+    :param size: the page size of the run, in objects
+    """
+
+    def __init__(
+        self, storage: AsyncStorage, snapshot: str, size: int, max_body_bytes: int, findings: Findings
+    ) -> None:
+        self._storage = storage
+        self._snapshot = snapshot
+        self._size = size
+        self._max_body_bytes = max_body_bytes
+        self._findings = findings
+        self._parsing = threading.Lock()
+
+    def zone(self, generation: int) -> RawZone:
+        return RawZone(self._storage, self._snapshot, max_body_bytes=self._max_body_bytes, generation=generation)
+
+    async def check(self, position: _Position) -> _SoundPage | None:
+        """The page if it is sound. Otherwise None, and a difference is added."""
+        key = self.zone(position.generation).key(position.number)
+        try:
+            return await self._storage.call(key, lambda: self._read(key, position.number))
+        except NotFoundError:
+            self._findings.differ(key, "raw page", "one", "none")
+        except BadPageError as exc:
+            self._findings.differ(key, "raw page", "a whole and right one", exc)
+        return None
+
+    def _read(self, key: str, number: int) -> _SoundPage:
+        data = self._storage.storage.get(key, max_bytes=self._max_body_bytes)
+        body = expand(data, self._max_body_bytes)
+        # Parsing holds the interpreter lock. One thread at a time leaves it to other threads between two pages.
+        with self._parsing:
+            info = envelope.check(body, number, self._size)
         sha256 = hashlib.sha256(body).digest()
         if sealed_sha256(data) not in {None, sha256}:
-            raise BadPageError("its seal tells another SHA-256")
-        return _Read(info, sha256, len(body))
-
-    try:
-        return await checking.lake.call(key, read)
-    except NotFoundError:
-        findings.differ(key, "raw page", "one", "none")
-    except BadPageError as exc:
-        findings.differ(key, "raw page", "a whole and right one", exc)
-    return None
+            raise BadPageError("its seal has another SHA-256")
+        return _SoundPage(info, sha256, len(body))

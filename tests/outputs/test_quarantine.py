@@ -11,7 +11,7 @@ from neows_async.pipeline.admission import Admission
 from tests.decoded_pages import MemoryStage, pages, received
 from tests.neos import catalogue, neo
 
-# Each with its reason, its pointer within the object, and the id it goes by.
+# Text, reason, pointer within the object, id.
 BAD = [
     ('{"id":"7", "name":5, "x": 1.50}', "not a string: 5", ("name",), "7"),
     ('{"name":"\u00e9"}', "neither id nor neo_reference_id is given", (), None),
@@ -32,7 +32,7 @@ def body(texts: list[str], number: int) -> bytes:
     return f'{{"page":{json.dumps(info)},"near_earth_objects":[{", ".join(texts)}]}}'.encode()
 
 
-async def test_one_line_an_object_with_all_that_is_known_of_it() -> None:
+async def test_each_rejected_object_is_one_line_with_reason_place_and_text() -> None:
     stage, sink = MemoryStage(), QuarantineSink()
     await sink.open(stage)
     good = json.dumps(neo(1))
@@ -57,7 +57,7 @@ async def test_one_line_an_object_with_all_that_is_known_of_it() -> None:
     ]
 
 
-async def test_without_rejects_there_is_no_file() -> None:
+async def test_without_rejected_objects_there_is_no_file() -> None:
     stage, sink = MemoryStage(), QuarantineSink()
     await sink.open(stage)
     for page in pages(catalogue(40)):
@@ -66,7 +66,7 @@ async def test_without_rejects_there_is_no_file() -> None:
     assert not stage.begun
 
 
-async def test_what_lies_beyond_the_limit_is_not_in_it() -> None:
+async def test_objects_beyond_the_limit_are_not_written() -> None:
     stage, sink = MemoryStage(), QuarantineSink()
     await sink.open(stage)
     (page,) = pages([neo(0, name=None), neo(1, name=None)])
@@ -75,7 +75,7 @@ async def test_what_lies_beyond_the_limit_is_not_in_it() -> None:
     assert file.rows == 1
 
 
-async def test_it_is_opened_first() -> None:
+async def test_write_before_open_raises() -> None:
     (page,) = pages([neo(0, name=None)])
     with pytest.raises(RuntimeError, match="before open"):
         await QuarantineSink().write(page)
