@@ -11,7 +11,7 @@ import zstandard
 
 from neows_async.errors import PausedError, SettingsError, StorageError
 from neows_async.lake.async_storage import AsyncStorage
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.parquet import ParquetSink
@@ -101,9 +101,9 @@ async def test_the_later_of_two_that_begin_in_one_second_is_the_latest(tmp_path:
     storage = LocalStorage(tmp_path)
     for _ in range(20):  # a start may fall on the turn of a second, but not so often in a row
         await run(storage, ListSource(catalogue(1)), snapshot=f"named-{time.monotonic_ns()}")
-        named = await read_receipt(AsyncStorage(storage), "latest")
+        named = await AsyncLake(AsyncStorage(storage)).receipt("latest")
         timed = await run(storage, ListSource(catalogue(1)), fresh=True)
-        assert (await read_receipt(AsyncStorage(storage), "latest")) == timed
+        assert (await AsyncLake(AsyncStorage(storage)).receipt("latest")) == timed
         if timed.started_at.replace(microsecond=0) == named.started_at.replace(microsecond=0):
             return
     pytest.fail("no two runs began in one second")

@@ -15,7 +15,7 @@ from neows_async.errors import DataError, SettingsError, StorageError
 from neows_async.lake import layout
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.inventory import State, list_snapshots, owner_of
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.raw_zone import find_raw
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.prune import Left, Pruned, Removed, Rules, prune
@@ -104,7 +104,7 @@ async def test_a_dry_run_says_the_same_and_writes_nothing(tmp_path: Path) -> Non
     before = lakes.keys(storage)
     verbs.clear()
     dry = await pruned(storage, dry_run=True)
-    assert verbs <= {"list", "get", "holder"}
+    assert verbs <= {"list", "get", "lock_owner"}
     assert lakes.keys(storage) == before
     wet = await pruned(storage)
     assert dry == wet
@@ -116,7 +116,7 @@ async def test_the_latest_stays_whatever_the_order(tmp_path: Path) -> None:
     for day in ("2026-11-03", "2026-11-01", "2026-11-02"):
         await lakes.make(storage, OBJECTS, day)
     assert (await pruned(storage)).kept == ("2026-11-03",)
-    assert (await read_receipt(AsyncStorage(storage), "latest")).snapshot == "2026-11-03"
+    assert (await AsyncLake(AsyncStorage(storage)).receipt("latest")).snapshot == "2026-11-03"
 
 
 @pytest.mark.parametrize("damage", ["missing", "behind", "dangling"])
@@ -132,7 +132,7 @@ async def test_latest_is_set_right(tmp_path: Path, damage: str) -> None:
         receipt = json.loads((tmp_path / "_runs/2026-11-01.json").read_bytes())
         latest.write_text(json.dumps(receipt | {"snapshot": other}))
     assert (await pruned(storage)).kept == ("2026-11-02",)
-    assert (await read_receipt(AsyncStorage(storage), "latest")).snapshot == "2026-11-02"
+    assert (await AsyncLake(AsyncStorage(storage)).receipt("latest")).snapshot == "2026-11-02"
 
 
 async def test_raw_pages_that_another_one_is_made_from_stay(storage: Storage) -> None:

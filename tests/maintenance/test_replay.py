@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from neows_async.cli.quarantine import indented
 from neows_async.errors import DataError, NotFoundError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.replay import plan_replay, read_rejected, settings_to_rebuild
 from neows_async.maintenance.verify import verify
@@ -51,7 +51,7 @@ def as_an_older_program_left_it(root: Path, snapshot: str) -> None:
 
 async def test_the_rejected_are_read_in_order_and_judged_again(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
-    receipt = await lakes.make(lake.storage, OBJECTS, "a")
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     seen: list[Rejected] = []
     await read_rejected(lake, receipt, seen.append)
     assert [(entry.page, entry.position, entry.id, entry.reason) for entry in seen] == [
@@ -68,7 +68,7 @@ async def test_the_rejected_are_read_in_order_and_judged_again(tmp_path: Path) -
 
 async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
-    await lakes.make(lake.storage, catalogue(3), "a")
+    await lakes.make(LocalStorage(tmp_path), catalogue(3), "a")
     planned = await plan_replay(lake, "a")
     assert (planned.rejected, planned.readable) == (0, ())
     with pytest.raises(NotFoundError, match="no committed snapshot b"):
@@ -86,7 +86,7 @@ async def test_without_rejects_there_is_nothing_to_judge(tmp_path: Path) -> None
 )
 async def test_a_damaged_quarantine_is_named(tmp_path: Path, damage: bytes | None, said: str) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
-    await lakes.make(lake.storage, OBJECTS, "a")
+    await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     lines = tmp_path / "quarantine/snapshot=a/rejected.jsonl"
     lines.unlink() if damage is None else lines.write_bytes(damage)
     with pytest.raises(DataError, match=f"quarantine/snapshot=a/rejected.jsonl.*{said}"):
@@ -94,7 +94,6 @@ async def test_a_damaged_quarantine_is_named(tmp_path: Path, damage: bytes | Non
 
 
 async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
-    lake = AsyncStorage(LocalStorage(tmp_path))
     given = {
         "limit": 50,
         "page_size": 10,
@@ -103,7 +102,7 @@ async def test_the_settings_are_those_of_the_parent(tmp_path: Path) -> None:
         "partition_by": ("neos:designation",),
         "max_rejects": None,
     }
-    receipt = await lakes.make(lake.storage, OBJECTS, "a", **given)
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a", **given)
     settings = settings_to_rebuild(receipt, [*KNOWN, "JsonAggregates"])
     assert {name: getattr(settings, name) for name in given} == given
     with pytest.raises(SettingsError, match="made with JsonAggregates, which is not one of ours"):
@@ -149,7 +148,7 @@ async def test_a_replay_makes_a_new_snapshot_without_a_request(tmp_path: Path) -
     assert (told["derivation"]["within_au"], told["derivation"]["aggregate_writer"]) == (0.15, "CsvAggregates")
     lake = AsyncStorage(LocalStorage(root))
     assert (await verify(lake)).differences == ()
-    assert (await read_receipt(lake, "latest")).snapshot == told["snapshot"]
+    assert (await AsyncLake(lake).receipt("latest")).snapshot == told["snapshot"]
     # It is what a run over the mended objects gives.
     settings = {"within_au": 0.15, "partition_by": ("close_approaches:orbiting_body",)}
     await lakes.make(LocalStorage(tmp_path / "mended"), GOOD, "m", **settings)

@@ -164,7 +164,7 @@ async def test_a_lock_that_came_too_late_for_its_taker_is_let_go() -> None:
     with Hanging(store, "lock done", "a.lock").until_left() as hanging:
         settings = Settings(snapshot="a", limit=None)
         assert await cancel_when_it_hangs(hanging, settings) < 1.0
-        assert store.holder("_staging/a.lock") is not None
+        assert store.lock_owner("_staging/a.lock") is not None
     receipt = await goes_on(store, settings)
     assert receipt.records.written == 40
     assert not [key for key in lakes.keys(store) if key.startswith("_staging")]

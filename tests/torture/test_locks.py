@@ -58,7 +58,7 @@ class Locking(LocalStorage):
 
     renewed: Renewed
 
-    def lock(self, key: str, holder: str) -> Renewed:  # type: ignore[override]  # noqa: ARG002 - any lock will do
+    def lock(self, key: str, owner: str) -> Renewed:  # type: ignore[override]  # noqa: ARG002 - any lock will do
         return self.renewed
 
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from neows_async.errors import NotFoundError, SnapshotHeldError, most_relevant
 from neows_async.lake import layout
-from neows_async.lake.inventory import SnapshotEntry, State, committed_ids, list_snapshots, needs_of, owner_of
-from neows_async.lake.lake import receipt_or_none, run_key, unfinished_ids, unfinished_or_none
+from neows_async.lake.inventory import SnapshotEntry, State, list_snapshots, needs_of, owner_of
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.receipt import Receipt
-from neows_async.lake.snapshot import follow_latest, take_lock
+from neows_async.lake.snapshot import lock_snapshot, update_latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -93,7 +93,7 @@ class Pruned:
 
 
 async def prune(
-    lake: AsyncStorage, rules: Rules, *, now: dt.datetime, tell: Callable[[Outcome], None] = lambda _: None
+    storage: AsyncStorage, rules: Rules, *, now: dt.datetime, tell: Callable[[Outcome], None] = lambda _: None
 ) -> Pruned:
     """Remove all but the newest committed snapshots, and what dead runs left.
 
@@ -106,15 +106,16 @@ async def prune(
     :raises StorageError: the lake failed
     """
     try:
-        return await _Pruning(lake, rules, now, tell).execute()
+        return await _Pruning(storage, rules, now, tell).execute()
     except BaseExceptionGroup as group:
         the_one = most_relevant(group)
         raise the_one from the_one.__cause__
 
 
 class _Pruning:
-    def __init__(self, lake: AsyncStorage, rules: Rules, now: dt.datetime, tell: Callable[[Outcome], None]) -> None:
-        self._lake = lake
+    def __init__(self, storage: AsyncStorage, rules: Rules, now: dt.datetime, tell: Callable[[Outcome], None]) -> None:
+        self._storage = storage
+        self._lake = AsyncLake(storage)
         self._rules = rules
         self._now = now
         self._tell = tell
@@ -122,7 +123,7 @@ class _Pruning:
         self._outcomes: list[Outcome] = []
 
     async def execute(self) -> Pruned:
-        stock = await list_snapshots(self._lake)
+        stock = await list_snapshots(self._storage)
         self._there = {entry.snapshot: entry for entry in stock}
         latest = await self._right_latest(stock)
         for entry in stock:
@@ -134,22 +135,22 @@ class _Pruning:
         for entry in stock:
             if entry.receipt is not None and entry.staged and entry not in victims:
                 await self._tidy(entry)
-        swept = 0 if self._rules.dry_run else await self._lake.call("", lambda: self._lake.storage.sweep(""))
+        swept = 0 if self._rules.dry_run else await self._storage.sweep("")
         kept = tuple(entry.snapshot for entry in stock if entry.receipt and entry.snapshot in self._there)
         return Pruned(tuple(self._outcomes), kept, swept)
 
     async def _right_latest(self, stock: Sequence[SnapshotEntry]) -> str | None:
         """The id that ``latest`` has; where a run died before it could set it, it is set now."""
         newest = next((entry.receipt for entry in stock if entry.receipt), None)
-        latest = await receipt_or_none(self._lake, "latest")
+        latest = await self._lake.latest()
         if newest is None:
             return latest.snapshot if latest else None
         if not self._rules.dry_run and (latest is None or latest.snapshot != newest.snapshot):
-            if latest is not None and await receipt_or_none(self._lake, latest.snapshot) is None:
-                await self._lake.put(layout.LATEST, newest.to_json())  # what it named was removed by hand
+            if latest is not None and await self._lake.find_receipt(latest.snapshot) is None:
+                await self._storage.put(layout.LATEST, newest.to_json())  # what it named was removed by hand
             else:
-                await follow_latest(self._lake, newest)
-            latest = await receipt_or_none(self._lake, "latest")
+                await update_latest(self._storage, newest)
+            latest = await self._lake.latest()
         return latest.snapshot if latest else newest.snapshot
 
     async def _try_leftover(self, entry: SnapshotEntry) -> None:
@@ -171,7 +172,7 @@ class _Pruning:
             case State.DAMAGED:
                 self._leave(entry, "its receipt or note cannot be read; restore it, or move it away")
             case State.WRITTEN:
-                self._leave(entry, f"held by {entry.holder}")
+                self._leave(entry, f"held by {entry.lock_owner}")
             case _:
                 pass  # too young to be sure that nobody comes back for it
 
@@ -179,14 +180,14 @@ class _Pruning:
         """Remove ``entry``, unless something speaks against it."""
         if (reader := self._reader_of(entry.snapshot)) is not None:
             self._leave(entry, f"its raw pages are what {reader} is made from")
-        elif entry.holder is not None:
-            self._leave(entry, f"held by {entry.holder}")
+        elif entry.lock_owner is not None:
+            self._leave(entry, f"held by {entry.lock_owner}")
         elif self._rules.dry_run:
             ours, foreign = await self._contents(entry.snapshot, entry.receipt)
             self._gone(entry, ours, foreign)
         else:
             try:
-                lock = await take_lock(self._lake, entry.snapshot)
+                lock = await lock_snapshot(self._storage, entry.snapshot)
             except SnapshotHeldError as exc:
                 self._leave(entry, str(exc))
                 return
@@ -197,11 +198,11 @@ class _Pruning:
 
     async def _remove(self, entry: SnapshotEntry, lock: AsyncLock) -> None:
         hidden = layout.removal_key(entry.snapshot)
-        shown = layout.receipt_key(entry.snapshot) if entry.receipt else run_key(entry.snapshot)
-        if entry.receipt is None and await receipt_or_none(self._lake, entry.snapshot) is not None:
+        shown = layout.receipt_key(entry.snapshot) if entry.receipt else layout.run_note_key(entry.snapshot)
+        if entry.receipt is None and await self._lake.find_receipt(entry.snapshot) is not None:
             self._leave(entry, "it was committed meanwhile")
             return
-        if entry.state is State.LEFTOVER and await unfinished_or_none(self._lake, entry.snapshot) is not None:
+        if entry.state is State.LEFTOVER and await self._lake.run_note(entry.snapshot) is not None:
             self._leave(entry, "it was begun meanwhile")
             return
         ours, foreign = await self._contents(entry.snapshot, entry.receipt)
@@ -211,11 +212,11 @@ class _Pruning:
         last = {hidden, layout.lock_key(entry.snapshot)}
         doomed = [key for key in ours if key not in last and key != shown]
         for start in range(0, len(doomed), _AT_ONCE):
-            await self._lake.delete_all(doomed[start : start + _AT_ONCE])
+            await self._storage.delete_all(doomed[start : start + _AT_ONCE])
             await lock.check()
         for folder in _folders(entry.snapshot, entry.receipt):
-            await self._lake.sweep(folder)  # what a run that was killed had not even begun to write: empty folders
-        await self._lake.delete(hidden)
+            await self._storage.sweep(folder)  # what a run that was killed had not even begun to write: empty folders
+        await self._storage.delete(hidden)
         self._gone(entry, ours, foreign)
 
     async def _hide(self, entry: SnapshotEntry, shown: str, hidden: str) -> bool:
@@ -223,30 +224,30 @@ class _Pruning:
         known = entry.receipt is not None or entry.unfinished is not None
         try:
             # Raw pages of which nothing else is left can be read as well.
-            await (self._lake.move(shown, hidden) if known else self._lake.put(hidden, b"{}\n"))
+            await (self._storage.move(shown, hidden) if known else self._storage.put(hidden, b"{}\n"))
         except NotFoundError:
             self._leave(entry, "somebody else was faster")
             return False
         if (reader := await self._new_reader_of(entry.snapshot)) is None:
             return True
-        await (self._lake.move(hidden, shown) if known else self._lake.delete(hidden))
+        await (self._storage.move(hidden, shown) if known else self._storage.delete(hidden))
         self._leave(entry, f"its raw pages are what {reader} is being made from")
         return False
 
     async def _tidy(self, entry: SnapshotEntry) -> None:
         """A run died between its commit and the end: what it staged is of no use any more."""
-        if entry.holder is not None:
+        if entry.lock_owner is not None:
             return
-        there = await self._lake.list("_staging")
+        there = await self._storage.list("_staging")
         ours = {found.key: found.bytes for found in there if owner_of(found.key) == entry.snapshot}
         if not self._rules.dry_run:
             try:
-                lock = await take_lock(self._lake, entry.snapshot)
+                lock = await lock_snapshot(self._storage, entry.snapshot)
             except SnapshotHeldError:
                 return
             try:
-                if await receipt_or_none(self._lake, entry.snapshot) is not None:
-                    await self._lake.delete_all(ours.keys() - {layout.lock_key(entry.snapshot)})
+                if await self._lake.find_receipt(entry.snapshot) is not None:
+                    await self._storage.delete_all(ours.keys() - {layout.lock_key(entry.snapshot)})
             finally:
                 await lock.release()  # which removes it
         self._say(Removed(entry.snapshot, State.LEFTOVER, len(ours), sum(ours.values()), 0))
@@ -262,7 +263,7 @@ class _Pruning:
         ours: dict[str, int] = {}
         foreign = 0
         for folder in _folders(snapshot, receipt):
-            for found in await self._lake.list(folder):
+            for found in await self._storage.list(folder):
                 if found.key in named or (found.key.startswith(by_name) and owner_of(found.key) == snapshot):
                     ours[found.key] = found.bytes
                 else:
@@ -271,7 +272,7 @@ class _Pruning:
 
     async def _hidden_receipt(self, snapshot: str) -> Receipt | None:
         try:
-            return Receipt.model_validate_json(await self._lake.get(layout.removal_key(snapshot)))
+            return Receipt.model_validate_json(await self._storage.get(layout.removal_key(snapshot)))
         except (NotFoundError, ValueError):
             return None  # it was an unfinished one's note
 
@@ -281,9 +282,9 @@ class _Pruning:
     async def _new_reader_of(self, snapshot: str) -> str | None:
         """Who began to read its raw pages since we took stock."""
         receipts = {entry.snapshot: entry.receipt for entry in self._there.values() if entry.receipt}
-        for one in sorted({*await unfinished_ids(self._lake), *await committed_ids(self._lake)} - self._there.keys()):
-            receipt = await receipt_or_none(self._lake, one)
-            unfinished = None if receipt else await unfinished_or_none(self._lake, one)
+        for one in sorted({*await self._lake.unfinished_ids(), *await self._lake.committed_ids()} - self._there.keys()):
+            receipt = await self._lake.find_receipt(one)
+            unfinished = None if receipt else await self._lake.run_note(one)
             if snapshot in needs_of(receipt, unfinished, receipts):
                 return one
         return None
@@ -302,7 +303,7 @@ class _Pruning:
 
 def _folders(snapshot: str, receipt: Receipt | None) -> list[str]:
     """Where the files of a snapshot lie, all but its receipt."""
-    datasets = {"raw", "neos", "close_approaches", "aggregates", "quarantine"}
+    datasets = set(layout.SNAPSHOT_FOLDERS)
     datasets |= {file.dataset for file in receipt.files} if receipt else set()
     return [
         *(layout.dataset_folder(dataset, snapshot) for dataset in sorted(datasets)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from neows_async.endpoints.browse.neo import Neo, Unreadable, parse
 from neows_async.errors import DataError, NotFoundError, SettingsError
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.pages.values import Rejected
 from neows_async.settings import Settings
 
@@ -88,7 +88,7 @@ async def plan_replay(lake: AsyncStorage, snapshot: str) -> Replay:
     :raises NotFoundError: there is no such committed snapshot
     :raises DataError: its quarantine is damaged
     """
-    receipt = await read_receipt(lake, snapshot)
+    receipt = await AsyncLake(lake).receipt(snapshot)
     rejected = 0
     readable: list[int] = []
 

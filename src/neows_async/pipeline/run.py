@@ -51,7 +51,7 @@ from neows_async.telemetry import events
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from neows_async.lake.snapshot import Snapshot
+    from neows_async.lake.snapshot import SnapshotWriter
     from neows_async.lake.storage.interface import Storage
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
@@ -155,7 +155,12 @@ class _Run:
     """One run's state. The methods are in the order of a page's way."""
 
     def __init__(
-        self, settings: Settings, parts: Parts, storage: AsyncStorage, snapshot: Snapshot, listener: events.Listener
+        self,
+        settings: Settings,
+        parts: Parts,
+        storage: AsyncStorage,
+        snapshot: SnapshotWriter,
+        listener: events.Listener,
     ) -> None:
         self._settings = settings
         self._parts = parts

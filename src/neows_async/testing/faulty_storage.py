@@ -18,7 +18,7 @@ class CountingStorage:
     """``inner``, calling ``on_step(step, verb, key)`` around every input or output.
 
     ``step`` counts the calls from 0. ``verb`` is ``put``, ``create``, ``get``, ``list``, ``move``,
-    ``delete``, ``open_output``, ``open_input``, ``sweep``, ``lock``, ``holder``, and ``write``, ``close``,
+    ``delete``, ``open_output``, ``open_input``, ``sweep``, ``lock``, ``lock_owner``, and ``write``, ``close``,
     ``abort`` of an output file, ``check``, ``release`` of a lock; after the step it is the same
     with `` done``: what fails then is a step that succeeded although the caller saw an error.
     ``on_step`` may raise StorageError or OSError (which becomes one), or end the process; it is
@@ -100,22 +100,22 @@ class CountingStorage:
         with self.step("sweep", prefix):
             return self._inner.sweep(prefix)
 
-    def lock(self, key: str, holder: str) -> Lock:
+    def lock(self, key: str, owner: str) -> Lock:
         """Two steps around ``inner``'s, and two around each call of the lock."""
         lock: Lock | None = None
         try:
             with self.step("lock", key):
-                lock = self._inner.lock(key, holder)
+                lock = self._inner.lock(key, owner)
         except BaseException:
             if lock is not None:
                 lock.release()
             raise
         return _CountingLock(self, lock, key)
 
-    def holder(self, key: str) -> str | None:
+    def lock_owner(self, key: str) -> str | None:
         """Two steps around ``inner``'s."""
-        with self.step("holder", key):
-            return self._inner.holder(key)
+        with self.step("lock_owner", key):
+            return self._inner.lock_owner(key)
 
     @contextmanager
     def step(self, verb: str, key: str) -> Iterator[None]:

@@ -327,10 +327,10 @@ class StorageConformance:
 
     def test_the_holder_of_a_lock_is_named_while_it_holds(self, storage: Storage) -> None:
         """The holder of a lock is named while it holds."""
-        assert storage.holder("_staging/a.lock") is None
+        assert storage.lock_owner("_staging/a.lock") is None
         lock = storage.lock("_staging/a.lock", "the first")
-        assert storage.holder("_staging/a.lock") == "the first"
+        assert storage.lock_owner("_staging/a.lock") == "the first"
         lock.check()
         lock.release()
-        assert storage.holder("_staging/a.lock") is None
+        assert storage.lock_owner("_staging/a.lock") is None
         assert _keys(storage) == []

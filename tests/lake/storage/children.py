@@ -14,7 +14,7 @@ _KILL_AT = """
 import os, signal, sys
 STEPS = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "fcntl.flock"}
 from pathlib import Path
-from neows_async.storage import LocalStorage
+from neows_async.lake.storage.local import LocalStorage
 root, kill_at = Path(sys.argv[1]), int(sys.argv[2])
 storage = LocalStorage(root)
 steps = 0

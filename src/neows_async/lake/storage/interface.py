@@ -115,13 +115,13 @@ class Storage(Protocol):
     def sweep(self, prefix: str) -> int:
         """Remove what writers that died left below ``prefix`` and ``list`` does not show; how many."""
 
-    def lock(self, key: str, holder: str) -> Lock:
+    def lock(self, key: str, owner: str) -> Lock:
         """Take the lock named ``key``; ``holder`` is what others are told.
 
         :raises SnapshotHeldError: somebody alive has it; the text says who
         """
 
-    def holder(self, key: str) -> str | None:
+    def lock_owner(self, key: str) -> str | None:
         """Who has the lock named ``key`` now; None if nobody alive has. Only a look: it may change at once."""
 
 

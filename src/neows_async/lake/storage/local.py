@@ -155,7 +155,7 @@ class LocalStorage:
                     self._folders.remove_empty(Path(folder))
         return removed
 
-    def lock(self, key: str, holder: str) -> FileLock:
+    def lock(self, key: str, owner: str) -> FileLock:
         """Take the lock ``key`` by ``flock``: the kernel frees it when the process ends, however it ends.
 
         Only processes that see the same kernel's locks exclude each other: of a network mount,
@@ -167,9 +167,9 @@ class LocalStorage:
         """
         path = self._path(key)
         with self._translated("lock", path):
-            return FileLock(self._folders, path, holder, self._translated)
+            return FileLock(self._folders, path, owner, self._translated)
 
-    def holder(self, key: str) -> str | None:
+    def lock_owner(self, key: str) -> str | None:
         """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
 
         :raises StorageError: it cannot be told

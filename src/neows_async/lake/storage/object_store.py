@@ -169,7 +169,7 @@ class ObjectStorage:
         folder_parts(prefix)
         return 0
 
-    def lock(self, key: str, holder: str) -> LeaseLock:
+    def lock(self, key: str, owner: str) -> LeaseLock:
         """Take the lock ``key``: an object that says who holds it and until when.
 
         It must be renewed by calling ``check`` at least every 15 s; see :class:`LeaseLock`.
@@ -178,9 +178,9 @@ class ObjectStorage:
         :raises SnapshotHeldError: somebody alive has it; the text says who
         :raises StorageError: it cannot be taken
         """
-        return LeaseLock(self, key, holder, now_s=self._now_s)
+        return LeaseLock(self, key, owner, now_s=self._now_s)
 
-    def holder(self, key: str) -> str | None:
+    def lock_owner(self, key: str) -> str | None:
         """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
 
         :raises StorageError: it cannot be told

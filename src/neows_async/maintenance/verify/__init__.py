@@ -8,7 +8,7 @@ import anyio
 
 from neows_async.errors import NotFoundError, most_relevant
 from neows_async.lake import layout
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.maintenance.verify.datasets import Datasets, dataset_files, read_parquet
 from neows_async.maintenance.verify.figures import check_aggregate_files, check_aggregates, check_counts, check_nulls
 from neows_async.maintenance.verify.files import check_digest, check_names
@@ -37,7 +37,7 @@ async def verify(lake: AsyncStorage, snapshot: str = "latest", *, max_body_bytes
     :raises StorageError: the lake could not be read
     """
     started_s = anyio.current_time()
-    receipt = await read_receipt(lake, snapshot)
+    receipt = await AsyncLake(lake).receipt(snapshot)
     findings = Findings()
     try:
         pages = await _check(lake, snapshot, receipt, findings, max_body_bytes)
@@ -71,7 +71,7 @@ async def _check_receipt(lake: AsyncStorage, snapshot: str, receipt: Receipt, fi
         findings.compare(layout.receipt_key(snapshot), "snapshot", snapshot, receipt.snapshot)
         return
     try:
-        own = await read_receipt(lake, receipt.snapshot)
+        own = await AsyncLake(lake).receipt(receipt.snapshot)
     except NotFoundError:
         findings.differ(layout.receipt_key(receipt.snapshot), "file", "the receipt", "none")
         return

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
+    from neows_async.lake.storage.interface import Storage
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages import values
 
@@ -148,8 +149,8 @@ async def _read_page(checking: _Checking, place: _Place, size: int, findings: Fi
     zone = checking.zone(generation)
     key = zone.key(number)
 
-    def read() -> _Read:
-        data = checking.lake.storage.get(key, max_bytes=zone.max_body_bytes)
+    def read(storage: Storage) -> _Read:
+        data = storage.get(key, max_bytes=zone.max_body_bytes)
         body = expand(data, zone.max_body_bytes)
         # It holds the interpreter: one at a time leaves it to others in between.
         with checking.one:
@@ -160,7 +161,7 @@ async def _read_page(checking: _Checking, place: _Place, size: int, findings: Fi
         return _Read(info, sha256, len(body))
 
     try:
-        return await checking.lake.call(key, read)
+        return await checking.lake.use(key, read)
     except NotFoundError:
         findings.differ(key, "raw page", "one", "none")
     except BadPageError as exc:
