@@ -30,6 +30,7 @@ from neows_async.errors import (
     UnavailableError,
     UnreachableError,
 )
+from neows_async.lake.lake import Lake, open_lake
 from neows_async.lake.receipt import Receipt
 from neows_async.lake.storage import open_storage
 from neows_async.lake.storage.interface import ObjectInfo, Storage
@@ -71,6 +72,7 @@ __all__ = [
     "Figures",
     "JsonAggregates",
     "KeyRefusedError",
+    "Lake",
     "Listener",
     "MemoryQuotaStore",
     "NasaSource",
@@ -114,6 +116,7 @@ __all__ = [
     "keep_newest",
     "objects",
     "open_batches",
+    "open_lake",
     "open_neos",
     "open_sandbox",
     "open_storage",
