@@ -37,6 +37,7 @@ _STATUSES: Final = {
     "507": _CODES["XMinioStorageFull"],
 }
 _SIGNS: Final = (
+    ("External AWS credential provider", "the AWS profile gives no credentials; log in again"),
     ("169.254.", "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give it a role"),
     ("dns error", "its name does not resolve; check the endpoint and the region"),
     ("kind: Connect", "it cannot be reached; check the network and the endpoint, then run the same command again"),

@@ -6,7 +6,6 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,7 +13,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from neows_async.errors import SettingsError, StorageError
-from neows_async.lake.storage.aws_profile import credential_provider, profile_region
+from neows_async.lake.storage.aws_profile import AwsProfile
 from neows_async.lake.storage.keys import folder_parts
 from neows_async.lake.storage.object_store import ObjectStorage
 
@@ -104,8 +103,8 @@ def open_object_storage(uri: str, *, environment: Mapping[str, str] | None = Non
     return ObjectStorage(store, str(parsed))
 
 
-def s3_config(options: Mapping[str, str], environment: Mapping[str, str]) -> S3Config:
-    """Region and endpoint: the URI's options, then the environment, then the profile.
+def s3_config(options: Mapping[str, str], environment: Mapping[str, str], profile_region: str | None) -> S3Config:
+    """Region and endpoint: from the URI's options, else from the environment, else from the profile.
 
     :raises SettingsError: the endpoint is neither https:// nor on loopback
     """
@@ -114,7 +113,7 @@ def s3_config(options: Mapping[str, str], environment: Mapping[str, str]) -> S3C
         options.get("region")
         or environment.get("AWS_REGION")
         or environment.get("AWS_DEFAULT_REGION")
-        or profile_region(environment, _home(environment))
+        or profile_region
     )
     if region:
         config["region"] = region
@@ -152,7 +151,8 @@ def check_endpoint(endpoint: str) -> bool:
 
 
 def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
-    config = s3_config(parsed.options, environment)
+    profile = AwsProfile()
+    config = s3_config(parsed.options, environment, profile.region)
     plain = check_endpoint(config["endpoint"]) if "endpoint" in config else False
     return S3Store(
         parsed.bucket,
@@ -160,7 +160,7 @@ def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
         config=config,
         client_options=_client(allow_http=plain),
         retry_config=_RETRIES,
-        credential_provider=credential_provider(environment, _home(environment)),
+        credential_provider=profile.credentials,
     )
 
 
@@ -176,11 +176,6 @@ def _other_store(parsed: ObjectUri) -> ObjectStore:
 
 def _client(*, allow_http: bool) -> ClientConfig:
     return {"allow_http": allow_http, "connect_timeout": _CONNECT, "timeout": _REQUEST}
-
-
-def _home(environment: Mapping[str, str]) -> Path:
-    home = environment.get("HOME")
-    return Path(home) if home else Path.home()
 
 
 def _is_loopback(host: str) -> bool:
