@@ -98,5 +98,5 @@ def test_a_damaged_receipt_is_named(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_not_understood_is_refused() -> None:
-    with pytest.raises(SettingsError, match="ftp:// is no storage"):
+    with pytest.raises(SettingsError, match="ftp:// is no known storage"):
         open_lake("ftp://host/lake")

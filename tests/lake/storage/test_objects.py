@@ -127,7 +127,7 @@ def test_a_store_that_is_away_is_told(line: BrokenLine) -> None:
     line.close()
     for verb in verbs_of(ObjectStorage(seaweedfs.store(line.port, "line"), ROOT)):
         with pytest.raises(
-            StorageError, match=r"s3://lake/line/a: (it cannot be reached|no answer came); check the network"
+            StorageError, match=r"s3://lake/line/a: (it cannot be reached|no response); check the network"
         ):
             verb()
 
@@ -138,7 +138,7 @@ def test_a_store_that_never_answers_is_told(line: BrokenLine) -> None:
         line.port, "line", timeout=timedelta(milliseconds=60), retry={**seaweedfs.FEW_RETRIES, "max_retries": 1}
     )
     for verb in verbs_of(ObjectStorage(impatient, ROOT)):
-        with pytest.raises(StorageError, match=r"s3://lake/line/a: (it did not answer in time|no answer came);"):
+        with pytest.raises(StorageError, match=r"s3://lake/line/a: (it did not answer in time|no response);"):
             verb()
 
 
@@ -148,7 +148,7 @@ def test_a_store_that_goes_away_under_an_output_leaves_no_object(
     output = over_line.open_output("neos/a")
     output.write(b"x" * (9 << 20))
     line.close()
-    with pytest.raises(StorageError, match=r"cannot write .*neos/a: no answer came"):
+    with pytest.raises(StorageError, match=r"cannot write .*neos/a: no response"):
         _write_rest(output)
     output.abort()
     assert list(s3_storage.list("")) == []
@@ -190,7 +190,7 @@ def test_missing_rights_are_told(s3: SeaweedFS, s3_storage: ObjectStorage) -> No
         lambda: reader.lock("a", "me"),
     ]
     for verb in verbs:
-        with pytest.raises(StorageError, match=r"access denied; it takes the rights"):
+        with pytest.raises(StorageError, match=r"access denied; the key needs the rights"):
             verb()
     assert s3_storage.get("a") == b"kept"
 

@@ -1,4 +1,4 @@
-"""From a URI, and the environment that users of each cloud expect to be read, to an object store."""
+"""Opens an object store from a URI and from the environment variables that each cloud's users know."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
-# Together below the two minutes after which a run gives up waiting for one call.
+# One request and its retries take less than the two minutes that AsyncStorage allows for one call.
 _CONNECT: Final = timedelta(seconds=5)
 _REQUEST: Final = timedelta(seconds=45)
 _RETRIES: Final[RetryConfig] = {
@@ -51,9 +51,9 @@ class ObjectUri:
 
     @classmethod
     def parse(cls, uri: str) -> ObjectUri:
-        """Read ``uri``.
+        """Parse ``uri``.
 
-        :raises SettingsError: it is not understood; the text quotes nothing that may be a secret
+        :raises SettingsError: it is not understood; the text quotes no part that may be a secret
         """
         try:
             parts = urlsplit(uri)
@@ -81,14 +81,13 @@ class ObjectUri:
 
 
 def open_object_storage(uri: str, *, environment: Mapping[str, str] | None = None) -> ObjectStorage:
-    """The storage that ``uri`` names. Sends nothing yet.
+    """The storage that ``uri`` names. Sends no request yet.
 
-    **Reads the environment**, as the client beneath does at its own opening: for ``s3://`` the
-    variables ``AWS_…``, the profile files, and if those give no credentials, at the first request,
-    the container's or machine's role; for ``gs://`` ``GOOGLE_…``, for ``az://`` ``AZURE_…``; and
-    the usual proxy variables.
+    **Reads the environment**, as the client does: for ``s3://`` the variables ``AWS_…`` and the profile files; for
+    ``gs://`` ``GOOGLE_…``; for ``az://`` ``AZURE_…``; and the usual proxy variables. If an ``s3://`` root has no
+    credentials, the client requests those of the container's or machine's role at its first request.
 
-    :param environment: in place of ``os.environ``, for what we read ourselves
+    :param environment: replaces ``os.environ`` for region and endpoint
     :raises SettingsError: the URI, an endpoint or a profile is not understood
     """
     parsed = ObjectUri.parse(uri)
@@ -108,7 +107,7 @@ def s3_config(options: Mapping[str, str], environment: Mapping[str, str], profil
 
     :raises SettingsError: the endpoint is neither https:// nor on loopback
     """
-    config: S3Config = {"disable_bulk_delete": True}  # we delete singly, and not every store has the other
+    config: S3Config = {"disable_bulk_delete": True}  # not every store supports it, and we delete one by one
     region = (
         options.get("region")
         or environment.get("AWS_REGION")
@@ -132,9 +131,9 @@ def s3_config(options: Mapping[str, str], environment: Mapping[str, str], profil
 
 
 def check_endpoint(endpoint: str) -> bool:
-    """Whether ``endpoint`` is plain ``http://``, which only loopback may be.
+    """Whether ``endpoint`` is ``http://``, which is allowed only on loopback.
 
-    :raises SettingsError: it is plain and elsewhere, holds credentials, or is no URL
+    :raises SettingsError: it is ``http://`` elsewhere, has credentials, or is not a URL
     """
     try:
         parts = urlsplit(endpoint)
