@@ -284,7 +284,7 @@ async def test_pages_that_are_removed_before_the_commit_are_fetched_again(tmp_pa
 
     staged = "_staging/a/files/neos/snapshot=a/part-00000.parquet"
     storage = CountingStorage(LocalStorage(tmp_path), at("close", staged, remove))
-    with pytest.raises(StorageError, match=r"page=00001.json.zst was removed under the run, one of 2 raw pages"):
+    with pytest.raises(StorageError, match=r"page=00001.json.zst was removed during the run, one of 2 raw pages"):
         await run(storage, ListSource(catalogue(60)), snapshot="a")
     assert not lakes.keys(storage, "_runs")
     source = ListSource(catalogue(60))

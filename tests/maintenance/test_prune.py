@@ -141,7 +141,7 @@ async def test_raw_pages_that_another_one_is_made_from_stay(storage: Storage) ->
     await lakes.rebuild(storage, "2026-11-01", "2026-11-03")
     await lakes.rebuild(storage, "2026-11-03", "2026-11-04")
     outcome = await pruned(storage)
-    assert left(outcome) == {"2026-11-01": "its raw pages are what 2026-11-04 is made from"}
+    assert left(outcome) == {"2026-11-01": "2026-11-04 is made from its raw pages"}
     assert outcome.kept == ("2026-11-04", "2026-11-01")
     assert (await verify(AsyncStorage(storage))).differences == ()
     # When nobody needs it any more, it goes.
@@ -160,7 +160,7 @@ async def test_a_rebuild_that_dies_keeps_what_it_reads_until_it_is_old(tmp_path:
         await lakes.rebuild(dead, "2026-11-01", "b")
     assert left(await pruned(storage)) == {
         "b": "it can still be resumed",
-        "2026-11-01": "its raw pages are what b is made from",
+        "2026-11-01": "b is made from its raw pages",
     }
     assert removed(await pruned(storage, later_s=2 * DAY_S)) == [
         ("b", State.UNFINISHED),
@@ -351,7 +351,7 @@ async def test_who_begins_to_read_while_it_is_hidden_is_seen(tmp_path: Path) -> 
             inner.create("_staging/b/run.json", note_of("b", "2026-11-01"))
 
     outcome = await pruned(CountingStorage(inner, on_step))
-    assert left(outcome) == {"2026-11-01": "its raw pages are what b is being made from"}
+    assert left(outcome) == {"2026-11-01": "b is being made from its raw pages"}
     assert (await verify(AsyncStorage(inner), "2026-11-01")).differences == ()
 
 
@@ -383,7 +383,7 @@ async def test_raw_pages_of_which_nothing_else_is_left_can_still_be_rebuilt_from
     assert [file.sha256 for file in whole.files] == [file.sha256 for file in before.files]
     assert (await verify(AsyncStorage(storage), "whole")).differences == ()
     outcome = await pruned(storage, later_s=90 * DAY_S)
-    assert left(outcome) == {"a": "its raw pages are what whole is made from"}
+    assert left(outcome) == {"a": "whole is made from its raw pages"}
 
 
 @pytest.mark.parametrize("hidden", [True, False])
@@ -406,7 +406,7 @@ async def test_of_such_a_rebuild_and_a_removal_one_gives_way(tmp_path: Path, hid
         assert removed(await pruned(inner)) == [("2026-11-01", State.REMOVED)]
     else:
         outcome = await pruned(storage, later_s=2 * DAY_S)
-        assert left(outcome)["2026-11-01"] == "its raw pages are what b is being made from"
+        assert left(outcome)["2026-11-01"] == "b is being made from its raw pages"
         assert (await states(inner))["2026-11-01"] is State.LEFTOVER
 
 
