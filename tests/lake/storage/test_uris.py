@@ -1,4 +1,4 @@
-"""Which storage a URI names, and what of the environment has a say."""
+"""Opening a storage by its URI, with the environment and AWS profiles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_folder_is_named_by_path_or_uri(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["", "file:data", "file://data/", "file:///a?b=c", "s3:bucket", "ftp://host/x", "s4://b"]
 )
-def test_what_is_not_understood_is_told_with_what_is(uri: str) -> None:
+def test_an_unknown_uri_is_refused_with_the_known_forms(uri: str) -> None:
     with pytest.raises(SettingsError, match="file:///"):
         open_storage(uri)
 
@@ -54,11 +54,11 @@ def test_an_object_store_is_named_by_its_uri(s3: SeaweedFS, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/lake", "s3://bucket", "s3://bucket/lake?region=eu-west-1"])
-def test_other_clouds_are_opened_without_asking_them(uri: str) -> None:
+def test_opening_an_object_store_sends_no_request(uri: str) -> None:
     assert open_object_storage(uri, environment={}).uri == uri
 
 
-def test_a_cloud_that_lacks_a_setting_says_which() -> None:
+def test_a_missing_setting_of_a_cloud_is_named() -> None:
     with pytest.raises(SettingsError, match=r"az://box cannot be opened: .*[Aa]ccount"):
         open_storage("az://box/lake")
 
@@ -79,13 +79,13 @@ def test_a_cloud_that_lacks_a_setting_says_which() -> None:
         ("s3://bucket?endpoint_override=https://", "the endpoint is not understood"),
     ],
 )
-def test_a_wrong_uri_is_told_without_its_secrets(uri: str, says: str) -> None:
+def test_a_wrong_uri_is_refused_without_its_secrets(uri: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says) as caught:
         open_object_storage(uri, environment={})
     assert "SECRET" not in str(caught.value).replace("SECRETS", "")
 
 
-def test_a_uri_is_written_as_it_was_read() -> None:
+def test_a_parsed_uri_is_written_as_it_was_given() -> None:
     text = "s3://bucket/a/b?region=us-east-1&endpoint_override=http://127.0.0.1:8333"
     assert str(ObjectUri.parse(text)) == text
     assert str(ObjectUri.parse("s3://bucket/")) == "s3://bucket"
@@ -214,7 +214,7 @@ def test_boto3_is_not_imported_without_a_profile(tmp_path: Path) -> None:
     assert done.stdout.strip() == ""
 
 
-def test_without_the_extra_an_object_store_says_what_to_install() -> None:
+def test_an_object_store_without_the_extra_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['obstore'] = None; sys.modules['obstore.exceptions'] = None\n"
         "from neows_async.lake.storage import open_storage\n"
@@ -241,5 +241,5 @@ def test_a_folder_needs_no_extra_package() -> None:
         ("file:///srv/lake/", "file:///srv/lake"),
     ],
 )
-def test_other_programs_get_the_place_without_the_query(uri: str, place: str) -> None:
+def test_location_is_without_the_options(uri: str, place: str) -> None:
     assert location(uri) == place
