@@ -203,7 +203,7 @@ class AsyncLock:
         """
         await self._storage.call(self._key, self._lock.check)
 
-    async def keep(self) -> None:
+    async def keep_renewed(self) -> None:
         """Check again and again, as often as the lock requires, until cancelled.
 
         :raises SnapshotHeldError: another owner has it

@@ -46,8 +46,8 @@ class SnapshotWriter:
         self.started_at: dt.datetime = note.started_at
         self.resumed = resumed
         self.committed: Receipt | None = None
-        self.is_held: bool = True
-        """Whether the lock is ours; False once :meth:`keep` found that it was lost."""
+        self.has_lock: bool = True
+        """Whether the lock is ours; False once :meth:`keep_lock` found that it was lost."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,15 +61,15 @@ class SnapshotWriter:
         """Release the lock; never raises."""
         await self._lock.release()
 
-    async def keep(self) -> None:
+    async def keep_lock(self) -> None:
         """Renew the lock until cancelled.
 
         :raises SnapshotHeldError: another run has the lock
         """
         try:
-            await self._lock.keep()
+            await self._lock.keep_renewed()
         except SnapshotHeldError:
-            self.is_held = False
+            self.has_lock = False
             raise
 
     async def commit(self, receipt: Receipt) -> None:

@@ -137,7 +137,7 @@ async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -
             run = _Run(settings, parts, storage, snapshot, listener)
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(snapshot.keep)
+                    tasks.start_soon(snapshot.keep_lock)
                     await run.execute()
                     tasks.cancel_scope.cancel()
             except BaseExceptionGroup as exc:
@@ -169,7 +169,7 @@ class _Run:
         self._listener = listener
         # Pages of an archive are in a raw zone already.
         zone = (
-            RawZone(storage, snapshot.id, max_body_bytes=settings.max_body_bytes, stores_late=lambda: snapshot.is_held)
+            RawZone(storage, snapshot.id, max_body_bytes=settings.max_body_bytes, stores_late=lambda: snapshot.has_lock)
             if settings.archive and parts.parent is None
             else None
         )
