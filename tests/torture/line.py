@@ -49,7 +49,7 @@ class Line:
         self._threads[0].start()
 
     def arm(self, *, kill_at: int | None = None, after: bool = False, die_at: tuple[str, str] | None = None) -> None:
-        """Begin anew, and set the fault.
+        """Forget the requests so far, and set the fault.
 
         :param kill_at: kill :attr:`victim` at the request of this number
         :param after: kill after the server has the request, and drop the response

@@ -149,7 +149,7 @@ class AsyncStorage:
                 return await to_thread.run_sync(function, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
             raise StorageError(
-                f"{self.uri}: no answer within {self._timeout_s:g} s for {key}; run again when the storage answers"
+                f"{self.uri}: no response within {self._timeout_s:g} s for {key}; run the same command again later"
             ) from exc
 
     async def _run(self, key: str, function: Callable[[], _T], *, abandon: bool) -> _T:

@@ -46,7 +46,7 @@ def open_lake(uri: str) -> Lake:
 class Lake:
     """The committed snapshots of a lake, for readers. Blocking; any thread may call it.
 
-    Each call reads the storage anew. A committed snapshot never changes, but ``prune`` may remove it.
+    Each call reads the storage again. A committed snapshot never changes, but ``prune`` may remove it.
 
     :raises StorageError: from each call: the lake could not be read
     """

@@ -143,7 +143,7 @@ def test_a_lock_excludes_while_its_file_is_created_and_removed(local: LocalStora
     inside: list[int] = []
 
     def take(number: int) -> int:
-        held = 0
+        acquired = 0
         for _ in range(200):
             try:
                 lock = local.lock("a/lock", str(number))
@@ -153,8 +153,8 @@ def test_a_lock_excludes_while_its_file_is_created_and_removed(local: LocalStora
             assert inside == [number]
             inside.remove(number)
             lock.release()
-            held += 1
-        return held
+            acquired += 1
+        return acquired
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(take, range(8))) > 0

@@ -138,7 +138,7 @@ def test_a_store_that_never_responds_is_an_error(line: BrokenLine) -> None:
         line.port, "line", timeout=timedelta(milliseconds=60), retry={**seaweedfs.FEW_RETRIES, "max_retries": 1}
     )
     for verb in verbs_of(ObjectStorage(impatient, ROOT)):
-        with pytest.raises(StorageError, match=r"s3://lake/line/a: (it did not answer in time|no response);"):
+        with pytest.raises(StorageError, match=r"s3://lake/line/a: (no response in time|no response);"):
             verb()
 
 
@@ -207,7 +207,7 @@ def test_a_missing_bucket_is_an_error(s3: SeaweedFS) -> None:
 def test_an_unknown_response_is_an_error_without_its_body() -> None:
     text = "Error performing PUT http://h/b/k - Server returned non-2xx status code: 418 Teapot: <Error>TOKEN</Error>"
     error = object_error(ValueError(f"{text}\n\nDebug source:\nTOKEN"), doing="write", uri="s3://b/k", reading=False)
-    assert str(error) == "cannot write s3://b/k: the store answered 418; run the same command again"
+    assert str(error) == "cannot write s3://b/k: the store returned status 418; run the same command again"
     assert "TOKEN" not in repr(error.__cause__)
 
 
@@ -231,10 +231,10 @@ class Machines:
         self.now_s = 1_000_000.0
         self.storage = ObjectStorage(MemoryStore(), "memory://lake", now_s=lambda: self.now_s)
 
-    def claim(self, process: ProcessId) -> None:
+    def write_lease(self, process: ProcessId) -> None:
         """Write a lease as ``process`` would."""
-        claim = Lease("another", "its-nonce", process, self.now_s + LOCK_S)
-        self.storage.put("lock", claim.as_json())
+        lease = Lease("another", "its-nonce", process, self.now_s + LOCK_S)
+        self.storage.put("lock", lease.as_json())
 
 
 @pytest.fixture
@@ -248,13 +248,13 @@ def test_a_lease_expires_after_a_minute_without_renewal(machines: Machines) -> N
     with pytest.raises(SnapshotHeldError, match=r"held by the first.* runs out in 1 s"):
         machines.storage.lock("lock", "the second")
     machines.now_s += 1
-    taker = machines.storage.lock("lock", "the second")
+    next_owner = machines.storage.lock("lock", "the second")
     with pytest.raises(SnapshotHeldError, match="lost to the second"):
         lock.check()
     with pytest.raises(SnapshotHeldError, match="lost before"):
         lock.check()
     lock.release()
-    taker.check()
+    next_owner.check()
     with pytest.raises(SnapshotHeldError, match="held by the second"):
         machines.storage.lock("lock", "the third")
 
@@ -285,16 +285,16 @@ def test_an_expired_lease_is_renewed_if_no_process_took_it_over(machines: Machin
 def test_a_late_release_keeps_the_lease_of_the_next_owner(machines: Machines) -> None:
     lock = machines.storage.lock("lock", "the first")
     machines.now_s += LOCK_S
-    taker = machines.storage.lock("lock", "the second")
+    next_owner = machines.storage.lock("lock", "the second")
     lock.release()
-    taker.check()
+    next_owner.check()
     assert json.loads(machines.storage.get("lock"))["holder"] == "the second"
 
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(machines: Machines) -> None:
     alive = this_process()
     for gone in (dataclasses.replace(alive, pid=2**22 + 1), dataclasses.replace(alive, started=alive.started + 1)):
-        machines.claim(gone)
+        machines.write_lease(gone)
         machines.storage.lock("lock", "me").release()
 
 
@@ -310,7 +310,7 @@ def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(machines: M
 def test_the_lease_of_a_process_elsewhere_is_free_only_when_it_expires(
     machines: Machines, elsewhere: ProcessId
 ) -> None:
-    machines.claim(elsewhere)
+    machines.write_lease(elsewhere)
     with pytest.raises(SnapshotHeldError, match="held by another"):
         machines.storage.lock("lock", "me")
     machines.now_s += LOCK_S

@@ -46,6 +46,6 @@ class AwsProfile:
                 self.credentials = import_module("obstore.auth.boto3").Boto3CredentialProvider(session)
         except ImportError:
             raise SettingsError("an AWS profile needs boto3; install neows-async[s3]") from None
-        except Exception as exc:  # noqa: BLE001 - botocore's own, whose causes quote the files and so perhaps a key
+        except Exception as exc:  # noqa: BLE001 - botocore's errors, whose causes may quote a key
             named = f"AWS profile {name or 'default'}"
             raise SettingsError(f"{named} cannot be used ({type(exc).__name__}); correct it, or log in again") from None

@@ -50,7 +50,9 @@ def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: 
     """
     cannot = f"cannot {doing} {path}: "
     if root_seen and _is_gone(root):
-        return StorageError(f"{cannot}the folder {root} was removed while in use; restore it or start anew")
+        return StorageError(
+            f"{cannot}the folder {root} was removed while in use; restore it, or run the same command again"
+        )
     blocker = _file_in_the_way(root, path)
     if reading and exc.errno in _ABSENT and (blocker is None or root in blocker.parents):
         return NotFoundError(f"{path}: no such object")

@@ -49,7 +49,7 @@ class Lease:
 
     @classmethod
     def from_json(cls, data: bytes, *, modified_s: float) -> Lease:
-        """Read the object's bytes. An unreadable object is a lease of an unknown owner, taken at ``modified_s``."""
+        """Read the object's bytes. An unreadable object is a lease of an unknown owner, acquired at ``modified_s``."""
         try:
             value = json.loads(data)
             return cls(
@@ -142,7 +142,7 @@ class LeaseLock:
             # The result does not matter. If another process was faster, the next read finds its lease. If our write
             # succeeded and the response was lost, it finds ours.
             self._store.replace(self._key, self._lease.as_json(), version)
-        raise SnapshotHeldError(f"{self._name}: others take and release it all the time; run again")
+        raise SnapshotHeldError(f"{self._name}: other processes acquire and release it all the time; run again")
 
     def _renew(self, version: Any) -> None:
         lease = replace(self._lease, expires_s=self._now_s() + LOCK_S)

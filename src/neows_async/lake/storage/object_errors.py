@@ -41,7 +41,7 @@ _SIGNS: Final = (
     ("169.254.", "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give it a role"),
     ("dns error", "its name does not resolve; check the endpoint and the region"),
     ("kind: Connect", "it cannot be reached; check the network and the endpoint, then run the same command again"),
-    ("kind: Timeout", "it did not answer in time; run the same command again"),
+    ("kind: Timeout", "no response in time; run the same command again"),
     ("kind: Request", "the connection broke; run the same command again"),
     ("kind: Interrupted", "the connection broke; run the same command again"),
     # Of a multipart upload the client reports no more.
@@ -76,7 +76,7 @@ def _meaning(text: str, code: str | None) -> str:
     if status and status[1] in _STATUSES:
         return _STATUSES[status[1]]
     if status:
-        return f"the store answered {status[1]}{f' ({code})' if code else ''}; run the same command again"
+        return f"the store returned status {status[1]}{f' ({code})' if code else ''}; run the same command again"
     for sign, meaning in _SIGNS:
         if sign in text:
             return meaning
