@@ -58,7 +58,7 @@ async def write(storage: Storage, source: Source, settings: Settings, **more: An
 
 
 def keys(storage: Storage, prefix: str = "") -> list[str]:
-    """What lies there."""
+    """The keys below the folder ``prefix``."""
     return [entry.key for entry in storage.list(prefix)]
 
 

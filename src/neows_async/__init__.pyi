@@ -30,6 +30,7 @@ from neows_async.errors import (
     UnavailableError,
     UnreachableError,
 )
+from neows_async.lake.lake import Lake, open_lake
 from neows_async.lake.receipt import Receipt
 from neows_async.lake.storage import open_storage
 from neows_async.lake.storage.interface import ObjectInfo, Storage
@@ -72,6 +73,7 @@ __all__ = [
     "JsonAggregates",
     "JsonAggregator",
     "KeyRefusedError",
+    "Lake",
     "Listener",
     "MemoryQuotaStore",
     "NasaSource",
@@ -115,6 +117,7 @@ __all__ = [
     "keep_newest",
     "objects",
     "open_batches",
+    "open_lake",
     "open_neos",
     "open_sandbox",
     "open_storage",

@@ -77,11 +77,11 @@ class _WithoutPandas:
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process, so described that no other is taken for it.
+    """Identifies a process among all processes of all machines.
 
-    :param boot: changes when the machine starts anew; empty where it cannot be told
-    :param pid_space: within which ``pid`` means something: containers on one machine share its boot
-    :param started: the kernel's clock ticks from boot to its start, since pids are used again
+    :param boot: the id of the machine's current boot; empty except on Linux
+    :param pid_space: the namespace of ``pid``: containers on one machine share the boot
+    :param started: the kernel's clock ticks from boot to the process's start, since pids are reused
     """
 
     host: str
@@ -92,7 +92,7 @@ class ProcessId:
 
 
 def this_process() -> ProcessId:
-    """The process that asks. Only Linux tells all; elsewhere ``boot`` is empty."""
+    """This process. Only Linux has all fields; elsewhere ``boot`` is empty."""
     pid = os.getpid()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -104,9 +104,10 @@ def this_process() -> ProcessId:
 
 
 def is_dead(process: ProcessId, *, seen_from: ProcessId) -> bool:
-    """True when ``process`` surely runs no more; False also when ``seen_from`` cannot tell.
+    """True if ``process`` is surely dead; False also if ``seen_from`` cannot know.
 
-    After a reboot it cannot: a machine of the same name and another boot may be another machine.
+    It cannot know about another machine, container or boot: after a reboot, a machine of the same name may be
+    another machine.
     """
     if not seen_from.boot or (process.host, process.boot, process.pid_space) != (
         seen_from.host,
@@ -121,10 +122,10 @@ def is_dead(process: ProcessId, *, seen_from: ProcessId) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When ``pid`` started; None if it does not run: a zombie has ended, and waits only to be told of."""
+    """When ``pid`` started; None if it does not run. A zombie has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # what stands before may hold blanks and parentheses
+    fields = text.rpartition(")")[2].split()  # the command before it may contain blanks and parentheses
     return None if fields[0] in "ZX" else int(fields[19])

@@ -106,7 +106,7 @@ async def test_an_unfinished_snapshot_of_a_run_that_the_quota_store_knows() -> N
     assert known.terms.requests == PAGES - 120
     now = simulate(known.terms, known.at_s)
     assert off(now.lasts_s, await went(run)) < AIM
-    assert set(run.landed) == set(range(PAGES)) - kept
+    assert set(run.landed) == set(range(PAGES)) - stored
 
 
 @pytest.mark.parametrize("minute", [5, 55])

@@ -216,7 +216,7 @@ def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
         (("--aggregator", "close_approaches_within") * 2, "two of them are called 'close_approaches_within'"),
         (("--source", "archive"), "--source archive needs --from-snapshot"),
         (("--source", "archive", "--from-snapshot", "x"), "has no snapshot x"),
-        (("--root", "s4://bucket"), "s4:// is no storage that is known"),
+        (("--root", "s4://bucket"), "s4:// is no known storage"),
         (("--concurrency", "65"), "--concurrency: 65 is too large; it must be at most 64"),
         (("--colour",), "No such option"),
         (("--root", ""), "root"),

@@ -1,4 +1,4 @@
-"""What others do to a snapshot between two looks at it."""
+"""Races: other processes change a snapshot between two reads, or a run dies between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zstandard
 
 from neows_async.errors import PausedError, SettingsError, StorageError
 from neows_async.lake.async_storage import AsyncStorage
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.parquet import ParquetSink
@@ -41,7 +41,7 @@ async def run(storage: Storage, source: ListSource, **settings: Any) -> Receipt:
 
 
 def at(verb: str, key: str, do: Callable[[], object]) -> Callable[[int, str, str], None]:
-    """Do it the first time that ``verb`` is about to be called for ``key``."""
+    """Call ``do`` once, just before the first call of ``verb`` for ``key``."""
     done = False
 
     def on_step(_: int, called: str, of: str) -> None:
@@ -53,7 +53,7 @@ def at(verb: str, key: str, do: Callable[[], object]) -> Callable[[int, str, str
     return on_step
 
 
-async def test_a_snapshot_committed_while_we_looked_is_the_answer_and_stays_as_it_is(tmp_path: Path) -> None:
+async def test_a_snapshot_that_another_run_commits_first_is_returned_unchanged(tmp_path: Path) -> None:
     theirs = await run(LocalStorage(tmp_path / "theirs"), ListSource(catalogue(50)), snapshot="a")
     ours = tmp_path / "ours"
     appear = at("lock", "_staging/a.lock", lambda: shutil.copytree(tmp_path / "theirs", ours, dirs_exist_ok=True))
@@ -64,7 +64,7 @@ async def test_a_snapshot_committed_while_we_looked_is_the_answer_and_stays_as_i
     assert not (ours / "_staging").exists()
 
 
-async def test_one_that_died_after_its_commit_is_no_answer_to_another_question(tmp_path: Path) -> None:
+async def test_a_run_that_died_after_its_commit_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     class Died(BaseException):
         pass
 
@@ -80,37 +80,37 @@ async def test_one_that_died_after_its_commit_is_no_answer_to_another_question(t
     assert receipt.derivation["within_au"] == 0.1
 
 
-async def test_two_that_begin_in_one_second_get_two_ids(tmp_path: Path) -> None:
+async def test_two_runs_that_begin_in_one_second_get_two_ids(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     seen: list[str] = []
 
     class Second(ListSource):
         async def fetch(self, number: int, size: int) -> RawPage:
             if not seen:
-                seen.append("")  # the inner run comes here, too
+                seen.append("")  # so that the inner run does not start another one
                 receipt = await run(storage, ListSource(catalogue(30)), fresh=True)
                 seen.append(receipt.snapshot)
             return await super().fetch(number, size)
 
-    # The budget of the outer one's first page must do for all of the inner one.
+    # The retry budget of the outer run covers the whole inner run.
     seen.append((await run(storage, Second(catalogue(30)), fresh=True, retry_budget_s=30)).snapshot)
     assert len(set(seen[1:])) == 2
 
 
-async def test_the_later_of_two_that_begin_in_one_second_is_the_latest(tmp_path: Path) -> None:
+async def test_the_later_commit_of_one_second_is_the_latest(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
-    for _ in range(20):  # a start may fall on the turn of a second, but not so often in a row
+    for _ in range(20):  # two starts may be in different seconds, but not 20 times in a row
         await run(storage, ListSource(catalogue(1)), snapshot=f"named-{time.monotonic_ns()}")
-        named = await read_receipt(AsyncStorage(storage), "latest")
+        named = await AsyncLake(AsyncStorage(storage)).receipt("latest")
         timed = await run(storage, ListSource(catalogue(1)), fresh=True)
-        assert (await read_receipt(AsyncStorage(storage), "latest")) == timed
+        assert (await AsyncLake(AsyncStorage(storage)).receipt("latest")) == timed
         if timed.started_at.replace(microsecond=0) == named.started_at.replace(microsecond=0):
             return
     pytest.fail("no two runs began in one second")
 
 
 @pytest.mark.parametrize("archive", [True, False])
-async def test_a_commit_that_was_begun_is_finished_as_it_stands(tmp_path: Path, archive: bool) -> None:
+async def test_a_commit_that_began_is_rolled_forward_unchanged(tmp_path: Path, archive: bool) -> None:
     def die() -> None:
         raise OSError("full")
 
@@ -125,8 +125,8 @@ async def test_a_commit_that_was_begun_is_finished_as_it_stands(tmp_path: Path, 
     assert (tmp_path / "_runs/a.json").read_bytes() == intent
 
 
-async def test_what_an_earlier_try_derived_is_gone_before_anything_is_derived_anew(tmp_path: Path) -> None:
-    # Were it left, a later intent could take a file for its own that only has the same size.
+async def test_staged_files_of_an_earlier_run_are_removed_before_new_ones_are_written(tmp_path: Path) -> None:
+    # Otherwise a later commit could move an old file that only has the same size.
     def die() -> None:
         raise OSError("full")
 
@@ -141,7 +141,7 @@ async def test_what_an_earlier_try_derived_is_gone_before_anything_is_derived_an
     assert seen == [False]
 
 
-async def test_kept_pages_of_another_size_do_not_go_with_a_new_first_page(tmp_path: Path) -> None:
+async def test_stored_pages_of_another_page_size_are_not_mixed_with_a_new_first_page(tmp_path: Path) -> None:
     class Sized(ListSource):
         size = 20
 
@@ -165,7 +165,7 @@ async def test_kept_pages_of_another_size_do_not_go_with_a_new_first_page(tmp_pa
     assert (receipt.records.written, receipt.records.duplicates) == (60, 0)
 
 
-async def test_a_disk_that_gives_back_something_else_ends_the_run(tmp_path: Path) -> None:
+async def test_a_disk_that_returns_other_bytes_ends_the_run(tmp_path: Path) -> None:
     class Rotten(LocalStorage):
         def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
             data = super().get(key, max_bytes=max_bytes)
@@ -187,7 +187,7 @@ async def test_a_disk_that_gives_back_something_else_ends_the_run(tmp_path: Path
 
 @pytest.mark.parametrize("partition_by", [(), (PARTITIONED,)])
 @pytest.mark.parametrize("moved", [True, False])
-async def test_a_commit_that_cannot_be_finished_is_taken_back(
+async def test_a_commit_that_cannot_be_finished_is_undone(
     tmp_path: Path, moved: bool, partition_by: tuple[str, ...]
 ) -> None:
     expected = await run(LocalStorage(tmp_path / "undisturbed"), ListSource(catalogue(50)), partition_by=partition_by)
@@ -203,7 +203,7 @@ async def test_a_commit_that_cannot_be_finished_is_taken_back(
     if moved:
         file.unlink()
     else:
-        # As an intent does that comes late: the next run has begun to write other files of the same names.
+        # As a late intent: the next run has begun to write other files with the same names.
         staged = lake / "_staging/a/files/neos/snapshot=a/part-00000.parquet"
         staged.parent.mkdir(parents=True)
         staged.write_bytes(b"another's")
@@ -211,14 +211,14 @@ async def test_a_commit_that_cannot_be_finished_is_taken_back(
     receipt = await run(LocalStorage(lake), source, snapshot="a", partition_by=partition_by)
     assert source.asked == []
     assert [file.sha256 for file in receipt.files] == [file.sha256 for file in expected.files]
-    lying = [str(path.relative_to(lake)) for path in (lake / "neos").rglob("*.parquet")]
-    assert sorted(lying) == [file.path for file in receipt.files if file.dataset == "neos"]
+    found = [str(path.relative_to(lake)) for path in (lake / "neos").rglob("*.parquet")]
+    assert sorted(found) == [file.path for file in receipt.files if file.dataset == "neos"]
     assert not (lake / "_staging").exists()
 
 
 @pytest.mark.parametrize("left", ["raw", "neos"])
-async def test_nothing_is_added_to_files_of_which_no_receipt_tells(tmp_path: Path, left: str) -> None:
-    # As one drops a snapshot by hand: the pages that stay may be another source's, the files of another layout.
+async def test_no_run_adds_to_files_without_a_receipt(tmp_path: Path, left: str) -> None:
+    # A user removed the receipt by hand. The remaining files may be of another source or partitioning.
     storage = LocalStorage(tmp_path)
     old = await run(storage, ListSource(catalogue(50)), snapshot="a", partition_by=(PARTITIONED,))
     shutil.rmtree(tmp_path / "_runs")
@@ -235,8 +235,8 @@ async def test_nothing_is_added_to_files_of_which_no_receipt_tells(tmp_path: Pat
     assert (old.records.written, new.records.written) == (50, 70)
 
 
-async def test_an_id_under_which_something_lies_is_not_chosen(tmp_path: Path) -> None:
-    for _ in range(20):  # the second may turn between the two runs, but not so often in a row
+async def test_a_run_does_not_choose_an_id_that_has_files(tmp_path: Path) -> None:
+    for _ in range(20):  # two starts may be in different seconds, but not 20 times in a row
         first = await run(LocalStorage(tmp_path), ListSource(catalogue(50)))
         shutil.rmtree(tmp_path / "_runs")
         second = await run(LocalStorage(tmp_path), ListSource(catalogue(70)))
@@ -247,7 +247,7 @@ async def test_an_id_under_which_something_lies_is_not_chosen(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_what_was_removed_while_we_looked_is_begun_anew(tmp_path: Path, named: bool) -> None:
+async def test_a_snapshot_that_is_removed_before_the_lock_is_begun_again(tmp_path: Path, named: bool) -> None:
     def stop(number: int, _: int) -> None:
         if number == 2:
             raise PausedError("full", resume_at_s=0)
@@ -271,7 +271,7 @@ async def test_what_was_removed_while_we_looked_is_begun_anew(tmp_path: Path, na
     source = ListSource(catalogue(60))
     receipt = await run(CountingStorage(LocalStorage(tmp_path), look), source, **settings)
     assert (receipt.pages.kept, sorted(source.asked)) == (0, [0, 1, 2])
-    # Its note is there before its first page: killed there, it would be resumed.
+    # The note exists before the first page: a run that is killed here can be resumed.
     assert noted == [f"_staging/{receipt.snapshot}.lock", f"_staging/{receipt.snapshot}/run.json"]
 
 
@@ -284,7 +284,7 @@ async def test_pages_that_are_removed_before_the_commit_are_fetched_again(tmp_pa
 
     staged = "_staging/a/files/neos/snapshot=a/part-00000.parquet"
     storage = CountingStorage(LocalStorage(tmp_path), at("close", staged, remove))
-    with pytest.raises(StorageError, match=r"page=00001.json.zst was removed under the run, one of 2 raw pages"):
+    with pytest.raises(StorageError, match=r"page=00001.json.zst was removed during the run, one of 2 raw pages"):
         await run(storage, ListSource(catalogue(60)), snapshot="a")
     assert not lakes.keys(storage, "_runs")
     source = ListSource(catalogue(60))

@@ -1,4 +1,4 @@
-"""`snapshots` and `prune`: what is there is told, and what goes, goes whole, whenever the process dies."""
+"""`snapshots` lists every snapshot; `prune` removes snapshots whole, whenever the process dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neows_async.errors import DataError, SettingsError, StorageError
 from neows_async.lake import layout
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.inventory import State, list_snapshots, owner_of
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.raw_zone import find_raw
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.prune import Left, Pruned, Removed, Rules, prune
@@ -57,7 +57,7 @@ async def states(storage: Storage) -> dict[str, State]:
 
 
 def note_of(snapshot: str, parent: str) -> bytes:
-    """Of a rebuild that has just begun."""
+    """The note of a rebuild that has just begun."""
     started_at = dt.datetime.now(dt.UTC).isoformat()
     rest = {"synthetic": True, "archive": True, "identity": {}, "started_at": started_at}
     return json.dumps({"snapshot": snapshot, "parent": parent, **rest}).encode()
@@ -66,7 +66,7 @@ def note_of(snapshot: str, parent: str) -> bytes:
 async def die_at(
     storage: Storage, objects: list[dict[str, Any]], snapshot: str, fatal: Callable[[str, str], bool]
 ) -> None:
-    """A run whose storage goes away when ``fatal`` says so of a verb and a key, and stays away."""
+    """A run whose storage fails from the first step for which ``fatal`` is true."""
     dead = False
 
     def on_step(_: int, verb: str, key: str) -> None:
@@ -79,7 +79,7 @@ async def die_at(
         await lakes.make(CountingStorage(storage, on_step), objects, snapshot)
 
 
-async def test_the_newest_stay_and_the_rest_goes_whole(storage: Storage) -> None:
+async def test_the_newest_snapshots_stay_and_the_others_are_removed_whole(storage: Storage) -> None:
     for day in DAYS:
         await lakes.make(storage, OBJECTS, day, partition_by=("close_approaches:orbiting_body",))
     outcome = await pruned(storage, 2)
@@ -96,7 +96,7 @@ async def test_the_newest_stay_and_the_rest_goes_whole(storage: Storage) -> None
     assert await pruned(storage, 2) == Pruned((), outcome.kept, 0)
 
 
-async def test_a_dry_run_says_the_same_and_writes_nothing(tmp_path: Path) -> None:
+async def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path: Path) -> None:
     verbs: set[str] = set()
     storage = CountingStorage(LocalStorage(tmp_path), lambda _step, verb, _key: verbs.add(verb.partition(" ")[0]))
     for day in DAYS[:3]:
@@ -104,23 +104,23 @@ async def test_a_dry_run_says_the_same_and_writes_nothing(tmp_path: Path) -> Non
     before = lakes.keys(storage)
     verbs.clear()
     dry = await pruned(storage, dry_run=True)
-    assert verbs <= {"list", "get", "holder"}
+    assert verbs <= {"list", "get", "lock_owner"}
     assert lakes.keys(storage) == before
     wet = await pruned(storage)
     assert dry == wet
     assert sum(one.bytes for one in wet.outcomes if isinstance(one, Removed)) > 0
 
 
-async def test_the_latest_stays_whatever_the_order(tmp_path: Path) -> None:
+async def test_the_latest_stays_whatever_the_order_of_commits(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in ("2026-11-03", "2026-11-01", "2026-11-02"):
         await lakes.make(storage, OBJECTS, day)
     assert (await pruned(storage)).kept == ("2026-11-03",)
-    assert (await read_receipt(AsyncStorage(storage), "latest")).snapshot == "2026-11-03"
+    assert (await AsyncLake(AsyncStorage(storage)).receipt("latest")).snapshot == "2026-11-03"
 
 
 @pytest.mark.parametrize("damage", ["missing", "behind", "dangling"])
-async def test_latest_is_set_right(tmp_path: Path, damage: str) -> None:
+async def test_latest_is_corrected(tmp_path: Path, damage: str) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
@@ -132,25 +132,25 @@ async def test_latest_is_set_right(tmp_path: Path, damage: str) -> None:
         receipt = json.loads((tmp_path / "_runs/2026-11-01.json").read_bytes())
         latest.write_text(json.dumps(receipt | {"snapshot": other}))
     assert (await pruned(storage)).kept == ("2026-11-02",)
-    assert (await read_receipt(AsyncStorage(storage), "latest")).snapshot == "2026-11-02"
+    assert (await AsyncLake(AsyncStorage(storage)).receipt("latest")).snapshot == "2026-11-02"
 
 
-async def test_raw_pages_that_another_one_is_made_from_stay(storage: Storage) -> None:
+async def test_raw_pages_of_a_remaining_rebuild_stay(storage: Storage) -> None:
     await lakes.make(storage, OBJECTS, "2026-11-01")
     await lakes.make(storage, OBJECTS, "2026-11-02")
     await lakes.rebuild(storage, "2026-11-01", "2026-11-03")
     await lakes.rebuild(storage, "2026-11-03", "2026-11-04")
     outcome = await pruned(storage)
-    assert left(outcome) == {"2026-11-01": "its raw pages are what 2026-11-04 is made from"}
+    assert left(outcome) == {"2026-11-01": "2026-11-04 is made from its raw pages"}
     assert outcome.kept == ("2026-11-04", "2026-11-01")
     assert (await verify(AsyncStorage(storage))).differences == ()
-    # When nobody needs it any more, it goes.
+    # Without a remaining rebuild it is removed.
     await lakes.make(storage, OBJECTS, "2026-11-05")
     assert removed(await pruned(storage)) == [("2026-11-04", State.COMMITTED), ("2026-11-01", State.COMMITTED)]
     assert (await states(storage)) == {"2026-11-05": State.COMMITTED}
 
 
-async def test_a_rebuild_that_dies_keeps_what_it_reads_until_it_is_old(tmp_path: Path) -> None:
+async def test_the_parent_of_an_unfinished_rebuild_stays_until_the_rebuild_is_old(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "2026-11-01")
     await lakes.make(storage, OBJECTS, "2026-11-02")
@@ -160,7 +160,7 @@ async def test_a_rebuild_that_dies_keeps_what_it_reads_until_it_is_old(tmp_path:
         await lakes.rebuild(dead, "2026-11-01", "b")
     assert left(await pruned(storage)) == {
         "b": "it can still be resumed",
-        "2026-11-01": "its raw pages are what b is made from",
+        "2026-11-01": "b is made from its raw pages",
     }
     assert removed(await pruned(storage, later_s=2 * DAY_S)) == [
         ("b", State.UNFINISHED),
@@ -172,7 +172,7 @@ def _fail() -> None:
     raise StorageError("gone")
 
 
-async def test_what_no_run_wrote_is_left_alone(tmp_path: Path) -> None:
+async def test_objects_that_no_run_wrote_stay(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
@@ -205,11 +205,11 @@ async def test_what_no_run_wrote_is_left_alone(tmp_path: Path) -> None:
     assert (await pruned(storage, later_s=180 * DAY_S)).outcomes == ()
     assert all((tmp_path / key).read_text() == "mine" for key in foreign)
     assert (tmp_path / "mine/empty").is_dir()
-    there = {key for key in lakes.keys(storage) if owner_of(key) != "2026-11-02"}
-    assert there == {*foreign, "_runs/2026-11-02.json", "_runs/latest.json"}
+    remaining = {key for key in lakes.keys(storage) if owner_of(key) != "2026-11-02"}
+    assert remaining == {*foreign, "_runs/2026-11-02.json", "_runs/latest.json"}
 
 
-async def test_of_a_dataset_goes_what_the_receipt_names(tmp_path: Path) -> None:
+async def test_only_files_that_the_receipt_names_are_removed_from_a_dataset(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
@@ -219,12 +219,12 @@ async def test_of_a_dataset_goes_what_the_receipt_names(tmp_path: Path) -> None:
         "neos/snapshot=2026-11-01/part-00007.parquet",
     ]
     for key in names:
-        storage.put(key, b"mine")  # by somebody who names files as we do
+        storage.put(key, b"mine")  # foreign files with names like ours
     assert [one.foreign for one in (await pruned(storage)).outcomes if isinstance(one, Removed)] == [3]
     assert [key for key in lakes.keys(storage) if "2026-11-01" in key] == names
 
 
-async def test_an_edited_receipt_leads_nobody_astray(tmp_path: Path) -> None:
+async def test_an_edited_receipt_does_not_remove_another_snapshot(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
@@ -249,7 +249,7 @@ STEPS: list[tuple[str, Callable[[str, str], bool], State]] = [
 
 
 @pytest.mark.parametrize(("fatal", "state"), [case[1:] for case in STEPS], ids=[case[0] for case in STEPS])
-async def test_what_dead_runs_left_is_told_and_goes_when_it_is_old(
+async def test_leftovers_of_dead_runs_are_reported_and_removed_when_old(
     tmp_path: Path, fatal: Callable[[str, str], bool], state: State
 ) -> None:
     storage = LocalStorage(tmp_path)
@@ -266,18 +266,18 @@ async def test_what_dead_runs_left_is_told_and_goes_when_it_is_old(
         old = await pruned(storage, 2, later_s=2 * DAY_S)
         assert removed(old) == ([] if state is State.READY else [("b", state)])
     if state is State.READY:
-        # It is whole but for its commit, which the same command does.
+        # Only the commit is missing, and the same command does it.
         assert (await lakes.make(storage, OBJECTS, "b")).snapshot == "b"
     assert not [key for key in lakes.keys(storage) if key.startswith("_staging")]
     for snapshot in {"a", "b"} & set(await states(storage)):
         assert (await verify(AsyncStorage(storage), snapshot)).differences == ()
 
 
-async def test_files_without_a_receipt_and_without_a_run_go_when_they_are_old(tmp_path: Path) -> None:
+async def test_files_without_a_receipt_or_a_note_are_removed_when_old(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
-    (tmp_path / "_runs/2026-11-01.json").unlink()  # as one drops a snapshot by hand
+    (tmp_path / "_runs/2026-11-01.json").unlink()  # a user removed the snapshot by hand
     (tmp_path / "_staging").mkdir()
     (tmp_path / "_staging/z.lock").touch()
     (tmp_path / "neos/.neows-0123456789abcdef.tmp").touch()
@@ -294,7 +294,7 @@ async def test_files_without_a_receipt_and_without_a_run_go_when_they_are_old(tm
     assert not (tmp_path / "_staging").exists()
 
 
-async def test_the_lock_of_a_run_that_died_when_all_was_done_goes_too(tmp_path: Path) -> None:
+async def test_the_lock_file_of_a_run_that_died_after_its_cleanup_is_removed(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "a")
     (tmp_path / "_staging").mkdir()
@@ -306,7 +306,7 @@ async def test_the_lock_of_a_run_that_died_when_all_was_done_goes_too(tmp_path: 
     assert (await verify(AsyncStorage(storage), "a")).differences == ()
 
 
-async def test_folders_that_a_killed_run_had_made_and_not_filled_go_too(tmp_path: Path) -> None:
+async def test_empty_folders_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, OBJECTS, "a")
     await die_at(storage, OBJECTS, "b", lambda verb, key: verb == "put done" and "page=00001" in key)
@@ -316,7 +316,7 @@ async def test_folders_that_a_killed_run_had_made_and_not_filled_go_too(tmp_path
     assert [(tmp_path / name).exists() for name in ("_staging", "raw/snapshot=b", "neos/snapshot=b")] == [False] * 3
 
 
-async def test_a_damaged_receipt_is_told_and_left(tmp_path: Path) -> None:
+async def test_a_snapshot_with_a_damaged_receipt_is_reported_and_stays(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
@@ -327,7 +327,7 @@ async def test_a_damaged_receipt_is_told_and_left(tmp_path: Path) -> None:
     assert lakes.keys(storage) == before
 
 
-async def test_what_a_live_run_holds_is_left(storage: Storage) -> None:
+async def test_a_snapshot_that_a_live_run_has_locked_stays(storage: Storage) -> None:
     for day in DAYS[:3]:
         await lakes.make(storage, OBJECTS, day)
     locks = [storage.lock(layout.lock_key(snapshot), "the test") for snapshot in ("2026-11-01", "new")]
@@ -340,8 +340,8 @@ async def test_what_a_live_run_holds_is_left(storage: Storage) -> None:
     assert (await verify(AsyncStorage(storage), "2026-11-01")).differences == ()
 
 
-async def test_who_begins_to_read_while_it_is_hidden_is_seen(tmp_path: Path) -> None:
-    # A rebuild that found the receipt before it was hidden, and noted itself before we looked.
+async def test_a_rebuild_that_begins_before_the_receipt_is_hidden_keeps_its_parent(tmp_path: Path) -> None:
+    # The rebuild found the receipt before it was hidden, and wrote its note before prune looked for readers.
     inner = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(inner, OBJECTS, day)
@@ -351,11 +351,11 @@ async def test_who_begins_to_read_while_it_is_hidden_is_seen(tmp_path: Path) -> 
             inner.create("_staging/b/run.json", note_of("b", "2026-11-01"))
 
     outcome = await pruned(CountingStorage(inner, on_step))
-    assert left(outcome) == {"2026-11-01": "its raw pages are what b is being made from"}
+    assert left(outcome) == {"2026-11-01": "b is being made from its raw pages"}
     assert (await verify(AsyncStorage(inner), "2026-11-01")).differences == ()
 
 
-async def test_who_comes_to_read_when_it_is_hidden_is_refused(tmp_path: Path) -> None:
+async def test_a_rebuild_that_begins_after_the_receipt_is_hidden_is_refused(tmp_path: Path) -> None:
     inner = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(inner, OBJECTS, day)
@@ -369,7 +369,7 @@ async def test_who_comes_to_read_when_it_is_hidden_is_refused(tmp_path: Path) ->
     assert "b" not in await states(inner)
 
 
-async def test_raw_pages_of_which_nothing_else_is_left_can_still_be_rebuilt_from(tmp_path: Path) -> None:
+async def test_raw_pages_without_a_receipt_can_be_rebuilt_from(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     before = await lakes.make(storage, OBJECTS, "a")
     for key in lakes.keys(storage):
@@ -383,11 +383,11 @@ async def test_raw_pages_of_which_nothing_else_is_left_can_still_be_rebuilt_from
     assert [file.sha256 for file in whole.files] == [file.sha256 for file in before.files]
     assert (await verify(AsyncStorage(storage), "whole")).differences == ()
     outcome = await pruned(storage, later_s=90 * DAY_S)
-    assert left(outcome) == {"a": "its raw pages are what whole is made from"}
+    assert left(outcome) == {"a": "whole is made from its raw pages"}
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-async def test_of_such_a_rebuild_and_a_removal_one_gives_way(tmp_path: Path, hidden: bool) -> None:
+async def test_a_rebuild_from_leftover_pages_and_their_removal_exclude_each_other(tmp_path: Path, hidden: bool) -> None:
     inner = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(inner, OBJECTS, day)
@@ -406,12 +406,12 @@ async def test_of_such_a_rebuild_and_a_removal_one_gives_way(tmp_path: Path, hid
         assert removed(await pruned(inner)) == [("2026-11-01", State.REMOVED)]
     else:
         outcome = await pruned(storage, later_s=2 * DAY_S)
-        assert left(outcome)["2026-11-01"] == "its raw pages are what b is being made from"
+        assert left(outcome)["2026-11-01"] == "b is being made from its raw pages"
         assert (await states(inner))["2026-11-01"] is State.LEFTOVER
 
 
 @pytest.mark.parametrize("made_up", [True, False])
-async def test_whether_lone_raw_pages_are_made_up_their_text_says(tmp_path: Path, made_up: bool) -> None:
+async def test_raw_pages_without_a_receipt_show_whether_they_are_synthetic(tmp_path: Path, made_up: bool) -> None:
     storage = LocalStorage(tmp_path)
     await lakes.make(storage, [neo(1, name="(SANDBOX 000001)" if made_up else "(2004 AB)")], "a")
     shutil.rmtree(tmp_path / "_runs")
@@ -421,10 +421,10 @@ async def test_whether_lone_raw_pages_are_made_up_their_text_says(tmp_path: Path
     with pytest.raises(DataError, match=r"page=00000.json.zst is damaged .* restore it, or fetch the snapshot again"):
         await find_raw(AsyncStorage(storage), "a")
     await lakes.make(storage, OBJECTS, "b")
-    assert (await find_raw(AsyncStorage(storage), "a")).synthetic is True  # as b is
+    assert (await find_raw(AsyncStorage(storage), "a")).synthetic is True  # like b
 
 
-async def test_an_id_that_is_half_removed_is_not_begun_anew(tmp_path: Path) -> None:
+async def test_a_half_removed_id_cannot_be_begun_again(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     for day in DAYS[:2]:
         await lakes.make(storage, OBJECTS, day)
@@ -436,7 +436,7 @@ async def test_an_id_that_is_half_removed_is_not_begun_anew(tmp_path: Path) -> N
     await lakes.make(storage, OBJECTS, "2026-11-01")
 
 
-async def test_stock_is_taken_of_all_there_is(storage: Storage) -> None:
+async def test_list_snapshots_returns_every_snapshot(storage: Storage) -> None:
     assert await list_snapshots(AsyncStorage(storage)) == []
     receipt = await lakes.make(storage, OBJECTS, "2026-11-02")
     await lakes.rebuild(storage, "2026-11-02", "2026-11-03")
@@ -448,7 +448,7 @@ async def test_stock_is_taken_of_all_there_is(storage: Storage) -> None:
 
 
 @pytest.mark.asyncio_only
-async def test_the_commands_tell_people_and_machines(tmp_path: Path) -> None:
+async def test_the_commands_print_lines_and_json(tmp_path: Path) -> None:
     def command(*arguments: str) -> program.Ended:
         return program.run(tmp_path, arguments[0], "--root", "lake", *arguments[1:])
 
@@ -463,8 +463,8 @@ async def test_the_commands_tell_people_and_machines(tmp_path: Path) -> None:
     assert lines[1].endswith(f"held by process {os.getpid()}")
     assert "committed" in lines[2]
     assert lines[2].endswith("latest, synthetic")
-    told = json.loads(command("snapshots", "--log-format", "json").out)
-    assert [(one["snapshot"], one["state"], one["latest"], one["neos"]) for one in told][:2] == [
+    printed = json.loads(command("snapshots", "--log-format", "json").out)
+    assert [(one["snapshot"], one["state"], one["latest"], one["neos"]) for one in printed][:2] == [
         ("now", "being written", False, None),
         ("2026-11-03", "committed", True, 45),
     ]
@@ -479,8 +479,8 @@ async def test_the_commands_tell_people_and_machines(tmp_path: Path) -> None:
     ]
     assert dry.out.splitlines()[-1].startswith("Would remove snapshots: 2, leftovers: 0, ")
     assert len(await states(storage)) == 3
-    told = json.loads(command("prune", "--keep", "2", "--log-format", "json").out)
-    assert ([one["snapshot"] for one in told["removed"]], told["kept"]) == (
+    printed = json.loads(command("prune", "--keep", "2", "--log-format", "json").out)
+    assert ([one["snapshot"] for one in printed["removed"]], printed["kept"]) == (
         ["2026-11-01"],
         ["2026-11-03", "2026-11-02"],
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from neows_async.cli.quarantine import indented
 from neows_async.errors import DataError, NotFoundError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.replay import plan_replay, read_rejected, rebuild_request
 from neows_async.maintenance.verify import verify
@@ -50,7 +50,7 @@ def make_readable(root: Path, snapshot: str) -> None:
 
 async def test_rejected_objects_are_read_in_order_and_parsed_again(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
-    receipt = await lakes.make(lake.storage, OBJECTS, "a")
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     seen: list[Rejected] = []
     await read_rejected(lake, receipt, seen.append)
     assert [(entry.page, entry.position, entry.id, entry.reason) for entry in seen] == [
@@ -67,7 +67,7 @@ async def test_rejected_objects_are_read_in_order_and_parsed_again(tmp_path: Pat
 
 async def test_snapshot_without_rejected_objects(tmp_path: Path) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
-    await lakes.make(lake.storage, catalogue(3), "a")
+    await lakes.make(LocalStorage(tmp_path), catalogue(3), "a")
     planned = await plan_replay(lake, "a")
     assert (planned.rejected, planned.readable) == (0, ())
     with pytest.raises(NotFoundError, match="no committed snapshot b"):
@@ -85,7 +85,7 @@ async def test_snapshot_without_rejected_objects(tmp_path: Path) -> None:
 )
 async def test_damaged_quarantine_raises_with_its_path(tmp_path: Path, damage: bytes | None, message: str) -> None:
     lake = AsyncStorage(LocalStorage(tmp_path))
-    await lakes.make(lake.storage, OBJECTS, "a")
+    await lakes.make(LocalStorage(tmp_path), OBJECTS, "a")
     lines = tmp_path / "quarantine/snapshot=a/rejected.jsonl"
     lines.unlink() if damage is None else lines.write_bytes(damage)
     with pytest.raises(DataError, match=f"quarantine/snapshot=a/rejected.jsonl.*{message}"):
@@ -93,7 +93,6 @@ async def test_damaged_quarantine_raises_with_its_path(tmp_path: Path, damage: b
 
 
 async def test_rebuild_request_has_the_settings_and_parts_of_the_parent(tmp_path: Path) -> None:
-    lake = AsyncStorage(LocalStorage(tmp_path))
     given = {
         "limit": 50,
         "page_size": 10,
@@ -102,7 +101,7 @@ async def test_rebuild_request_has_the_settings_and_parts_of_the_parent(tmp_path
         "partition_by": ("neos:designation",),
         "max_rejects": None,
     }
-    receipt = await lakes.make(lake.storage, OBJECTS, "a", **given)
+    receipt = await lakes.make(LocalStorage(tmp_path), OBJECTS, "a", **given)
     request = rebuild_request(receipt)
     assert {name: getattr(request.settings, name) for name in given} == given
     assert request.sinks == ("parquet",)
@@ -166,7 +165,7 @@ async def test_replay_command_makes_a_new_snapshot_without_a_request(tmp_path: P
     assert (receipt["derivation"]["within_au"], receipt["derivation"]["aggregate_writer"]) == (0.15, "CsvAggregates")
     lake = AsyncStorage(LocalStorage(root))
     assert (await verify(lake)).differences == ()
-    assert (await read_receipt(lake, "latest")).snapshot == receipt["snapshot"]
+    assert (await AsyncLake(lake).receipt("latest")).snapshot == receipt["snapshot"]
     # A run over the mended objects gives the same rows.
     settings = {"within_au": 0.15, "partition_by": ("close_approaches:orbiting_body",)}
     await lakes.make(LocalStorage(tmp_path / "mended"), GOOD, "m", **settings)

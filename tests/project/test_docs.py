@@ -206,6 +206,14 @@ def test_the_lines_for_polars_and_pandas_read_the_lake(lake: Path) -> None:
     assert done.stdout.split("\n")[:-1] == [str((40, len(NEOS.names)))] * 2, done.stderr
 
 
+def test_the_lines_for_receipts_read_the_lake(lake: Path) -> None:
+    block = code("docs/lake.md", "python", "from neows_async import open_lake\n")
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=lake, env=program.installed(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "2026-11-22 40 data/neos/snapshot=2026-11-22\n", done.stderr
+
+
 # Output and examples
 
 

@@ -1,6 +1,6 @@
-"""The long form: ``make torture``. Hundreds of kills, a table of them, and a failure if anything was lost or doubled.
+"""The long form: ``make torture``. Hundreds of kills, a table of them, and a failure if a page was lost or doubled.
 
-``python -m tests.torture [SEED]``; the seed of a failure repeats its random instants.
+``python -m tests.torture [SEED]``; the seed of a failed run repeats its random instants.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LEAST_S3: Final = 100
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(prog="python -m tests.torture", description="Kill runs, and look what is left.")
-    asked.add_argument("seed", type=int, nargs="?", help="that of a failure repeats its random instants")
-    given: int | None = asked.parse_args().seed
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description="Kill runs, and check their lakes.")
+    parser.add_argument("seed", type=int, nargs="?", help="the seed of a failed run repeats its random instants")
+    given: int | None = parser.parse_args().seed
     seed = random.randrange(10**6) if given is None else given
     print(f"seed {seed}", flush=True)
     catalogues = [synthetic(4, 3), synthetic(100)]
@@ -41,7 +41,7 @@ def main() -> int:
     passed = [_local(catalogues, random.Random(seed))]
     program = seaweedfs.weed_program()
     if program is None:
-        print("SeaweedFS is not installed: nothing was killed on S3.")
+        print("SeaweedFS is not installed: no runs on S3.")
     else:
         passed.append(_s3(program, catalogues, random.Random(seed)))
     return 0 if all(passed) else 1
@@ -74,7 +74,7 @@ def _local(catalogues: list[Pages], chance: random.Random) -> bool:
                 _do(campaign, campaigns.faults_of_prunes, stride=3)
             else:
                 _do(campaign, campaigns.the_program, kills=20, chance=chance)
-    return _told("On a disk", tally, LEAST_LOCAL)
+    return _report("On a disk", tally, LEAST_LOCAL)
 
 
 def _s3(program: str, catalogues: list[Pages], chance: random.Random) -> bool:
@@ -97,21 +97,21 @@ def _s3(program: str, catalogues: list[Pages], chance: random.Random) -> bool:
                 if not large:
                     _do(campaign, campaigns.rebuilds, stride=3)
                     _do(campaign, campaigns.every_fault, stride=3)
-    return _told("On S3", tally, LEAST_S3)
+    return _report("On S3", tally, LEAST_S3)
 
 
-def _do(campaign: Campaign, way: Callable[..., None], **how: Any) -> None:
+def _do(campaign: Campaign, kind: Callable[..., None], **how: Any) -> None:
     kills, began_s = campaign.tally.kills, time.perf_counter()
-    way(campaign, **how)
+    kind(campaign, **how)
     took_s = time.perf_counter() - began_s
-    name = way.__name__.replace("_", " ")
+    name = kind.__name__.replace("_", " ")
     print(f"  {campaign.pages.name}, {name}: {campaign.tally.kills - kills} kills in {took_s:.0f} s", flush=True)
 
 
-def _told(place: str, tally: Tally, least: int) -> bool:
+def _report(place: str, tally: Tally, least: int) -> bool:
     print(
         f"\n{place}: {tally.kills} kills and {tally.faults} faults on {tally.lakes} lakes, "
-        f"{tally.looks} looks of a reader beside them"
+        f"{tally.looks} passes of the reader beside them"
     )
     print(f"\n{tally.table()}\n")
     for violation in tally.violations:

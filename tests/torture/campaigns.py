@@ -1,4 +1,4 @@
-"""The ways in which runs are killed, for any catalogue and any place."""
+"""The ways in which runs are killed, for any catalogue and any storage."""
 
 from __future__ import annotations
 
@@ -28,44 +28,44 @@ _COMMIT: Final = "put commit.json"
 
 
 def every_step(campaign: Campaign, *, stride: int = 1, mode: str = "each step", **more: Any) -> None:
-    """Each input and output in turn, on a new lake each."""
+    """A kill at each input and output, each on a new lake."""
     for step in itertools.count(0, stride):
         if not campaign.one(mode, {"kill_at": step}, **more):
             break
 
 
 def every_fault(campaign: Campaign, *, stride: int = 1) -> None:
-    """Each step fails as on a full disk, before or after it was done."""
+    """A failure at each step as on a full disk, before or after the step was done."""
     for step in itertools.count(0, stride):
         if not campaign.one("a fault at each step", {"fail_at": step}):
             break
 
 
 def growing_steps(campaign: Campaign, *, stride: int = 1) -> None:
-    """On one lake: each run is killed a step later than the one before it, until one comes through."""
+    """On one lake: each run is killed one stride later than the run before it, until one is done."""
     campaign.until_done("each time a step later", ({"kill_at": step} for step in itertools.count(0, stride)))
 
 
 def every_call(campaign: Campaign, *, stride: int = 1) -> None:
-    """Each system call that touches the folder in turn: within a step, too."""
+    """A kill at each system call that touches the folder, which is also within a step."""
     for call in itertools.count(0, stride):
         if not campaign.one("each system call", {"kill_at_call": call}):
             break
 
 
 def within_the_commit(campaign: Campaign, *, stride: int = 1) -> None:
-    """At each step of the commit, and then the run that heals it at each of its own."""
+    """A kill at each step of the commit, then a kill of the next run at each of its steps."""
     for step in itertools.count(0, stride):
         first = {"kill_at": step, "count_from": _COMMIT}
         if not campaign.one("in the commit", first):
             break
         for again in itertools.count(0, stride):
-            if not campaign.one("in the commit, then while it is healed", first, {"kill_at": again}):
+            if not campaign.one("in the commit, then in the recovery", first, {"kill_at": again}):
                 break
 
 
 def random_instants(campaign: Campaign, kills: int, chance: random.Random) -> None:
-    """From outside; each lake again and again, until it is done."""
+    """Kills from outside at random instants; each lake until it is done."""
 
     def instants() -> Iterator[dict[str, Any]]:
         while True:
@@ -77,9 +77,9 @@ def random_instants(campaign: Campaign, kills: int, chance: random.Random) -> No
 
 
 def rebuilds(campaign: Campaign, *, stride: int = 1) -> None:
-    """A rebuild of a committed snapshot, at each step; the parent stays as it is."""
+    """A kill at each step of a rebuild; the parent must stay unchanged."""
     rebuilt: Content | None = None
-    for step in itertools.count(-1, stride):  # at -1 it is not harmed, and shows what is expected
+    for step in itertools.count(-1, stride):  # at -1 without a fault: the expected contents
         parent = campaign.torture("each step of a rebuild")
         parent.run()
         child = campaign.sibling(parent, snapshot="b", from_snapshot="a", settings={"max_missing_pages": None})
@@ -92,7 +92,7 @@ def rebuilds(campaign: Campaign, *, stride: int = 1) -> None:
 
 
 def replays(campaign: Campaign, *, stride: int = 1) -> None:
-    """``quarantine replay`` of the latest snapshot, at each step: one new snapshot, however often it is begun."""
+    """A kill at each step of ``quarantine replay``: in the end there is one new snapshot."""
     parent = campaign.torture("a parent")
     parent.run()
     _as_an_older_program_left_it(parent.storage)
@@ -106,16 +106,16 @@ def replays(campaign: Campaign, *, stride: int = 1) -> None:
                 found = torture.finish(None)
                 [child] = {str(receipt["snapshot"]) for receipt in found.receipts.values()} - {"a"}
                 expected = found.calling(child, "b")
-                assert before.files.items() <= expected.files.items()  # the parent stays as it was
+                assert before.files.items() <= expected.files.items()  # the parent is unchanged
             else:
                 torture.finish_unnamed_child(expected)
-            reader.verify(but="a")  # whose raw pages were changed
+            reader.verify(but="a")  # the raw pages of "a" were changed above
         if step >= 0 and end.code == 0:
             break
 
 
 def _as_an_older_program_left_it(storage: Storage) -> None:
-    """Turn what nobody can read into what this version can: as if a stricter one had rejected it."""
+    """Make the rejected object readable, as if an older program with stricter rules had rejected it."""
 
     def mend(data: bytes) -> bytes:
         assert b"bright" in data
@@ -132,7 +132,7 @@ def _as_an_older_program_left_it(storage: Storage) -> None:
 
 
 def prunes(campaign: Campaign, *, stride: int = 1) -> None:
-    """A prune at each step: what has a receipt is whole, the next one finishes, and what is another's stays."""
+    """A kill at each step of a prune: every snapshot with a receipt is whole, and the next prune finishes."""
     old, expected = _old_lake(campaign)
     for step in itertools.count(0, stride):
         torture = campaign.copy(old, "each step of a prune", keep=1)
@@ -146,7 +146,7 @@ def prunes(campaign: Campaign, *, stride: int = 1) -> None:
 
 
 def faults_of_prunes(campaign: Campaign, *, stride: int = 1) -> None:
-    """As :func:`every_fault`, of a prune."""
+    """As :func:`every_fault`, for a prune."""
     old, expected = _old_lake(campaign)
     for step in itertools.count(0, stride):
         torture = campaign.copy(old, "a fault at each step of a prune", keep=1)
@@ -160,7 +160,10 @@ def faults_of_prunes(campaign: Campaign, *, stride: int = 1) -> None:
 
 
 def _old_lake(campaign: Campaign) -> tuple[Torture, Content]:
-    """The snapshot ``a``, its rebuild ``b``, the latest ``c``, ``u`` unfinished, and others' files; what is to stay."""
+    """A lake with the snapshot ``a``, its rebuild ``b``, the latest ``c``, an unfinished ``u`` and foreign files.
+
+    :returns: the lake, and what a prune must keep
+    """
     first = campaign.torture("an old lake")
     first.run()
     campaign.sibling(first, snapshot="b", from_snapshot="a", settings={"max_missing_pages": None}).run()
@@ -168,10 +171,10 @@ def _old_lake(campaign: Campaign) -> tuple[Torture, Content]:
     campaign.sibling(first, snapshot="u").run(kill_at=0, count_from="put page=00002.json.zst")
     for key in _FOREIGN:
         first.storage.put(key, b"mine")
-    there = content(first.storage)
+    found = content(first.storage)
     receipts = {"_runs/c.json", LATEST}
-    stays = [key for key in there.files.keys() | receipts if "/snapshot=c/" in key or key in {*receipts, *_FOREIGN}]
-    return first, there.only(stays)
+    stays = [key for key in found.files.keys() | receipts if "/snapshot=c/" in key or key in {*receipts, *_FOREIGN}]
+    return first, found.only(stays)
 
 
 _FOREIGN: Final = (
@@ -184,7 +187,7 @@ _FOREIGN: Final = (
 
 
 def the_program(campaign: Campaign, kills: int, chance: random.Random) -> None:
-    """``neows-async run`` itself, at random instants from its start on."""
+    """Kills of ``neows-async run`` at random instants from its start on."""
     until, longest_s = campaign.tally.kills + kills, float(LIMIT_S)
     while campaign.tally.kills < until:
         torture = campaign.torture("any instant of neows-async run")
@@ -207,19 +210,19 @@ def the_program(campaign: Campaign, kills: int, chance: random.Random) -> None:
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGKILL)
                 end = torture.looked_at(End(process.wait(LIMIT_S)))
-                if end.code == 0:  # the first is not killed, and shows how long one takes
+                if end.code == 0:  # the first is not killed, and measures the time of a run
                     longest_s = time.perf_counter() - began_s
             torture.finish(campaign.expected_of(torture))
 
 
 def every_request(campaign: Campaign, *, stride: int = 1) -> None:
-    """On an object store: at each request, before the store has it, and after, when only its answer is lost."""
+    """On an object store: a kill at each request, before it reaches the store, and after, when its response is lost."""
     line = campaign.line
     assert line is not None
     for number in itertools.count(0, stride):
         hits = 0
         for after in (False, True):
-            torture = campaign.torture(f"each request, {'its answer lost' if after else 'not sent'}")
+            torture = campaign.torture(f"each request, {'its response lost' if after else 'not sent'}")
             with campaign.watched(torture):
                 line.arm(kill_at=number, after=after)
                 line.name(torture.started(request=number))
@@ -231,12 +234,12 @@ def every_request(campaign: Campaign, *, stride: int = 1) -> None:
 
 
 def without_an_archive(campaign: Campaign, *, stride: int = 1) -> None:
-    """Nothing can be resumed but the id; what the dead left is cleared away."""
+    """Without raw pages only the id is resumed, and leftovers are removed."""
     every_step(campaign, stride=stride, mode="each step, without an archive", settings={"archive": False})
 
 
 def unnamed(campaign: Campaign, *, stride: int = 1) -> None:
-    """Without ``--snapshot``: the next run must find what is unfinished by itself."""
+    """Without ``--snapshot``: the next run must find the unfinished snapshot by itself."""
     for step in itertools.count(0, stride):
         torture = campaign.torture("each step, unnamed", snapshot=None)
         with campaign.watched(torture):

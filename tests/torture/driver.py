@@ -1,7 +1,7 @@
-"""Runs, replays and prunes in processes that can be killed, forked from one that has all loaded: so each is cheap.
+"""Runs, replays and prunes in processes that can be killed. One process imports everything and forks: that is cheap.
 
-``python -m tests.torture.driver`` takes a :class:`Job` a line from standard input and answers with
-the process's number, where it hangs if it was to hang, and how it ended (:class:`End`), a line each.
+``python -m tests.torture.driver`` reads one :class:`Job` per line from standard input. For each it writes lines of
+JSON: the process id; where the run hangs, if the job says so; how it ended (:class:`End`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import httpx
-import obstore  # noqa: F401 - what a run would load anew in every process
+import obstore  # noqa: F401 - loaded here, not in every fork
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401 - as above
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from neows_async.protocols import Source
 
 KEY: Final = "K" * 40
-# What the interpreter announces before it changes a folder or a file's name: each is a step, too.
+# The interpreter's audit events before it changes a folder or a file's name. Each counts as a step.
 _SYSTEM_CALLS: Final = frozenset(
     {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock"}
 )
@@ -56,18 +56,18 @@ _SYSTEM_CALLS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Job:
-    """One run, and what is to happen to it.
+    """One run, and the fault that it gets.
 
     :param kill_at: SIGKILL before this step of the storage
     :param kill_at_call: SIGKILL before this system call that touches the root
     :param kill_after_s: SIGKILL from outside
     :param fail_at: this step of the storage fails as on a full disk
-    :param hang_at: this step never ends
-    :param count_from: steps are counted from the first of this verb and object, such as ``put commit.json``
-    :param from_snapshot: read its raw pages, and no server
-    :param replay: judge the rejected objects of the latest snapshot again, as ``quarantine replay`` does
-    :param keep: no run at all: remove all but so many snapshots, and whatever is unfinished
-    :param uid: whose process it is, if the superuser runs the tests
+    :param hang_at: this step of the storage never ends
+    :param count_from: count steps from the first one of this verb and object, such as ``put commit.json``
+    :param from_snapshot: rebuild from its raw pages, without a server
+    :param replay: parse the rejected objects of the latest snapshot again, as ``quarantine replay`` does
+    :param keep: prune instead of a run: remove all but this number of snapshots, and all unfinished ones
+    :param uid: the process's user id, if the superuser runs the tests
     """
 
     root: str
@@ -92,10 +92,10 @@ class Job:
 class End:
     """How a run ended.
 
-    :param code: as the command line would exit; minus the signal, if one ended it
-    :param said: its last words, if it had any
-    :param step: where it was killed, or failed: its number, verb and object
-    :param steps: how many there were
+    :param code: the exit code of the command line; the negative signal number if a signal ended it
+    :param said: the error's message, if there is one
+    :param step: the step at which it was killed or failed: number, verb and object
+    :param steps: number of steps
     """
 
     code: int
@@ -118,7 +118,7 @@ def main() -> None:
         print(pid, flush=True)
         end: dict[str, Any] = {}
         with os.fdopen(reading, "rb") as pipe:
-            # The pipe ends with the process.
+            # The pipe closes when the process ends.
             if job.kill_after_s is not None and not select.select([pipe], [], [], job.kill_after_s)[0]:
                 os.kill(pid, signal.SIGKILL)
             while report := pipe.readline():
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def _warm_up() -> ssl.SSLContext:
-    """Load what a run would load, without starting a thread: only the thread that forks lives on in the child."""
+    """Import and open what a run needs, without starting a thread: a fork keeps only the thread that forks."""
     tls = ssl.create_default_context()
 
     async def nothing() -> None:
@@ -146,7 +146,7 @@ def _child(job: Job, tls: ssl.SSLContext, writing: int) -> None:
     code = 1
     try:
         code = _run(job, tls, writing)
-    except BaseException as exc:  # noqa: BLE001 - a child must never return into its parent's loop
+    except BaseException as exc:  # noqa: BLE001 - a child must never return into the parent's loop
         _report(writing, End(1, f"{type(exc).__name__}: {exc}"))
     finally:
         os._exit(code)

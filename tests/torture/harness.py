@@ -1,4 +1,4 @@
-"""Kills runs, runs them again until they are done, and holds what is there against an undisturbed run."""
+"""Kills runs, runs them again until they are done, and compares the lake with an undisturbed run's."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ PROJECT: Final = Path(__file__).parents[2]
 LIMIT_S: Final = 120.0
 KILLED: Final = -signal.SIGKILL
 _RAW_PAGE: Final = "/page="
-_ALL_THERE: Final = "nothing: all is there"
+_COMPLETE: Final = "nothing: the snapshot is complete"
 
 
 class Driver:
-    """The process from which runs are forked; one run at a time."""
+    """The process that forks the runs, one at a time."""
 
     def __init__(self, **environment: str) -> None:
         self._process = subprocess.Popen(
@@ -70,43 +70,46 @@ class Driver:
                 pipe.close()
 
     def start(self, job: Job) -> int:
-        """Begin a run; its process."""
+        """Begin a run.
+
+        :returns: its process id
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
         return int(self._line())
 
     def hung(self) -> End:
-        """Where it hangs, once it does."""
+        """Wait until the run hangs; where it hangs."""
         return self.end()
 
     def end(self) -> End:
-        """How it ended, once it has."""
+        """Wait until the run ends; how it ended."""
         value = json.loads(self._line())
         if value.get("step") is not None:
             value["step"] = tuple(value["step"])
         return End(**value)
 
     def run(self, job: Job) -> End:
-        """Both."""
+        """Begin a run and wait until it ends."""
         self.start(job)
         return self.end()
 
     def _line(self) -> bytes:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], LIMIT_S)[0]:
-            raise TimeoutError(f"a run is not over after {LIMIT_S:g} s")
+            raise TimeoutError(f"a run did not end within {LIMIT_S:g} s")
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the driver ended; what it said is above")
+            raise RuntimeError("the driver ended; its output is above")
         return line
 
 
-# What is served
+# The catalogue
 
 
 @dataclass(frozen=True)
 class Pages:
-    """A catalogue: the compressed body of each page, and the settings that read all of it."""
+    """A catalogue: the gzip-encoded body of each page, and the settings that read all pages."""
 
     name: str
     bodies: Sequence[bytes]
@@ -114,7 +117,7 @@ class Pages:
 
 
 def recorded(folder: Path) -> Pages:
-    """The real pages, with the caller's key in them, as the source does."""
+    """The recorded pages, with the test's key in their links, as the source writes it."""
     bodies = [
         gzip.compress(gzip.decompress(path.read_bytes()).replace(b"DEMO_KEY", KEY.encode()), 1, mtime=0)
         for path in sorted(folder.glob("page_*.json.gz"))
@@ -123,7 +126,7 @@ def recorded(folder: Path) -> Pages:
 
 
 def synthetic(pages: int, size: int = 5) -> Pages:
-    """The sandbox's objects; one is unreadable and one comes twice, so that every kind of file is written."""
+    """Objects of the sandbox. One is unreadable and one occurs twice, so that a run writes every kind of file."""
     entries = SyntheticCatalogue(pages * size, 7).entries(0, pages * size)
     objects = [json.loads(entry.body) | {"links": {"self": f"http://x/{entry.id}?api_key={KEY}"}} for entry in entries]
     objects[2]["absolute_magnitude_h"] = "bright"
@@ -134,7 +137,7 @@ def synthetic(pages: int, size: int = 5) -> Pages:
 
 @contextmanager
 def serving(pages: Pages) -> Iterator[loopback.Server]:
-    """A real server on loopback that counts what it is asked for."""
+    """A real server on loopback that counts its requests."""
 
     def answer(asked: loopback.Asked) -> loopback.Answer:
         return loopback.Answer(pages.bodies[asked.page], headers={"Content-Encoding": "gzip"})
@@ -143,23 +146,23 @@ def serving(pages: Pages) -> Iterator[loopback.Server]:
         yield server
 
 
-# Who looks on
+# The reader
 
 
 class Reader:
-    """Keeps resolving ``latest`` and every receipt while runs live and die; each file must be there, whole.
+    """Reads ``latest`` and every receipt again and again while runs are killed. Each file must exist, whole.
 
-    Unless the receipt is gone when the file is: then the snapshot was removed under the reader's hands.
+    A file may be missing if its receipt is missing, too: then the snapshot was removed after the receipt was read.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._hashed: set[str] = set()
-        self._looking = threading.Lock()
+        self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self.looks = 0
-        self.complaints: list[str] = []
+        self.violations: list[str] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -171,8 +174,8 @@ class Reader:
         self.look()
 
     def look(self) -> None:
-        """Once."""
-        with self._looking:
+        """Read everything once."""
+        with self._reading:
             self._look()
 
     def _look(self) -> None:
@@ -186,7 +189,7 @@ class Reader:
             try:
                 receipt = json.loads(data)
             except ValueError:
-                self.complaints.append(f"{entry.key} is not whole")
+                self.violations.append(f"{entry.key} is not whole")
                 continue
             for file in receipt["files"]:
                 self._check(entry.key, data, file)
@@ -198,16 +201,16 @@ class Reader:
         found = {entry.key: entry.bytes for entry in self._storage.list(path.rpartition("/")[0])}
         if found.get(path) != file["bytes"]:
             if self._exists(key):
-                self.complaints.append(f"{key} names {path} of {file['bytes']} bytes; there are {found.get(path)}")
+                self.violations.append(f"{key} names {path} of {file['bytes']} bytes; there are {found.get(path)}")
         elif hashlib.sha256(receipt).hexdigest() not in self._hashed:
             try:
                 data = self._storage.get(path)
             except NotFoundError:
                 if self._exists(key):
-                    self.complaints.append(f"{key} names {path}, which is gone")
+                    self.violations.append(f"{key} names {path}, which is gone")
                 return
             if hashlib.sha256(data).hexdigest() != file["sha256"]:
-                self.complaints.append(f"{key}: {path} has other bytes than the receipt says")
+                self.violations.append(f"{key}: {path} has other bytes than the receipt says")
 
     def _exists(self, key: str) -> bool:
         return any(entry.key == key for entry in self._storage.list("_runs"))
@@ -216,33 +219,38 @@ class Reader:
         while not self._stop.wait(0.005):
             try:
                 self.look()
-            except StorageError as exc:  # a store that was stopped on purpose
+            except StorageError as exc:  # the test paused the store
                 if not isinstance(exc, NotFoundError):
                     continue
                 raise
 
     def verify(self, *, but: str | None = None) -> None:
-        """Hold each snapshot against its receipt, with its raw pages."""
+        """Verify each snapshot but ``but``, with its raw pages."""
         for entry in self._storage.list("_runs"):
             snapshot = entry.key.removeprefix("_runs/").removesuffix(".json")
             if entry.key.endswith(".json") and snapshot not in ("latest", but):
                 differences = anyio.run(verify, AsyncStorage(self._storage), snapshot).differences
-                self.complaints += [f"{snapshot}: {difference}" for difference in differences]
+                self.violations += [f"{snapshot}: {difference}" for difference in differences]
 
 
-# What is left
+# The contents of a lake
 
 
 @dataclass(frozen=True)
 class Content:
-    """A lake: the digest of every file but receipts, what the receipts have in common, and all names."""
+    """The contents of a lake.
+
+    :param files: the digest of every file except receipts
+    :param receipts: of each receipt the fields that every run of the same settings writes equally
+    :param names: all keys; in a local lake also hidden files and folders
+    """
 
     files: dict[str, str]
     receipts: dict[str, Any]
     names: frozenset[str]
 
     def without(self, folder: str) -> Content:
-        """What is there besides ``folder``; without raw pages a receipt names none."""
+        """The contents without ``folder``, which is the raw zone: then receipts name no raw snapshot."""
 
         def inside(name: str) -> bool:
             return name == folder or name.startswith(f"{folder}/")
@@ -254,7 +262,7 @@ class Content:
         return Content(files, receipts, frozenset(name for name in self.names if not inside(name)))
 
     def calling(self, snapshot: str, name: str) -> Content:
-        """The same with another id for ``snapshot``."""
+        """The same contents with the id ``name`` in place of ``snapshot``."""
 
         def renamed(text: str) -> str:
             return text.replace(snapshot, name)
@@ -263,7 +271,7 @@ class Content:
         return Content(files, json.loads(renamed(json.dumps(self.receipts))), frozenset(map(renamed, self.names)))
 
     def only(self, keys: Iterable[str]) -> Content:
-        """What is left when no file but those of ``keys`` is."""
+        """The contents with only the files of ``keys``."""
         kept = set(keys)
         folders = {str(folder) for key in kept for folder in PurePosixPath(key).parents[:-1]}
         return Content(
@@ -280,7 +288,7 @@ _COMMON: Final = (
 
 
 def content(storage: Storage) -> Content:
-    """All there is, hidden files and empty folders of a local lake too."""
+    """The contents of ``storage``."""
     files, receipts = {}, {}
     names = {entry.key for entry in storage.list("")}
     for key in names:
@@ -298,10 +306,10 @@ def content(storage: Storage) -> Content:
 
 @dataclass
 class Tally:
-    """What was done, what healed it, and whatever was not right."""
+    """Counts of kills and faults, and all violations."""
 
     deaths: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """How it was killed, where that hit, and what heals it → how often."""
+    """How a run was killed, at which step, and how the next run recovers → number of kills."""
     violations: list[str] = field(default_factory=list)
     faults: int = 0
     lakes: int = 0
@@ -312,20 +320,20 @@ class Tally:
         return self.deaths.total()
 
     def table(self) -> str:
-        """Kills by how they were done; and by where they hit, with what healed them."""
+        """Two tables of kills: by method; by step, with how the next run recovered."""
         ways = Counter[str]()
         hits: dict[str, Counter[str]] = {}
-        for (way, where, healing), count in self.deaths.items():
+        for (way, where, recovery), count in self.deaths.items():
             ways[way] += count
-            hits.setdefault(where, Counter())[healing] += count
-        healings = sorted({healing for _, _, healing in self.deaths})
+            hits.setdefault(where, Counter())[recovery] += count
+        recoveries = sorted({recovery for _, _, recovery in self.deaths})
         return "\n\n".join(
             [
                 _columns([["killed at", "times"], *([way, str(ways[way])] for way in sorted(ways))]),
                 _columns(
                     [
-                        ["when it hit", *healings],
-                        *([where, *(str(hits[where][name] or "") for name in healings)] for where in sorted(hits)),
+                        ["step", *recoveries],
+                        *([where, *(str(hits[where][name] or "") for name in recoveries)] for where in sorted(hits)),
                     ]
                 ),
             ]
@@ -349,8 +357,8 @@ def _columns(rows: list[list[str]]) -> str:
 class Torture:
     """One lake, from its first run until it is committed.
 
-    :param storage: how we look at it, past whatever stands in the run's way
-    :param mode: how the tally calls what is done
+    :param storage: reads the lake directly, without the faults that the run has
+    :param mode: the kind of test, for the tally
     """
 
     def __init__(self, campaign: Campaign, job: Job, storage: Storage, mode: str) -> None:
@@ -362,73 +370,77 @@ class Torture:
         self.storage = storage
         self.mode = mode
         self.done = False
-        self._harm: dict[str, Any] = {}
-        self._was_all_there = False
+        self._fault: dict[str, Any] = {}
+        self._was_complete = False
         self._durable: set[int] = set()
 
-    def run(self, **harm: Any) -> End:
-        """One run; what it asked for is held against what was durable when it began."""
-        self.started(**harm)
+    def run(self, **fault: Any) -> End:
+        """One run. Pages that were durable when it began must not be requested again."""
+        self.started(**fault)
         return self.ended()
 
-    def started(self, **harm: Any) -> int:
-        """Begin one run; its process."""
-        self.about_to_run(**harm)
-        ours = {name: value for name, value in harm.items() if name in Job.__dataclass_fields__}
+    def started(self, **fault: Any) -> int:
+        """Begin one run.
+
+        :returns: its process id
+        """
+        self.about_to_run(**fault)
+        ours = {name: value for name, value in fault.items() if name in Job.__dataclass_fields__}
         return self.driver.start(replace(self.job, **ours))
 
-    def about_to_run(self, **harm: Any) -> None:
-        """Before a run: from here on, requests are its own."""
-        self._asked = len(self.server.asked)
-        self._harm = harm
+    def about_to_run(self, **fault: Any) -> None:
+        """Prepare for a run: all later requests are counted as its own."""
+        self._requests_before = len(self.server.asked)
+        self._fault = fault
 
     def ended(self) -> End:
-        """Wait for its end, and look."""
+        """Wait until the run ends, and check the lake."""
         return self.looked_at(self.driver.end())
 
     def looked_at(self, end: End) -> End:
-        """Hold what a run that ended so left against what it found."""
+        """Check the lake after a run that ended with ``end``."""
         job = self.job
         if job.settings.get("archive", True) and job.from_snapshot is None and not job.replay and job.keep is None:
-            again = sorted(self._durable & set(self.server.pages[self._asked :]))
+            again = sorted(self._durable & set(self.server.pages[self._requests_before :]))
             if again:
-                self._complain(f"pages {again} were durable and were asked for again")
+                self._complain(f"pages {again} were durable and were requested again")
             self._durable = {
                 int(entry.key.rpartition(_RAW_PAGE)[2].partition(".")[0]) for entry in self.storage.list("raw")
             }
-            if self.job.snapshot is None and self._state() == _ALL_THERE:
-                self._durable, self._was_all_there = set(), True  # then another snapshot begins
+            if self.job.snapshot is None and self._state() == _COMPLETE:
+                self._durable, self._was_complete = set(), True  # the next run begins another snapshot
         if end.code == KILLED:
             self.tally.deaths[self.mode, _where(end, self.campaign.hit()), self._state()] += 1
         elif end.code == 0:
-            # Nobody is told that a lock could not be removed; its file goes with the next run.
+            # A lock that could not be released is no error: the next run removes its file.
             self.done = end.step is None or end.step[1] != "release"
-        elif end.code == 74 and self._harm.get("fail_at") is not None:
+        elif end.code == 74 and self._fault.get("fail_at") is not None:
             self.tally.faults += 1
             assert end.step is not None
             if end.said.count("\n") or end.step[2] not in end.said or "No space left on device" not in end.said:
-                self._complain(f"it does not say in one line what failed at {end.step}: {end.said}")
+                self._complain(f"its error is not one line that names what failed at {end.step}: {end.said}")
         else:
             self._complain(f"it ended with {end.code}: {end.said}")
         return end
 
     def finish(self, expected: Content | None) -> Content:
-        """Run it undisturbed, and compare."""
+        """Run without faults until done, and compare."""
         for _ in range(3):
             if self.done:
                 break
             self.run()
         found = content(self.storage)
         if not self.done:
-            self._complain("it did not come to its end")
+            self._complain("it was not finished")
         elif expected is not None:
             self._compare(found, expected)
         return found
 
     def finish_unnamed(self, expected: Content) -> None:
-        """The same where the id is the time of the start: whoever was killed before it had one leaves its lock file.
+        """As :meth:`finish`, for runs whose id is the start time.
 
-        Killed when all was done, the next run begins another snapshot.
+        A run that is killed before it has an id leaves its lock file. If a run is killed after its snapshot is
+        complete, the next run begins another snapshot.
         """
         self.finish(None)
         found = content(self.storage)
@@ -437,18 +449,18 @@ class Torture:
             folder = f"/snapshot={snapshot}/"
             mine = {key.replace(folder, "/snapshot=a/"): found.files[key] for key in found.files if folder in key}
             if mine != expected.files:
-                self._complain(f"{snapshot} is not what an undisturbed run makes")
-        if len(ids) != 1 and not self._was_all_there:
+                self._complain(f"{snapshot} differs from an undisturbed run's")
+        if len(ids) != 1 and not self._was_complete:
             self._complain(f"there are {len(ids)} snapshots")
         for key in found.names:
             if key.startswith("_staging/") and not key.endswith(".lock"):
                 self._complain(f"{key} is left over")
 
     def finish_unnamed_child(self, expected: Content) -> None:
-        """The same where there is a parent ``a`` and exactly one other, which ``expected`` calls ``b``.
+        """As :meth:`finish`, for a parent ``a`` and exactly one child, which ``expected`` calls ``b``.
 
-        Killed while it tidied up, the next replay sees that there is nothing to do; a prune then tidies up, and
-        removes the lock of one that was killed before it had an id.
+        If a replay is killed during its cleanup, the next replay has nothing to do. A prune then cleans up, and
+        removes the lock file of a replay that was killed before it had an id.
         """
         self.finish(None)
         self.driver.run(replace(self.job, replay=False, keep=9))
@@ -463,7 +475,7 @@ class Torture:
         for name in sorted(found.names - expected.names):
             self._complain(f"{name} is left over")
         for name in sorted(expected.names - found.names):
-            self._complain(f"{name} is not there")
+            self._complain(f"{name} is missing")
         for key, digest in expected.files.items():
             if found.files.get(key, digest) != digest:
                 self._complain(f"{key} has other bytes")
@@ -474,22 +486,22 @@ class Torture:
                 self._complain(f"{key} differs in {', '.join(differing)}")
 
     def _state(self) -> str:
-        """What the next run finds, and does."""
+        """How the next run recovers, by what is in the lake."""
         keys = {entry.key for entry in self.storage.list("")}
         staged = {key.rpartition("/")[2] for key in keys if key.startswith("_staging/")}
         if self.job.keep is not None:
-            return "going on with a removal" if "removed.json" in staged else "looking what is to go"
+            return "continuing a removal" if "removed.json" in staged else "choosing what to remove"
         if any(key.startswith("_runs/") and key != LATEST for key in keys):
-            return _ALL_THERE if LATEST in keys and "run.json" not in staged else "tidying up after the commit"
+            return _COMPLETE if LATEST in keys and "run.json" not in staged else "cleaning up after the commit"
         if "commit.json" in staged:
             return "rolling the commit forward"
         if "run.json" in staged:
             kept = any(key.startswith("raw/") for key in keys)
-            return "resuming from the raw zone" if kept else "adopting the empty snapshot"
+            return "resuming from the raw zone" if kept else "resuming the empty snapshot"
         return "beginning"
 
     def _complain(self, text: str) -> None:
-        self.tally.violations.append(f"{self.mode}, {self._harm}: {text}")
+        self.tally.violations.append(f"{self.mode}, {self._fault}: {text}")
 
 
 def _where(end: End, request: Request | None) -> str:
@@ -511,11 +523,11 @@ def _where(end: End, request: Request | None) -> str:
 
 @dataclass
 class Campaign:
-    """Lakes of one catalogue, each in a folder (or prefix) of its own.
+    """Many lakes of one catalogue, each in its own folder or prefix.
 
-    :param root: the folder of all of them; or the prefix, with ``s3``
-    :param s3: the server that they are on
-    :param line: over which runs reach it
+    :param root: the folder of all lakes; with ``s3`` the prefix
+    :param s3: the server of the lakes; None for local folders
+    :param line: the proxy through which runs reach the server
     """
 
     driver: Driver
@@ -560,7 +572,7 @@ class Campaign:
         return Torture(self, job, storage, f"{self.pages.name}: {mode}")
 
     def copy(self, of: Torture, mode: str, **job: Any) -> Torture:
-        """A new lake that holds what another does."""
+        """A new lake with the contents of another."""
         torture = self.torture(mode, **job)
         if isinstance(of.storage, LocalStorage):
             shutil.copytree(of.storage.uri, torture.storage.uri)
@@ -580,30 +592,33 @@ class Campaign:
 
     @contextmanager
     def watched(self, torture: Torture) -> Iterator[Reader]:
-        """With a reader beside it."""
+        """Run a reader beside the block."""
         with Reader(torture.storage) as reader:
             yield reader
         self.tally.looks += reader.looks
-        self.tally.violations += [f"{torture.mode}: a reader saw that {text}" for text in reader.complaints]
+        self.tally.violations += [f"{torture.mode}: a reader saw that {text}" for text in reader.violations]
 
-    def one(self, mode: str, *harms: dict[str, Any], **more: Any) -> bool:
-        """One lake, harmed by each of ``harms`` in turn, then finished; whether the last one hit."""
+    def one(self, mode: str, *faults: dict[str, Any], **more: Any) -> bool:
+        """One lake: a run with each of ``faults``, then finish it.
+
+        :returns: whether the last fault happened
+        """
         torture = self.torture(mode, **more)
         end = End(0)
         with self.watched(torture):
-            for harm in harms:
-                end = torture.run(**harm)
+            for fault in faults:
+                end = torture.run(**fault)
             torture.finish(self.expected_of(torture))
         return end.step is not None or end.code != 0
 
     def expected_of(self, torture: Torture) -> Content:
-        """What is to be there in the end."""
+        """The contents that the finished lake must have."""
         return self.expected if torture.job.settings.get("archive", True) else self.expected.without("raw")
 
-    def until_done(self, mode: str, harms: Iterator[dict[str, Any]], **more: Any) -> None:
-        """One lake, harmed again and again until it is done all the same."""
+    def until_done(self, mode: str, faults: Iterator[dict[str, Any]], **more: Any) -> None:
+        """One lake: runs with ``faults``, until one of them is done."""
         torture = self.torture(mode, **more)
         with self.watched(torture):
             while not torture.done:
-                torture.run(**next(harms))
+                torture.run(**next(faults))
             torture.finish(self.expected)

@@ -1,4 +1,4 @@
-"""A line to an object store that sees every request: it can kill who asks, before or after, or go dead at one."""
+"""A proxy to an object store that sees every request. It can kill the client at a request, or stop forwarding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COPY: Final = re.compile(rb"x-amz-copy-source:", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Request:
-    """One that was seen: ``COPY`` is a put that copies."""
+    """A request that passed; ``COPY`` is a put that copies."""
 
     number: int
     verb: str
@@ -29,10 +29,10 @@ class Request:
 
 
 class Line:
-    """Passes bytes on to ``target`` (both on loopback).
+    """Forwards bytes to the port ``target``, both on loopback.
 
     :ivar seen: the requests since the last :meth:`arm`
-    :ivar dead: set when the line went dead
+    :ivar dead: set when the line stopped forwarding
     """
 
     def __init__(self, target: int) -> None:
@@ -49,11 +49,11 @@ class Line:
         self._threads[0].start()
 
     def arm(self, *, kill_at: int | None = None, after: bool = False, die_at: tuple[str, str] | None = None) -> None:
-        """Forget what was seen.
+        """Forget the requests so far, and set the fault.
 
         :param kill_at: kill :attr:`victim` at the request of this number
-        :param after: the server is asked first, and its answer is lost
-        :param die_at: pass nothing more on from the first request of this verb whose path ends so
+        :param after: kill after the server has the request, and drop the response
+        :param die_at: stop forwarding at the first request of this verb whose path ends with this text
         """
         with self._seeing:
             self._kill_at, self._after, self._die_at = kill_at, after, die_at
@@ -64,17 +64,17 @@ class Line:
             self.revive()
 
     def name(self, victim: int) -> None:
-        """Who is to be killed."""
+        """Set the process to kill."""
         self.victim = victim
         self.named.set()
 
     def revive(self) -> None:
-        """Pass on what was held back, as a server that was stopped and goes on."""
+        """Forward again, also what arrived meanwhile, as a server that was paused."""
         self.dead.clear()
         self._alive.set()
 
     def close(self) -> None:
-        """Cut all and listen no more."""
+        """Close all connections and the listener."""
         for one in (self._listener, *self._open):
             _cut(one)
         self.revive()
@@ -88,12 +88,12 @@ class Line:
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [client, server]
                 losing = threading.Event()
-                for pump in (self._ask, self._answer):
+                for pump in (self._forward_request, self._forward_response):
                     thread = threading.Thread(target=pump, args=(client, server, losing), daemon=True)
                     self._threads.append(thread)
                     thread.start()
 
-    def _ask(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+    def _forward_request(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
                 found = _REQUEST.match(data)
@@ -132,7 +132,7 @@ class Line:
         assert self.victim is not None
         os.kill(self.victim, signal.SIGKILL)
 
-    def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+    def _forward_response(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
                 if losing.is_set():
@@ -145,7 +145,7 @@ class Line:
 
 @contextlib.contextmanager
 def line_to(target: int) -> Iterator[Line]:
-    """A line, until the block ends."""
+    """A line to the port ``target`` for the block."""
     line = Line(target)
     try:
         yield line

@@ -1,4 +1,4 @@
-"""Cancelled from outside while a call of the storage hangs: over within a second, and the next call goes on."""
+"""A run that is cancelled while a storage call hangs ends within a second, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ LIMIT_S: Final = 60.0
 
 
 class Hanging:
-    """Calls hang from the first of a verb and object on, until let go."""
+    """From the first call of a verb and object on, every call hangs until released."""
 
     def __init__(self, inner: Storage, verb: str, name: str) -> None:
         self.storage = CountingStorage(inner, self._on_step)
         self.hangs = anyio.Event()
         self._at = f"{verb} {name}"
         self._hanging = False
-        self._let_go = threading.Event()
+        self._released = threading.Event()
 
     def _on_step(self, _: int, verb: str, key: str) -> None:
-        if self._let_go.is_set():
+        if self._released.is_set():
             return
         if not self._hanging and f"{verb} {key.rpartition('/')[2]}" == self._at:
             self._hanging = True
             from_thread.run_sync(self.hangs.set)
         if self._hanging:
-            assert self._let_go.wait(LIMIT_S)
+            assert self._released.wait(LIMIT_S)
 
     @contextmanager
-    def until_left(self) -> Iterator[Hanging]:
+    def until_released(self) -> Iterator[Hanging]:
         try:
             yield self
         finally:
-            self._let_go.set()
+            self._released.set()
 
-    def let_go(self) -> None:
-        self._let_go.set()
+    def release(self) -> None:
+        self._released.set()
 
 
-async def goes_on(storage: Storage, settings: Settings) -> Receipt:
-    """The next run; what was given up may hold the lock for a moment longer."""
+async def run_again(storage: Storage, settings: Settings) -> Receipt:
+    """The next run. An abandoned call may have the lock for a moment longer."""
     with anyio.fail_after(LIMIT_S):
         while True:
             try:
@@ -71,7 +71,10 @@ async def goes_on(storage: Storage, settings: Settings) -> Receipt:
 
 
 async def cancel_when_it_hangs(hanging: Hanging, settings: Settings) -> float:
-    """How long the run takes to end then."""
+    """Cancel the run once a call hangs.
+
+    :returns: seconds from there to its end
+    """
     async with anyio.create_task_group() as tasks:
 
         async def run() -> None:
@@ -85,7 +88,7 @@ async def cancel_when_it_hangs(hanging: Hanging, settings: Settings) -> float:
 
 
 async def leave_unfinished(storage: Storage, settings: Settings) -> None:
-    """A snapshot whose pages are all in."""
+    """An unfinished snapshot that has all its pages."""
 
     def on_step(_: int, verb: str, key: str) -> None:
         if verb == "close" and key.endswith("part-00000.parquet"):
@@ -115,23 +118,23 @@ async def leave_unfinished(storage: Storage, settings: Settings) -> None:
         ("delete", "run.json"),
     ],
 )
-async def test_a_cancelled_run_is_over_within_a_second(tmp_path: Path, verb: str, name: str) -> None:
+async def test_a_cancelled_run_ends_within_a_second(tmp_path: Path, verb: str, name: str) -> None:
     settings = Settings(snapshot="a", limit=None)
     expected = await lakes.make(LocalStorage(tmp_path / "undisturbed"), catalogue(40), "a")
-    if (verb, name) == ("get", "page=00001.json.zst"):  # what an earlier run has left is read, and nothing else
+    if (verb, name) == ("get", "page=00001.json.zst"):  # only a resumed run reads stored pages
         await leave_unfinished(LocalStorage(tmp_path / "lake"), settings)
-    with Hanging(LocalStorage(tmp_path / "lake"), verb, name).until_left() as hanging:
+    with Hanging(LocalStorage(tmp_path / "lake"), verb, name).until_released() as hanging:
         took_s = await cancel_when_it_hangs(hanging, settings)
         assert took_s < 1.0
-    receipt = await goes_on(LocalStorage(tmp_path / "lake"), settings)
+    receipt = await run_again(LocalStorage(tmp_path / "lake"), settings)
     assert receipt.files == expected.files
     assert lakes.keys(LocalStorage(tmp_path / "lake")) == lakes.keys(LocalStorage(tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize(("verb", "name"), [("put", "commit.json"), ("create", "a.json"), ("create done", "a.json")])
-async def test_what_must_be_known_is_waited_for(tmp_path: Path, verb: str, name: str) -> None:
+async def test_calls_that_must_not_be_abandoned_are_awaited(tmp_path: Path, verb: str, name: str) -> None:
     settings = Settings(snapshot="a", limit=None)
-    with Hanging(LocalStorage(tmp_path), verb, name).until_left() as hanging:
+    with Hanging(LocalStorage(tmp_path), verb, name).until_released() as hanging:
         async with anyio.create_task_group() as tasks:
             ended = anyio.Event()
 
@@ -148,7 +151,7 @@ async def test_what_must_be_known_is_waited_for(tmp_path: Path, verb: str, name:
                 with anyio.move_on_after(0.2):
                     await ended.wait()
                 assert not ended.is_set()
-                hanging.let_go()
+                hanging.release()
                 with anyio.fail_after(LIMIT_S):
                     await ended.wait()
     source = ListSource([])
@@ -158,13 +161,13 @@ async def test_what_must_be_known_is_waited_for(tmp_path: Path, verb: str, name:
     assert not [key for key in lakes.keys(LocalStorage(tmp_path)) if key.startswith("_staging")]
 
 
-async def test_a_lock_that_came_too_late_for_its_taker_is_let_go() -> None:
-    """Whoever was cancelled while it was taken has nobody left who would; in an object store it stands a minute."""
+async def test_a_lock_that_is_acquired_after_cancellation_is_released() -> None:
+    """The cancelled caller cannot release it, and in an object store it would exclude others for a minute."""
     store = ObjectStorage(MemoryStore(), "memory://lake")
-    with Hanging(store, "lock done", "a.lock").until_left() as hanging:
+    with Hanging(store, "lock done", "a.lock").until_released() as hanging:
         settings = Settings(snapshot="a", limit=None)
         assert await cancel_when_it_hangs(hanging, settings) < 1.0
-        assert store.holder("_staging/a.lock") is not None
-    receipt = await goes_on(store, settings)
+        assert store.lock_owner("_staging/a.lock") is not None
+    receipt = await run_again(store, settings)
     assert receipt.records.written == 40
     assert not [key for key in lakes.keys(store) if key.startswith("_staging")]

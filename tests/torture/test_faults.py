@@ -1,4 +1,4 @@
-"""What a disk and an object store really do: the run ends with 74 and one line, or heals; the same command goes on."""
+"""Real faults of a disk and an object store: the run ends with 74 and one line, and the same command finishes it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused(end: End, *what: str) -> None:
 
 @contextmanager
 def disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A small disk at ``folder``, and how to mount it otherwise."""
+    """A small disk at ``folder``; yields a function that remounts it."""
 
     def mount(options: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
@@ -68,7 +68,7 @@ def disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_disk_that_fills_up_or_turns_read_only(campaign: Campaign, tmp_path: Path) -> None:
+def test_a_full_or_read_only_disk_ends_the_run_with_one_line(campaign: Campaign, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "64k") as mount:
         torture = campaign.torture("a small disk", root=str(tmp_path / "disk" / "lake"))
         refused(campaign.driver.run(torture.job), "lake/", "the disk is full; free some space")
@@ -78,12 +78,12 @@ def test_a_disk_that_fills_up_or_turns_read_only(campaign: Campaign, tmp_path: P
         torture.finish(campaign.expected)
 
 
-def test_a_lake_that_is_removed_under_the_run(driver: Driver, tmp_path: Path) -> None:
+def test_a_lake_that_is_removed_during_the_run_ends_it_with_one_line(driver: Driver, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
 
     def answer(asked: loopback.Asked) -> loopback.Answer:
         if asked.page == 7:
-            with suppress(OSError):  # the run may write while it is removed
+            with suppress(OSError):  # the run writes during the removal
                 shutil.rmtree(lake)
             shutil.rmtree(lake, ignore_errors=True)
         return loopback.Answer(PAGES.bodies[asked.page], headers={"Content-Encoding": "gzip"})
@@ -94,7 +94,7 @@ def test_a_lake_that_is_removed_under_the_run(driver: Driver, tmp_path: Path) ->
         assert driver.run(Job(str(lake), server.url, settings=PAGES.settings)).code == 0
 
 
-def test_a_folder_that_may_not_be_written(driver: Driver) -> None:
+def test_a_folder_without_write_permission_ends_the_run_with_one_line(driver: Driver) -> None:
     if os.geteuid() != 0:
         pytest.skip("only the superuser can run as another")
     with tempfile.TemporaryDirectory(prefix="neows-") as folder, serving(PAGES) as server:
@@ -112,10 +112,10 @@ def test_a_folder_that_may_not_be_written(driver: Driver) -> None:
         assert driver.run(job).code == 0
 
 
-# An object store
+# Object stores
 
 
-def test_an_object_store_that_stops_and_goes_on_costs_time_alone(driver: Driver, s3: seaweedfs.SeaweedFS) -> None:
+def test_a_paused_object_store_only_costs_time(driver: Driver, s3: seaweedfs.SeaweedFS) -> None:
     for hang in (("PUT", "/page=00003.json.zst"), ("COPY", "/part-00000.parquet"), ("PUT", "/_runs/a.json")):
         with serving(PAGES) as server, line_to(s3.port) as line:
             line.arm(die_at=hang)
@@ -127,7 +127,7 @@ def test_an_object_store_that_stops_and_goes_on_costs_time_alone(driver: Driver,
             assert sorted(server.pages) == list(range(12))
 
 
-def test_an_object_store_that_goes_away_ends_the_run_and_comes_back(driver: Driver, s3: seaweedfs.SeaweedFS) -> None:
+def test_a_run_resumes_after_its_object_store_was_unreachable(driver: Driver, s3: seaweedfs.SeaweedFS) -> None:
     with serving(PAGES) as server:
         with line_to(s3.port) as line:
             line.arm(die_at=("PUT", "/page=00003.json.zst"))
@@ -138,10 +138,10 @@ def test_an_object_store_that_goes_away_ends_the_run_and_comes_back(driver: Driv
         refused(driver.end(), "s3://lake/away/", "check the network")
         assert driver.run(Job(s3.uri("away"), server.url, settings=PAGES.settings)).code == 0
         again = [page for page in set(server.pages) if server.pages.count(page) > 1]
-        assert len(again) <= 4 + SPARE_TASKS, "only those that were under way, or whose put was"
+        assert len(again) <= 4 + SPARE_TASKS, "only pages in flight, or whose put was in flight"
 
 
-def test_an_object_store_that_withdraws_its_rights(s3: seaweedfs.SeaweedFS) -> None:
+def test_a_run_ends_with_one_line_if_its_rights_are_withdrawn(s3: seaweedfs.SeaweedFS) -> None:
     reader = Driver(AWS_ACCESS_KEY_ID=seaweedfs.READER_ACCESS_KEY, AWS_SECRET_ACCESS_KEY=seaweedfs.READER_SECRET_KEY)
     writer = Driver(AWS_ACCESS_KEY_ID=seaweedfs.ACCESS_KEY, AWS_SECRET_ACCESS_KEY=seaweedfs.SECRET_KEY)
     with serving(PAGES) as server, reader, writer:

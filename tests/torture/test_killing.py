@@ -1,4 +1,4 @@
-"""The short form of ``make torture``: die anywhere, lose nothing."""
+"""The short form of ``make torture``: a kill at any step loses nothing."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def small(driver: Driver, tally: Tally, tmp_path: Path) -> Iterator[Campaign]:
         "a replay", "a prune", "without an archive", "unnamed",
     ],
 )  # fmt: skip
-def test_killed_it_goes_on(small: Campaign, torture: Callable[[Campaign], None]) -> None:
+def test_a_killed_run_is_finished_by_the_next_one(small: Campaign, torture: Callable[[Campaign], None]) -> None:
     torture(small)
 
 
-def test_a_full_disk_ends_the_run_with_one_line_and_it_goes_on(small: Campaign, tally: Tally) -> None:
+def test_a_full_disk_ends_the_run_with_one_line_and_the_next_one_finishes_it(small: Campaign, tally: Tally) -> None:
     campaigns.every_fault(small, stride=3)
     assert tally.faults > 0
 
 
-def test_a_run_over_real_pages_killed_at_any_step_goes_on(
+def test_a_run_over_recorded_pages_survives_a_kill_at_any_step(
     driver: Driver, tally: Tally, tmp_path: Path, recorded_pages: Path
 ) -> None:
     pages = recorded(recorded_pages)
@@ -74,13 +74,13 @@ def test_a_run_over_real_pages_killed_at_any_step_goes_on(
         campaigns.growing_steps(Campaign(driver, server, pages, str(tmp_path), tally), stride=5)
 
 
-def test_a_run_over_a_hundred_pages_killed_at_any_step_goes_on(driver: Driver, tally: Tally, tmp_path: Path) -> None:
+def test_a_run_over_a_hundred_pages_survives_a_kill_at_any_step(driver: Driver, tally: Tally, tmp_path: Path) -> None:
     pages = synthetic(100)
     with serving(pages) as server:
         campaigns.growing_steps(Campaign(driver, server, pages, str(tmp_path), tally), stride=40)
 
 
-def test_killed_on_s3_it_goes_on(driver: Driver, tally: Tally, s3: seaweedfs.SeaweedFS) -> None:
+def test_a_run_on_s3_survives_a_kill(driver: Driver, tally: Tally, s3: seaweedfs.SeaweedFS) -> None:
     pages = synthetic(4, 3)
     with serving(pages) as server, line_to(s3.port) as line:
         campaign = Campaign(driver, server, pages, "torture", tally, s3=s3, line=line)

@@ -1,4 +1,4 @@
-"""Two runs on one snapshot: the second is told who has it, and goes on as soon as that one is dead."""
+"""Two runs on one snapshot: the second is refused, and can run as soon as the first is dead."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class Renewed:
-    """A lock that must be checked all the time.
+    """A lock that must be checked every millisecond.
 
-    :ivar often: set when it was checked five times
+    :ivar often: set at the fifth check
     """
 
     check_every_s = 0.001
@@ -58,12 +58,12 @@ class Locking(LocalStorage):
 
     renewed: Renewed
 
-    def lock(self, key: str, holder: str) -> Renewed:  # type: ignore[override]  # noqa: ARG002 - any lock will do
+    def lock(self, key: str, owner: str) -> Renewed:  # type: ignore[override]  # noqa: ARG002 - one lock for every key
         return self.renewed
 
 
 class Waiting(ListSource):
-    """A source whose second page does not come before the lock was checked often."""
+    """A source that returns its second page only after five checks of the lock."""
 
     def __init__(self, lock: Renewed) -> None:
         super().__init__(catalogue(40))
@@ -75,14 +75,14 @@ class Waiting(ListSource):
         return await super().fetch(number, size)
 
 
-async def test_a_lock_is_renewed_for_as_long_as_a_run_lasts(tmp_path: Path) -> None:
+async def test_a_lock_is_renewed_while_a_run_lasts(tmp_path: Path) -> None:
     storage = Locking(tmp_path)
     storage.renewed = Renewed(lost=False)
     receipt = await lakes.write(storage, Waiting(storage.renewed), Settings(snapshot="a", limit=None))
     assert receipt.records.written == 40
 
 
-async def test_a_run_that_lost_its_lock_ends_and_commits_nothing(tmp_path: Path) -> None:
+async def test_a_run_that_lost_its_lock_commits_nothing(tmp_path: Path) -> None:
     storage = Locking(tmp_path)
     storage.renewed = Renewed(lost=True)
     with pytest.raises(SnapshotHeldError, match="lost to another run"):
@@ -90,7 +90,7 @@ async def test_a_run_that_lost_its_lock_ends_and_commits_nothing(tmp_path: Path)
     assert not (tmp_path / "_runs").exists()
     assert not (tmp_path / "neos").exists()
     receipt = await lakes.make(LocalStorage(tmp_path), catalogue(40), "a")
-    # Whether page 0 was durable before the lock was lost is a matter of timing; that all is there in the end is not.
+    # Page 0 may or may not be durable when the lock is lost. In the end every page must be there.
     assert receipt.records.written == 40
 
 
@@ -110,7 +110,7 @@ def drivers() -> Iterator[tuple[Driver, Driver]]:
 
 
 @pytest.mark.parametrize("verb", ["put page=00002.json.zst", "put done commit.json"])
-def test_the_second_is_refused_while_the_first_lives_and_goes_on_when_it_is_dead(root: str, verb: str) -> None:
+def test_a_second_run_is_refused_until_the_first_is_dead(root: str, verb: str) -> None:
     pages = synthetic(4, 3)
     with serving(pages) as server, drivers() as (first, second):
         job = Job(root, server.url, settings=pages.settings)
@@ -119,8 +119,8 @@ def test_the_second_is_refused_while_the_first_lives_and_goes_on_when_it_is_dead
         refused = second.run(job)
         assert refused.code == 73
         assert f"held by process {pid} on {socket.gethostname()}" in refused.said
-        asked = len(server.asked)
+        before = len(server.asked)
         os.kill(pid, signal.SIGKILL)
         assert first.end().code == KILLED
         assert second.run(job).code == 0
-        assert set(server.pages[asked:]) <= {1, 2, 3}
+        assert set(server.pages[before:]) <= {1, 2, 3}

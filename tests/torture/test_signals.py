@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while a call of the storage hangs: gone within two seconds, and the same command goes on."""
+"""SIGTERM and SIGINT while a storage call hangs: exit within two seconds, and the same command finishes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def started(root: str, url: str, **environment: str) -> Iterator[subprocess.Pope
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
-    """How long it takes to be gone, having said so in one line."""
+    """Send the signal; seconds until the process exited, with one line."""
     began_s = time.perf_counter()
     process.send_signal(number)
     code = process.wait(LIMIT_S)
@@ -75,9 +75,9 @@ def finish(root: str, url: str, **environment: str) -> None:
         (("PUT", "/_runs/a.json"), signal.SIGTERM),
         (("DELETE", "/_staging/a/commit.json"), signal.SIGINT),
     ],
-    ids=["looking", "keeping a page", "writing down what to commit", "moving", "the commit", "tidying up"],
+    ids=["reading latest", "storing a page", "writing the intent", "moving", "the commit", "cleaning up"],
 )
-def test_gone_in_time_while_an_object_store_hangs(
+def test_a_stopped_run_exits_in_time_although_the_object_store_hangs(
     s3: seaweedfs.SeaweedFS, tmp_path: Path, hang: tuple[str, str], number: signal.Signals
 ) -> None:
     prefix = f"signals/{tmp_path.name}"
@@ -88,18 +88,18 @@ def test_gone_in_time_while_an_object_store_hangs(
             assert line.dead.wait(LIMIT_S), [f"{request.verb} {request.path}" for request in line.seen]
             assert stop(process, number) < GONE_S
         finish(s3.uri(prefix), server.url, **s3.environment)
-        # Pages whose put hung may be there or not; the others are never asked for again.
+        # Pages whose put hung may be stored or not; the others are never requested again.
         assert len(server.asked) <= len(PAGES.bodies) + 4 * (hang[1] == "/page=00002.json.zst")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_gone_in_time_while_a_disk_hangs(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stopped_run_exits_in_time_although_the_disk_hangs(tmp_path: Path, number: signal.Signals) -> None:
     lake = tmp_path / "lake"
     fifo = lake / "raw/snapshot=a/gen=0/page=00003.json.zst"
     with serving(PAGES) as server:
         with started(str(lake), server.url, NEOWS_BUDGET="1") as process:
             assert process.wait(LIMIT_S) == 75
-        os.mkfifo(fifo)  # whoever opens it waits until somebody writes
+        os.mkfifo(fifo)  # a reader that opens it blocks until a writer does
         with started(str(lake), server.url) as process, hanging(fifo):
             assert stop(process, number) < GONE_S
         fifo.unlink()
@@ -108,7 +108,7 @@ def test_gone_in_time_while_a_disk_hangs(tmp_path: Path, number: signal.Signals)
 
 @contextmanager
 def hanging(fifo: Path) -> Iterator[None]:
-    """Wait until somebody reads ``fifo``, and let them wait until the block ends."""
+    """Wait until the run opens ``fifo``, and let it block until the block ends."""
     until_s = time.monotonic() + LIMIT_S
     while True:
         try:
@@ -125,12 +125,12 @@ def hanging(fifo: Path) -> Iterator[None]:
         os.close(writer)
 
 
-def test_a_call_that_was_given_up_does_not_hold_the_process() -> None:
+def test_an_abandoned_call_does_not_keep_the_process_alive() -> None:
     code = (
         "import threading; from neows_async.__main__ import _leave\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
-        "print('told')\n"
+        "print('done')\n"
         "_leave(74)"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False, timeout=LIMIT_S)
-    assert (done.returncode, done.stdout) == (74, b"told\n")
+    assert (done.returncode, done.stdout) == (74, b"done\n")

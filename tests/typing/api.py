@@ -15,6 +15,7 @@ from neows_async import (
     CloseApproachesWithin,
     DatasetFile,
     Figures,
+    Lake,
     MemoryQuotaStore,
     NasaSource,
     Neo,
@@ -35,6 +36,7 @@ from neows_async import (
     ingest,
     objects,
     open_batches,
+    open_lake,
     open_neos,
     open_storage,
 )
@@ -169,6 +171,17 @@ async def tests(settings: Settings) -> None:
 
 def storages() -> Storage:
     return open_storage("s3://bucket/prefix")
+
+
+def a_lake() -> None:
+    lake = open_lake("data/")
+    assert_type(lake, Lake)
+    assert_type(lake.uri, str)
+    assert_type(lake.latest(), Receipt | None)
+    assert_type(lake.receipt("2026-11-22"), Receipt)
+    assert_type(lake.snapshots(), list[str])
+    assert_type(lake.path("neos", snapshot="latest"), str)
+    assert_type(Lake(open_storage("data/")), Lake)
 
 
 def values() -> Settings:

@@ -27,7 +27,7 @@ from neows_async.errors import (
     UnavailableError,
 )
 from neows_async.lake import layout
-from neows_async.lake.lake import receipt_or_none
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.receipt import Receipt
 from neows_async.lake.resume import SnapshotRequest, find_snapshot
@@ -207,7 +207,7 @@ async def look_into(
         return LakeFacts(receipt=receipt)
     if isinstance(found, Receipt):
         return LakeFacts(found.snapshot, committed=True, receipt=found)
-    holder = await lake.holder(layout.lock_key(found.snapshot))
+    holder = await lake.lock_owner(layout.lock_key(found.snapshot))
     if not settings.archive:
         return LakeFacts(found.snapshot, holder=holder, receipt=receipt)
     zone = RawZone(lake, found.snapshot, max_body_bytes=settings.max_body_bytes)
@@ -235,7 +235,7 @@ async def _last_receipt(lake: AsyncStorage, origin: str) -> Receipt | None:
     others = sorted(names - {"latest"}, reverse=True)[:_RECEIPTS]
     for name in ("latest", *others):
         try:
-            receipt = await receipt_or_none(lake, name)
+            receipt = await AsyncLake(lake).find_receipt(name)
         except DataError:
             continue  # `neows-async snapshots` shows it; a plan can do without
         # One that was rebuilt from an archive tells nothing of the source.

@@ -101,6 +101,7 @@ async def _inquire(
     from neows_async.api import plan  # noqa: PLC0415 - heavy, and --help does without
     from neows_async.cli import parts  # noqa: PLC0415 - as above
     from neows_async.cli.progress_view import told  # noqa: PLC0415 - as above
+    from neows_async.lake.storage import open_storage  # noqa: PLC0415 - as above
     from neows_async.sources.nasa import origin_of  # noqa: PLC0415 - as above
 
     chosen = parts.Chosen(
@@ -118,7 +119,7 @@ async def _inquire(
             settings,
             lake,
             origin=origin,
-            source=await parts.open_source(settings, chosen, lake.storage, stack) if may_ask else None,
+            source=await parts.open_source(settings, chosen, open_storage(settings.root), stack) if may_ask else None,
             rules=parts.pacing_rules(settings, chosen),
             ledger=await parts.open_ledger(settings, chosen, stack),
             clock=time.time,

@@ -58,7 +58,7 @@ def prune(ctx: click.Context, /, root: str, *, quiet: bool, log_format: str, **o
                 click.echo(output.clean(_told(outcome, dry_run=dry_run)))
 
     async def question(lake: AsyncStorage) -> Pruned:
-        return await remove(lake, rules, now=dt.datetime.now(dt.UTC), tell=tell)
+        return await remove(lake, rules, now=dt.datetime.now(dt.UTC), report=tell)
 
     try:
         pruned = run_on_lake(question, root)

@@ -102,7 +102,7 @@ def _tell(
 ) -> int:
     """Print the rejected objects as they are read; returns the exit code."""
     from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
-    from neows_async.lake.lake import read_receipt  # noqa: PLC0415 - as above
+    from neows_async.lake.lake import AsyncLake  # noqa: PLC0415 - as above
     from neows_async.maintenance.replay import read_rejected  # noqa: PLC0415 - as above
 
     told = 0
@@ -115,7 +115,7 @@ def _tell(
             told += 1
 
     async def question(lake: AsyncStorage) -> Receipt:
-        receipt = await read_receipt(lake, snapshot)
+        receipt = await AsyncLake(lake).receipt(snapshot)
         await read_rejected(lake, receipt, take)
         return receipt
 

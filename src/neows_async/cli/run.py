@@ -19,8 +19,8 @@ from neows_async.cli.parts import Chosen, all_ours, open_parts
 from neows_async.cli.progress_view import listening
 from neows_async.errors import KeyRefusedError, NeowsError, NotFoundError, SettingsError, most_relevant
 from neows_async.lake.async_storage import AsyncStorage
-from neows_async.lake.lake import read_receipt
-from neows_async.lake.layout import dataset_folder
+from neows_async.lake.lake import Lake
+from neows_async.lake.layout import DATASETS, dataset_folder
 from neows_async.lake.raw_zone import RawLocation, find_raw
 from neows_async.lake.storage import location, open_storage
 from neows_async.pages.redact import Redactor
@@ -38,7 +38,6 @@ _ARCHIVE_CONCURRENCY: Final = 8  # nobody is asked too much: fewer leave process
 _SAYING_S: Final = 0.2
 _SANDBOX_ROOT: Final = "data/sandbox/"
 _NOT_BARE: Final = ("root", "base_url", "snapshot")
-_DATASETS: Final = ("neos", "close_approaches", "aggregates", "quarantine")
 # The later one in this list gives way to the earlier.
 _RANK: Final = [
     ParameterSource.COMMANDLINE,
@@ -253,11 +252,11 @@ def path_command(dataset: str, root: str, snapshot: str) -> str:
 
     :raises SettingsError: there is no such dataset or snapshot
     """
-    if dataset not in _DATASETS:
-        raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(_DATASETS)}")
+    if dataset not in DATASETS:
+        raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(DATASETS)}")
     _require_id("--snapshot", snapshot)
     try:
-        receipt = anyio.run(read_receipt, AsyncStorage(open_storage(root)), snapshot)
+        receipt = Lake(open_storage(root)).receipt(snapshot)
     except NotFoundError as exc:
         raise SettingsError(f"{exc}; 'neows-async run' makes one") from exc
     return f"{location(root)}/{dataset_folder(dataset, receipt.snapshot)}"

@@ -52,9 +52,9 @@ def snapshots(ctx: click.Context, root: str, log_format: str) -> None:
 
 async def _take_stock(lake: AsyncStorage) -> tuple[str | None, list[SnapshotEntry]]:
     from neows_async.lake.inventory import list_snapshots  # noqa: PLC0415 - heavy, and --help does without
-    from neows_async.lake.lake import receipt_or_none  # noqa: PLC0415 - as above
+    from neows_async.lake.lake import AsyncLake  # noqa: PLC0415 - as above
 
-    latest = await receipt_or_none(lake, "latest")
+    latest = await AsyncLake(lake).latest()
     return latest.snapshot if latest else None, await list_snapshots(lake)
 
 
@@ -78,8 +78,8 @@ def _notes(entry: SnapshotEntry, latest: str | None) -> list[str]:
     notes = ["latest"] if entry.snapshot == latest else []
     if _synthetic(entry):
         notes.append("synthetic")
-    if entry.holder is not None:
-        notes.append(f"held by {output.clean(entry.holder)}")
+    if entry.lock_owner is not None:
+        notes.append(f"held by {output.clean(entry.lock_owner)}")
     return notes
 
 
@@ -102,7 +102,7 @@ def _as_json(entry: SnapshotEntry, latest: str | None) -> dict[str, Any]:
         "latest": entry.snapshot == latest,
         "at": entry.at.isoformat(),
         "committed_at": receipt.committed_at.isoformat() if receipt else None,
-        "holder": entry.holder,
+        "holder": entry.lock_owner,
         "neos": receipt.records.written if receipt else None,
         "close_approaches": receipt.close_approaches if receipt else None,
         "rejected": receipt.records.rejected if receipt else None,

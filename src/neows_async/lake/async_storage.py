@@ -1,4 +1,4 @@
-"""The lake's layout, and its storage as seen from the event loop: every call in a thread, with a time limit."""
+"""A storage for coroutines: each call runs in a thread and has a time limit."""
 
 from __future__ import annotations
 
@@ -14,60 +14,62 @@ from neows_async.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from neows_async.lake.storage.interface import Lock, ObjectInfo, Storage
+    from neows_async.lake.storage.interface import Lock, ObjectInfo, OutputFile, Storage
 
 _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
-_GRACE_S: Final = 0.4  # a run that is cancelled has two things to let go, and a second
+RELEASE_S: Final = 0.4
+"""Time limit of one cleanup after a cancellation. A cancelled run does two in a row and must end within a second."""
 
 
 class AsyncStorage:
-    """A :class:`~neows_async.protocols.Storage` for coroutines.
+    """The calls of :class:`~neows_async.lake.storage.interface.Storage`, for coroutines.
 
-    A call that is cancelled, or takes longer than ``timeout_s``, is abandoned in its thread, which
-    is safe because the verb is idempotent: the same name, the same bytes. ``create``, ``move`` and
-    ``put_to_the_end`` are waited for to the end: whoever goes on must know what they did. Who knows
-    that a late one does no harm gives it to :meth:`call`.
+    Where a call takes ``abandon``, it says what happens when the caller is cancelled or ``timeout_s`` has passed:
+
+    - ``abandon=True``: the caller goes on, and the call may still take effect later, in its thread. This is safe
+      where a late effect does no harm: the same key gets the same bytes.
+    - ``abandon=False``: the caller waits for the end, without a time limit, since its next step depends on the result.
+
+    Calls without the parameter are abandoned.
+
+    :raises StorageError: from each call: the storage failed, or took longer than ``timeout_s``
     """
 
     def __init__(self, storage: Storage, *, timeout_s: float = 120.0) -> None:
-        self.storage = storage
+        self._storage = storage
         self._timeout_s = timeout_s
-        # Of our own, so that a storage that hangs cannot use up the threads of the program around us.
+        # A limiter for this storage alone: if it hangs, it cannot use up the threads of the program around us.
         self._threads = anyio.CapacityLimiter(_STORAGE_THREADS)
 
     @property
     def uri(self) -> str:
         """The root as a user would write it."""
-        return self.storage.uri
+        return self._storage.uri
 
-    async def put(self, key: str, data: bytes) -> None:
-        """See :meth:`Storage.put <neows_async.protocols.Storage.put>`."""
-        await self.call(key, lambda: self.storage.put(key, data))
+    async def put(self, key: str, data: bytes, *, abandon: bool = True) -> None:
+        """See :meth:`Storage.put <neows_async.lake.storage.interface.Storage.put>`."""
+        await self._run(key, lambda: self._storage.put(key, data), abandon=abandon)
 
-    async def put_to_the_end(self, key: str, data: bytes) -> None:
-        """As ``put``, but never abandoned: when this returns or raises, nothing comes later."""
-        await to_thread.run_sync(self.storage.put, key, data, limiter=self._threads)
-
-    async def create(self, key: str, data: bytes) -> None:
-        """See :meth:`Storage.create <neows_async.protocols.Storage.create>`."""
-        await to_thread.run_sync(self.storage.create, key, data, limiter=self._threads)
+    async def create(self, key: str, data: bytes, *, abandon: bool = False) -> None:
+        """See :meth:`Storage.create <neows_async.lake.storage.interface.Storage.create>`."""
+        await self._run(key, lambda: self._storage.create(key, data), abandon=abandon)
 
     async def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """See :meth:`Storage.get <neows_async.protocols.Storage.get>`."""
-        return await self.call(key, lambda: self.storage.get(key, max_bytes=max_bytes))
+        """See :meth:`Storage.get <neows_async.lake.storage.interface.Storage.get>`."""
+        return await self.call(key, lambda: self._storage.get(key, max_bytes=max_bytes))
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
-        """All objects beneath the folder ``prefix``, ascending by key."""
-        return await self.call(prefix, lambda: list(self.storage.list(prefix)))
+        """All objects below the folder ``prefix``, ascending by key."""
+        return await self.call(prefix, lambda: list(self._storage.list(prefix)))
 
-    async def move(self, key: str, target: str) -> None:
-        """See :meth:`Storage.move <neows_async.protocols.Storage.move>`."""
-        await to_thread.run_sync(self.storage.move, key, target, limiter=self._threads)
+    async def move(self, key: str, target: str, *, abandon: bool = False) -> None:
+        """See :meth:`Storage.move <neows_async.lake.storage.interface.Storage.move>`."""
+        await self._run(key, lambda: self._storage.move(key, target), abandon=abandon)
 
     async def delete(self, key: str) -> None:
-        """See :meth:`Storage.delete <neows_async.protocols.Storage.delete>`."""
-        await self.call(key, lambda: self.storage.delete(key))
+        """See :meth:`Storage.delete <neows_async.lake.storage.interface.Storage.delete>`."""
+        await self.call(key, lambda: self._storage.delete(key))
 
     async def delete_all(self, keys: Iterable[str], *, at_once: int = 8) -> None:
         """Remove each of ``keys``, several at once, in any order."""
@@ -82,113 +84,135 @@ class AsyncStorage:
                 workers.start_soon(work)
 
     async def delete_folder(self, prefix: str, *, keep: frozenset[str] = frozenset()) -> None:
-        """Remove every object beneath ``prefix`` but those of ``keep``, and what dead writers left there.
+        """Remove every object below ``prefix`` except ``keep``, and the unfinished writes of dead writers.
 
-        Ascending by key. One that is cancelled removes no more than the object it was at.
+        Ascending by key, one after the other: when cancelled, only the current object may still be removed.
         """
         await self.sweep(prefix)
         for entry in await self.list(prefix):
             if entry.key not in keep:
                 await self.delete(entry.key)
 
-    async def sweep(self, prefix: str) -> None:
-        """See :meth:`Storage.sweep <neows_async.protocols.Storage.sweep>`."""
-        await self.call(prefix, lambda: self.storage.sweep(prefix))
+    async def sweep(self, prefix: str) -> int:
+        """See :meth:`Storage.sweep <neows_async.lake.storage.interface.Storage.sweep>`."""
+        return await self.call(prefix, lambda: self._storage.sweep(prefix))
+
+    async def open_output(self, key: str) -> OutputFile:
+        """Begin a file. Its methods block: run them within :meth:`call`."""
+        return await self.call(key, lambda: self._storage.open_output(key))
 
     @asynccontextmanager
     async def open_input(self, key: str) -> AsyncIterator[BinaryIO]:
-        """A seekable reader, to be read within :meth:`call`; closed when the block ends.
+        """A seekable reader, closed when the block ends. It blocks: read it within :meth:`call`.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
-        opened = await self.call(key, lambda: self.storage.open_input(key))
+        opened = await self.call(key, lambda: self._storage.open_input(key))
         try:
             yield opened
         finally:
-            # In a thread: a read that was given up may still hold it.
-            with anyio.move_on_after(_GRACE_S, shield=True):
+            # In a thread: an abandoned read may still hold the file's lock.
+            with anyio.move_on_after(RELEASE_S, shield=True):
                 await to_thread.run_sync(opened.close, abandon_on_cancel=True)
 
-    async def lock(self, key: str, holder: str) -> AsyncLock:
-        """See :meth:`Storage.lock <neows_async.protocols.Storage.lock>`."""
-        taking = _Taking(lambda: self.storage.lock(key, holder))
+    async def lock(self, key: str, owner: str) -> AsyncLock:
+        """See :meth:`Storage.lock <neows_async.lake.storage.interface.Storage.lock>`."""
+        acquisition = _Acquisition(lambda: self._storage.lock(key, owner))
         try:
-            return AsyncLock(self, key, await self.call(key, taking.take))
+            return AsyncLock(self, key, await self.call(key, acquisition.run))
         except BaseException:
-            late = taking.give_up()
-            if late is not None:
-                await AsyncLock(self, key, late).release()
+            unused = acquisition.abandon()
+            if unused is not None:
+                await AsyncLock(self, key, unused).release()
             raise
 
-    async def holder(self, key: str) -> str | None:
-        """See :meth:`Storage.holder <neows_async.protocols.Storage.holder>`."""
-        return await self.call(key, lambda: self.storage.holder(key))
+    async def lock_owner(self, key: str) -> str | None:
+        """See :meth:`Storage.lock_owner <neows_async.lake.storage.interface.Storage.lock_owner>`."""
+        return await self.call(key, lambda: self._storage.lock_owner(key))
 
-    async def call(self, key: str, verb: Callable[[], _T]) -> _T:
-        """Run ``verb`` in a thread; it must be idempotent, for it may be abandoned.
+    async def use(self, key: str, work: Callable[[Storage], _T]) -> _T:
+        """Run ``work`` with the blocking storage in one thread: several calls, or one call and work on its result.
 
-        :raises StorageError: it failed, or took too long
+        It may be abandoned, so it must be idempotent.
+
+        :param key: the object or folder that an error names
+        """
+        return await self.call(key, lambda: work(self._storage))
+
+    async def call(self, key: str, function: Callable[[], _T]) -> _T:
+        """Run ``function`` in a thread. It may be abandoned, so it must be idempotent.
+
+        :param key: the object or folder that an error names
         """
         try:
             with anyio.fail_after(self._timeout_s):
-                return await to_thread.run_sync(verb, limiter=self._threads, abandon_on_cancel=True)
+                return await to_thread.run_sync(function, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
             raise StorageError(
-                f"{self.uri}: no answer within {self._timeout_s:g} s for {key}; run again when the storage answers"
+                f"{self.uri}: no response within {self._timeout_s:g} s for {key}; run the same command again later"
             ) from exc
 
+    async def _run(self, key: str, function: Callable[[], _T], *, abandon: bool) -> _T:
+        if abandon:
+            return await self.call(key, function)
+        return await to_thread.run_sync(function, limiter=self._threads)
 
-class _Taking:
-    """The taking of a lock, by a thread that may come too late for whoever wanted it."""
 
-    def __init__(self, take: Callable[[], Lock]) -> None:
-        self._take = take
-        self._handing_over = threading.Lock()
-        self._given_up = False
-        self._taken: Lock | None = None
+class _Acquisition:
+    """One attempt to acquire a lock, in a thread that may succeed after its caller was cancelled.
 
-    def take(self) -> Lock:
-        """In the thread."""
-        lock = self._take()
-        with self._handing_over:
-            self._taken = lock
-            too_late = self._given_up
-        if too_late:
+    Without this, an abandoned attempt would leave a lock that no one releases while the process lives.
+    """
+
+    def __init__(self, acquire: Callable[[], Lock]) -> None:
+        self._acquire = acquire
+        # Guards the two fields: exactly one of the thread and the caller releases an unused lock.
+        self._handover = threading.Lock()
+        self._abandoned = False
+        self._acquired: Lock | None = None
+
+    def run(self) -> Lock:
+        """Acquire the lock; called in the thread."""
+        lock = self._acquire()
+        with self._handover:
+            self._acquired = lock
+            abandoned = self._abandoned
+        if abandoned:
             lock.release()
         return lock
 
-    def give_up(self) -> Lock | None:
-        """The lock, if it was taken and nobody heard of it; from now on a late one is let go at once."""
-        with self._handing_over:
-            self._given_up = True
-            return self._taken
+    def abandon(self) -> Lock | None:
+        """The lock, if it was acquired and not returned. A lock that is acquired later is released in the thread."""
+        with self._handover:
+            self._abandoned = True
+            return self._acquired
 
 
 class AsyncLock:
-    """A :class:`~neows_async.protocols.Lock` for coroutines."""
+    """A :class:`~neows_async.lake.storage.interface.Lock` for coroutines."""
 
-    def __init__(self, lake: AsyncStorage, key: str, lock: Lock) -> None:
-        self._lake = lake
+    def __init__(self, storage: AsyncStorage, key: str, lock: Lock) -> None:
+        self._storage = storage
         self._key = key
         self._lock = lock
 
     async def check(self) -> None:
-        """That it is still ours.
+        """Check that the lock is still ours, and renew it where that is needed.
 
-        :raises SnapshotHeldError: it was lost to somebody else
+        :raises SnapshotHeldError: another owner has it
         """
-        await self._lake.call(self._key, self._lock.check)
+        await self._storage.call(self._key, self._lock.check)
 
-    async def keep(self) -> None:
-        """Check it again and again, as often as it must be, until cancelled.
+    async def keep_renewed(self) -> None:
+        """Check again and again, as often as the lock requires, until cancelled.
 
-        :raises SnapshotHeldError: it was lost to somebody else
+        :raises SnapshotHeldError: another owner has it
         """
         while True:
             await anyio.sleep(self._lock.check_every_s)
             await self.check()
 
     async def release(self) -> None:
-        """Let go, also when cancelled; a storage that hangs is left to find out by itself."""
-        with anyio.move_on_after(_GRACE_S, shield=True):
+        """Release the lock, also when cancelled. If the storage hangs, the release goes on in its thread."""
+        with anyio.move_on_after(RELEASE_S, shield=True):
             await to_thread.run_sync(self._lock.release, abandon_on_cancel=True)

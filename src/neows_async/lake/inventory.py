@@ -1,4 +1,4 @@
-"""What a lake holds: its snapshots in whatever state, from receipts, staging folders and names alone."""
+"""All snapshots of a lake, in every state, found from receipts, staging folders and object names alone."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 from neows_async.errors import DataError
 from neows_async.lake import layout
-from neows_async.lake.lake import receipt_or_none, unfinished_or_none
+from neows_async.lake.lake import AsyncLake
 from neows_async.settings import SNAPSHOT_ID
 
 if TYPE_CHECKING:
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt, RunNote
+    from neows_async.lake.storage.interface import Storage
 
 _ID: Final = SNAPSHOT_ID.pattern
-# What a run writes under the id of a snapshot, as far as that shows in a name. What has no such name is somebody
-# else's, or named by a receipt: the aggregates of somebody else's aggregator.
-_OURS: Final = tuple(
+# The names that a run gives to its objects. An object with another name was written by somebody else, or a
+# receipt names it: the files of a custom sink or aggregator.
+_OUR_NAMES: Final = tuple(
     re.compile(pattern)
     for pattern in (
         rf"raw/snapshot=(?P<id>{_ID})/gen=\d+/page=\d{{5,}}\.json\.zst",
@@ -33,11 +34,10 @@ _OURS: Final = tuple(
         rf"_staging/(?P<id>{_ID})\.lock",
     )
 )
-_DATASETS: Final = ("raw", "neos", "close_approaches", "aggregates", "quarantine")
 
 
 class State(StrEnum):
-    """What a snapshot is, in the words that people see."""
+    """The state of a snapshot, as the commands print it."""
 
     COMMITTED = "committed"
     WRITTEN = "being written"
@@ -50,21 +50,21 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotEntry:
-    """One snapshot, or what is left of one.
+    """One snapshot, or the rest of one.
 
-    :param at: the time it stands for; when it was begun; when its last file was written
-    :param holder: the live run that has its lock
-    :param pages: raw pages that lie with it
+    :param at: its logical time if committed, else its start, else the time of its newest file
+    :param lock_owner: the live run that has its lock
+    :param pages: number of its raw pages
     :param bytes: of all its files
-    :param modified_s: of its newest file, apart from those that its receipt names; UTC, seconds since 1970
-    :param staged: whether anything of it lies under ``_staging``, if only a lock
-    :param needs: the snapshots that must stay for its sake, since their raw pages are what it is made from
+    :param modified_s: of its newest file, apart from those that only its receipt names; UTC, seconds since 1970
+    :param staged: whether any object of it is under ``_staging``, including a lock
+    :param needs: the snapshots that must stay because this one is made from their raw pages
     """
 
     snapshot: str
     state: State
     at: dt.datetime
-    holder: str | None
+    lock_owner: str | None
     pages: int
     bytes: int
     modified_s: float
@@ -75,54 +75,62 @@ class SnapshotEntry:
 
     @property
     def order(self) -> tuple[dt.datetime, dt.datetime]:
-        """Later is newer; among committed ones the order in which ``latest`` moves."""
+        """The sort key: larger is newer. Of committed snapshots the largest is ``latest``."""
         return self.at, self.receipt.committed_at if self.receipt else self.at
 
 
 @dataclass(slots=True)
-class _Found:
-    names: set[str] = field(default_factory=set)
+class _Objects:
+    """The objects of one snapshot; ``staged`` holds the names below its staging folder, and ``.lock``."""
+
+    staged: set[str] = field(default_factory=set)
     pages: int = 0
     bytes: int = 0
     modified_s: float = 0.0
 
 
 def owner_of(key: str) -> str | None:
-    """The id of the snapshot to which the object belongs by its name; None if no run wrote such a name."""
-    return next((found["id"] for pattern in _OURS if (found := pattern.fullmatch(key))), None)
+    """The id of the snapshot that the object belongs to by its name; None if no run gives such a name."""
+    return next((found["id"] for pattern in _OUR_NAMES if (found := pattern.fullmatch(key))), None)
 
 
-async def folder_in_use(lake: AsyncStorage, snapshot: str) -> str | None:
-    """The first folder of raw pages or of a dataset in which something lies that a run wrote as ``snapshot``."""
-    for dataset in _DATASETS:
-        folder = layout.dataset_folder(dataset, snapshot)
-        if any(owner_of(entry.key) == snapshot for entry in await lake.list(folder)):
+async def folder_in_use(storage: AsyncStorage, snapshot: str) -> str | None:
+    """The first folder of raw pages or of a dataset that holds an object which a run wrote as ``snapshot``."""
+    for name in layout.SNAPSHOT_FOLDERS:
+        folder = layout.dataset_folder(name, snapshot)
+        if any(owner_of(entry.key) == snapshot for entry in await storage.list(folder)):
             return folder
     return None
 
 
-async def committed_ids(lake: AsyncStorage) -> list[str]:
-    """The ids of all receipts, ascending."""
-    keys = [entry.key for entry in await lake.list(layout.RECEIPTS)]
-    names = [key.removeprefix(f"{layout.RECEIPTS}/").removesuffix(".json") for key in keys if key.endswith(".json")]
-    return sorted(name for name in names if SNAPSHOT_ID.fullmatch(name) and name != "latest")
-
-
-async def list_snapshots(lake: AsyncStorage) -> list[SnapshotEntry]:
+async def list_snapshots(storage: AsyncStorage) -> list[SnapshotEntry]:
     """Every snapshot of the lake, newest first.
 
-    Opens receipts and the notes of unfinished runs, never a dataset. Memory: some 10 kB a snapshot.
+    Opens receipts and the notes of unfinished runs, never a dataset. Memory: about 10 kB per snapshot.
 
-    :raises StorageError: the lake cannot be read
+    :raises StorageError: the lake could not be read
     """
-    found: defaultdict[str, _Found] = defaultdict(_Found)
-    for folder in ("_staging", *_DATASETS):
-        await lake.call(folder, partial(_look_into, lake, folder, found))
+    lake = AsyncLake(storage)
+    found: defaultdict[str, _Objects] = defaultdict(_Objects)
+
+    def collect(blocking: Storage, folder: str) -> None:  # streamed: a lake has millions of objects
+        for entry in blocking.list(folder):
+            if (snapshot := owner_of(entry.key)) is None:
+                continue
+            objects = found[snapshot]
+            objects.bytes += entry.bytes
+            objects.modified_s = max(objects.modified_s, entry.modified_s)
+            objects.pages += folder == layout.RAW
+            if folder == layout.STAGING:
+                objects.staged.add(entry.key.removeprefix(layout.staging_folder(snapshot)).removeprefix("/"))
+
+    for folder in (layout.STAGING, *layout.SNAPSHOT_FOLDERS):
+        await storage.use(folder, partial(collect, folder=folder))
     receipts: dict[str, Receipt] = {}
     damaged: set[str] = set()
-    for snapshot in await committed_ids(lake):
+    for snapshot in await lake.committed_ids():
         try:
-            receipt = await receipt_or_none(lake, snapshot)
+            receipt = await lake.find_receipt(snapshot)
         except DataError:
             receipt = None
         if receipt is not None and receipt.snapshot == snapshot:
@@ -130,45 +138,32 @@ async def list_snapshots(lake: AsyncStorage) -> list[SnapshotEntry]:
         else:
             damaged.add(snapshot)
     ids = {*found, *receipts, *damaged}
-    entries = [await _entry(lake, snapshot, found[snapshot], receipts, damaged) for snapshot in ids]
+    entries = [await _entry(storage, snapshot, found[snapshot], receipts, damaged) for snapshot in ids]
     return sorted(entries, key=lambda entry: (entry.order, entry.snapshot), reverse=True)
 
 
-def _look_into(lake: AsyncStorage, folder: str, found: defaultdict[str, _Found]) -> None:
-    for entry in lake.storage.list(folder):
-        snapshot = owner_of(entry.key)
-        if snapshot is None:
-            continue
-        one = found[snapshot]
-        one.bytes += entry.bytes
-        one.modified_s = max(one.modified_s, entry.modified_s)
-        one.pages += folder == "raw"
-        if folder == "_staging":
-            one.names.add(entry.key.removeprefix(f"_staging/{snapshot}").removeprefix("/"))
-
-
 async def _entry(
-    lake: AsyncStorage, snapshot: str, found: _Found, receipts: dict[str, Receipt], damaged: set[str]
+    storage: AsyncStorage, snapshot: str, objects: _Objects, receipts: dict[str, Receipt], damaged: set[str]
 ) -> SnapshotEntry:
     receipt = receipts.get(snapshot)
     unfinished = None
-    if receipt is None and "run.json" in found.names:
+    if receipt is None and "run.json" in objects.staged:
         try:
-            unfinished = await unfinished_or_none(lake, snapshot)
+            unfinished = await AsyncLake(storage).run_note(snapshot)
         except DataError:
             damaged.add(snapshot)
-    holder = await lake.holder(layout.lock_key(snapshot)) if ".lock" in found.names else None
+    lock_owner = await storage.lock_owner(layout.lock_key(snapshot)) if ".lock" in objects.staged else None
     at = receipt.logical_at if receipt else unfinished.started_at if unfinished else None
     others = sum(file.bytes for file in receipt.files if owner_of(file.path) is None) if receipt else 0
     return SnapshotEntry(
         snapshot=snapshot,
-        state=_state(found.names, receipt, unfinished, holder, damaged=snapshot in damaged),
-        at=at or dt.datetime.fromtimestamp(found.modified_s, dt.UTC),
-        holder=holder,
-        pages=found.pages,
-        bytes=found.bytes + others,
-        modified_s=found.modified_s,
-        staged=bool(found.names),
+        state=_state(objects.staged, receipt, unfinished, lock_owner, damaged=snapshot in damaged),
+        at=at or dt.datetime.fromtimestamp(objects.modified_s, dt.UTC),
+        lock_owner=lock_owner,
+        pages=objects.pages,
+        bytes=objects.bytes + others,
+        modified_s=objects.modified_s,
+        staged=bool(objects.staged),
         receipt=receipt,
         unfinished=unfinished,
         needs=needs_of(receipt, unfinished, receipts),
@@ -176,9 +171,9 @@ async def _entry(
 
 
 def _state(
-    staged: set[str], receipt: Receipt | None, unfinished: RunNote | None, holder: str | None, *, damaged: bool
+    staged: set[str], receipt: Receipt | None, unfinished: RunNote | None, lock_owner: str | None, *, damaged: bool
 ) -> State:
-    if holder is not None:
+    if lock_owner is not None:
         return State.WRITTEN
     if receipt is not None:
         return State.COMMITTED
@@ -192,7 +187,7 @@ def _state(
 
 
 def needs_of(receipt: Receipt | None, unfinished: RunNote | None, receipts: dict[str, Receipt]) -> frozenset[str]:
-    """Whose raw pages a snapshot is, or is being, made from, other than its own."""
+    """The other snapshots whose raw pages a snapshot is made from, or is being made from."""
     if receipt is not None:
         return frozenset({receipt.raw.snapshot} - {receipt.snapshot, None})  # type: ignore[arg-type]
     if unfinished is None or unfinished.parent is None:

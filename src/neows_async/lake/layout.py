@@ -1,48 +1,73 @@
-"""Where everything in a lake is stored: one function a key."""
+"""Where each object of a lake is stored: one function for each key, one list of the folders.
+
+The layout is fixed: lakes outlive programs, and other programs read them.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+RAW: Final = "raw"
+"""The folder of the raw pages."""
+DATASETS: Final = ("neos", "close_approaches", "aggregates", "quarantine")
+"""The folders of the datasets that a run writes with our own sinks."""
+SNAPSHOT_FOLDERS: Final = (RAW, *DATASETS)
+"""The folders that have a ``snapshot=<id>`` below them."""
 RECEIPTS: Final = "_runs"
-LATEST: Final = "_runs/latest.json"
+"""The folder of the receipts."""
+STAGING: Final = "_staging"
+"""The folder of the unfinished work."""
+RESERVED: Final = (RAW, RECEIPTS, STAGING)
+"""The folders in which no sink may write."""
+LATEST: Final = f"{RECEIPTS}/latest.json"
+"""A copy of the latest snapshot's receipt."""
 
 
 def raw_snapshot_folder(snapshot: str) -> str:
-    """Where the raw pages of all generations lie."""
-    return f"raw/snapshot={snapshot}"
+    """The raw pages of all generations."""
+    return f"{RAW}/snapshot={snapshot}"
 
 
 def raw_folder(snapshot: str, generation: int = 0) -> str:
-    """Where the raw pages of one generation lie."""
+    """The raw pages of one generation."""
     return f"{raw_snapshot_folder(snapshot)}/gen={generation}"
 
 
 def dataset_folder(dataset: str, snapshot: str) -> str:
-    """Where the files of one snapshot of a dataset lie."""
+    """The files of one snapshot of a dataset."""
     return f"{dataset}/snapshot={snapshot}"
 
 
 def staging_folder(snapshot: str) -> str:
-    """Where the work in progress of one snapshot lies."""
-    return f"_staging/{snapshot}"
+    """The unfinished work of one snapshot."""
+    return f"{STAGING}/{snapshot}"
 
 
 def staged_key(snapshot: str, final_key: str) -> str:
-    """Where the file that will be ``final_key`` waits for the commit."""
+    """The file that the commit moves to ``final_key``."""
     return f"{staging_folder(snapshot)}/files/{final_key}"
 
 
+def run_note_key(snapshot: str) -> str:
+    """The note of the run that began the snapshot. Its creation reserves the id."""
+    return f"{staging_folder(snapshot)}/run.json"
+
+
+def commit_key(snapshot: str) -> str:
+    """The commit intent: the receipt that the snapshot is about to get."""
+    return f"{staging_folder(snapshot)}/commit.json"
+
+
 def removal_key(snapshot: str) -> str:
-    """Where the receipt of a snapshot lies that is being removed: it exists no more, its files may."""
+    """The receipt of a snapshot that is being removed: the snapshot no longer exists, some of its files may."""
     return f"{staging_folder(snapshot)}/removed.json"
 
 
 def lock_key(snapshot: str) -> str:
-    """The lock of the one run that may write a snapshot."""
+    """The lock that the one run holds which writes the snapshot."""
     return f"{staging_folder(snapshot)}.lock"
 
 
 def receipt_key(snapshot: str) -> str:
-    """The receipt, whose creation is the commit."""
-    return f"_runs/{snapshot}.json"
+    """The receipt. Its creation is the commit."""
+    return f"{RECEIPTS}/{snapshot}.json"

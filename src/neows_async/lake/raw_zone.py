@@ -18,7 +18,7 @@ from anyio import to_thread
 from neows_async.endpoints.browse import envelope
 from neows_async.errors import BadPageError, DataError, NotFoundError
 from neows_async.lake import layout
-from neows_async.lake.lake import are_synthetic, receipt_or_none, unfinished_or_none
+from neows_async.lake.lake import AsyncLake
 from neows_async.pages.stored import json_of, read_stored
 from neows_async.pages.values import StoredPage
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from neows_async.lake.async_storage import AsyncStorage
+    from neows_async.lake.storage.interface import Storage
     from neows_async.pages.values import PageInfo, RawPage
 
 _NAME: Final = re.compile(r"page=(\d+)\.json\.zst")
@@ -73,11 +74,12 @@ class RawZone:
     async def page_numbers(self) -> set[int]:
         """The numbers of the pages that are stored."""
 
-        def count() -> set[int]:  # not a list of all entries, which for ten thousand pages takes ten megabytes
-            names = (entry.key.rpartition("/")[2] for entry in self._storage.storage.list(self._folder))
+        def count(storage: Storage) -> set[int]:
+            # Not a list of all entries, which for ten thousand pages takes ten megabytes.
+            names = (entry.key.rpartition("/")[2] for entry in storage.list(self._folder))
             return {int(found[1]) for name in names if (found := _NAME.fullmatch(name))}
 
-        return await self._storage.call(self._folder, count)
+        return await self._storage.use(self._folder, count)
 
     async def put(self, page: StoredPage, *, lingers: bool = True) -> None:
         """Store a page. When this returns it is durable.
@@ -87,22 +89,22 @@ class RawZone:
         key = self.key(page.number)
         began, ended = threading.Event(), threading.Event()
 
-        def put() -> None:
+        def put(storage: Storage) -> None:
             began.set()
             try:
-                self._storage.storage.put(key, page.data)
+                storage.put(key, page.data)
             finally:
                 ended.set()
 
         try:
-            await self._storage.call(key, put)
+            await self._storage.use(key, put)
         except anyio.get_cancelled_exc_class():
             if lingers:
                 with anyio.move_on_after(LATE_S, shield=True), suppress(Exception):
                     if began.is_set():  # the thread goes on, but the program may end before it
                         await to_thread.run_sync(ended.wait, LATE_S, abandon_on_cancel=True)
                     elif self.stores_late():
-                        await self._storage.call(key, put)
+                        await self._storage.use(key, put)
             raise
 
     async def get(self, number: int, size: int | None = None) -> StoredPage | RawPage:
@@ -113,12 +115,12 @@ class RawZone:
         :raises BadPageError: it cannot be read, or has another size; it is still stored
         """
 
-        def checked() -> StoredPage | RawPage:
-            page = self._read(number)
+        def checked(storage: Storage) -> StoredPage | RawPage:
+            page = self._read(storage, number)
             envelope.check(_json_of(page), number, size)
             return page
 
-        return await self._storage.call(self.key(number), checked)
+        return await self._storage.use(self.key(number), checked)
 
     async def info(self, number: int) -> PageInfo:
         """The envelope of a page.
@@ -126,7 +128,9 @@ class RawZone:
         :raises NotFoundError: it is not stored
         :raises BadPageError: it cannot be read
         """
-        return await self._storage.call(self.key(number), lambda: envelope.split(_json_of(self._read(number)))[0])
+        return await self._storage.use(
+            self.key(number), lambda storage: envelope.split(_json_of(self._read(storage, number)))[0]
+        )
 
     async def get_unchecked(self, numbers: Sequence[int]) -> list[StoredPage | RawPage]:
         """Pages for a caller that checks them, read one after the other; not decompressed if they are sealed.
@@ -134,10 +138,12 @@ class RawZone:
         :raises NotFoundError: one is not stored
         :raises BadPageError: one is damaged, as far as that shows
         """
-        return await self._storage.call(self.key(numbers[0]), lambda: [self._read(number) for number in numbers])
+        return await self._storage.use(
+            self.key(numbers[0]), lambda storage: [self._read(storage, number) for number in numbers]
+        )
 
-    def _read(self, number: int) -> StoredPage | RawPage:
-        data = self._storage.storage.get(self.key(number), max_bytes=self.max_body_bytes)
+    def _read(self, storage: Storage, number: int) -> StoredPage | RawPage:
+        data = storage.get(self.key(number), max_bytes=self.max_body_bytes)
         return read_stored(number, data, self.max_body_bytes)
 
     async def set_aside(self, number: int) -> None:
@@ -190,20 +196,21 @@ async def find_raw(storage: AsyncStorage, snapshot: str, *, max_body_bytes: int 
     :raises NotFoundError: there is no such snapshot, or it has no raw pages
     :raises DataError: its first page cannot be read, and nothing else shows whether its objects are synthetic
     """
-    receipt = await receipt_or_none(storage, snapshot)
+    lake = AsyncLake(storage)
+    receipt = await lake.find_receipt(snapshot)
     if receipt is not None:
         if receipt.raw.snapshot is None:
             raise NotFoundError(f"snapshot {receipt.snapshot} was made without an archive; it has no raw pages")
         return RawLocation(
             receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit")
         )
-    unfinished = await unfinished_or_none(storage, snapshot)
+    unfinished = await lake.run_note(snapshot)
     if unfinished is not None:
         return RawLocation(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
     zone = RawZone(storage, snapshot, max_body_bytes=max_body_bytes)
     if snapshot == "latest" or not await zone.page_numbers():
         raise NotFoundError(f"{storage.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
-    synthetic = await are_synthetic(storage)
+    synthetic = await lake.is_synthetic()
     if synthetic is None:
         try:
             synthetic = _SYNTHETIC_NAME in _json_of(await zone.get(0))

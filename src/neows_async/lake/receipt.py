@@ -1,4 +1,4 @@
-"""The receipt: what a snapshot holds, where it came from, and what it cost. A snapshot exists exactly when it does."""
+"""The receipt of a snapshot: its contents, origin and cost. A snapshot exists exactly when its receipt exists."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ VERSION: Final = 1
 
 
 class _Part(BaseModel):
-    # Receipts outlive programs: an older reader lets a newer one's fields pass.
+    # Receipts outlive programs: an older program ignores the fields that a newer one added.
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
 class SourceInfo(_Part):
     """Where the pages came from.
 
-    :param name: ``nasa`` for the default source, else what kind it is
-    :param origin: what the pages are of, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
+    :param name: ``nasa``, ``archive``, ``sandbox``, or the name of a custom source
+    :param origin: identifies the catalogue, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
     :param synthetic: the objects are made up
     """
 
@@ -33,9 +33,10 @@ class SourceInfo(_Part):
 class PageCounts(_Part):
     """Pages of all generations.
 
-    :param planned: wanted
-    :param fetched: requested from the source in all tries; ``kept`` of them by earlier tries
-    :param missing: the numbers of those that were given up, as the settings allowed
+    :param planned: needed for the snapshot
+    :param fetched: received from the source, by all runs
+    :param kept: received by earlier runs; part of ``fetched``
+    :param missing: the numbers of the pages that could not be read, as ``max_missing_pages`` allowed
     """
 
     planned: int
@@ -48,8 +49,9 @@ class RecordCounts(_Part):
     """Objects: ``seen = written + duplicates + rejected``.
 
     :param seen: positions of Browse that were read
-    :param written: of each id the first; ``duplicates`` are the others
-    :param rejected: could not be read
+    :param written: the first object of each id
+    :param duplicates: the other objects of these ids
+    :param rejected: objects that could not be read
     """
 
     seen: int
@@ -59,11 +61,12 @@ class RecordCounts(_Part):
 
 
 class RawInfo(_Part):
-    """The raw pages that everything else was made from.
+    """The raw pages from which everything else was computed.
 
-    :param snapshot: whose raw zone they lie in; None without an archive
-    :param generations: how often the catalogue was read; more than once when it was seen to change
-    :param pages: in all generations; ``bytes`` of their JSON, not compressed
+    :param snapshot: the snapshot whose raw zone has them; None without an archive
+    :param generations: how often the catalogue was read; more than once if it changed during the run
+    :param pages: in all generations
+    :param bytes: of their JSON, uncompressed
     :param sha256: over the SHA-256 digests of the pages' JSON, in page order
     """
 
@@ -75,12 +78,14 @@ class RawInfo(_Part):
 
 
 class Requests(_Part):
-    """What this try spent.
+    """The requests of the run that committed.
 
-    :param sent: requests; ``failed`` of them brought no whole, right page
-    :param limit: requests an hour, and ``remaining`` of them, as the last answer said; None if none did
-    :param answer_s: from a request to its answer, on average; None where nothing was sent, and in receipts
-        of older versions
+    :param sent: all requests
+    :param failed: those without a whole, correct page in the response
+    :param limit: requests per hour by the last response's headers; None without headers
+    :param remaining: of ``limit``, by the same response
+    :param answer_s: average time from a request to its response; None if no request was sent, and in receipts of
+        older versions
     """
 
     sent: int
@@ -94,52 +99,52 @@ class Receipt(_Part):
     """One committed snapshot. Times are UTC."""
 
     receipt_version: int = VERSION
-    """Of this form; a newer one may have more fields."""
+    """The version of the receipt's format; a newer one may have more fields."""
     snapshot: str
-    """Its id."""
+    """The snapshot's id."""
     parent: str | None
-    """The snapshot whose raw pages it was made from; None if they are its own."""
+    """The snapshot from whose raw pages it was rebuilt; None if it has its own."""
     complete: bool | Literal["unknown"]
     """Whether every object of the catalogue is in it."""
     started_at: dt.datetime
-    """When its first try began."""
+    """When its first run began."""
     committed_at: dt.datetime
-    """When everything was written and the commit began."""
+    """When every file was written and the commit began."""
     source: SourceInfo
     total_elements: int
-    """How many objects the catalogue held, by the last page."""
+    """Objects in the catalogue, by the last page's envelope."""
     page_size: int
-    """Objects a page, as the source answered; it need not be what was asked for."""
+    """Objects per page, by the source's responses; it may differ from the setting."""
     pages: PageCounts
     records: RecordCounts
     close_approaches: int
-    """Of the objects written, all of them."""
+    """Close approaches of all written objects."""
     rejected_because: dict[str, int]
-    """Reason → objects that could not be read."""
+    """Reason → rejected objects."""
     nulls: dict[str, int]
-    """``dataset.column`` → nulls written."""
+    """``dataset.column`` → written nulls."""
     unknown_fields: dict[str, int]
-    """Fields of the source that nobody told us of: name → how often."""
+    """Fields that the schema does not have: name → occurrences."""
     aggregates: dict[str, dict[str, Any]]
     """Name → result of each aggregator."""
     files: tuple[DatasetFile, ...]
-    """All of it but the raw pages, ascending by path."""
+    """All files except the raw pages, ascending by path."""
     raw: RawInfo
     requests: Requests
     time_s: dict[str, float]
-    """Wall time of this try by what it was spent on: quota, outage, network, decoding, storage; total is their sum."""
+    """Wall time of the run that committed, by cause: quota, outage, network, decoding, storage; total is their sum."""
     identity: dict[str, Any]
-    """The settings that had to be the same to resume; see :class:`~neows_async.settings.Settings`."""
+    """The settings that must match to resume the snapshot; see :class:`~neows_async.settings.Settings`."""
     derivation: dict[str, Any]
-    """Those that decide, besides the raw pages, what is written."""
+    """The other settings that decide what is written."""
     operation: dict[str, Any]
-    """Those that do not matter to what is written."""
+    """The settings that do not change what is written."""
     neows_async: str
-    """The version that wrote it."""
+    """The version of neows_async that wrote the snapshot."""
     pyarrow: str
-    """The version that wrote the Parquet files."""
+    """The version of pyarrow that wrote the Parquet files."""
     schema_version: str
-    """Of the columns."""
+    """The version of the columns."""
 
     def to_json(self) -> bytes:
         """The file's bytes."""
@@ -147,9 +152,9 @@ class Receipt(_Part):
 
     @property
     def logical_at(self) -> dt.datetime:
-        """The time the snapshot stands for: what its id says if it is a date or time, else its start.
+        """The snapshot's logical time: its id, if that is a date or time, else its start.
 
-        In whole seconds, as ids are: of two that begin in one second, none is before the other.
+        In whole seconds, like ids: two snapshots that began in the same second have the same logical time.
         """
         for form in ("%Y%m%dT%H%M%SZ", "%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m"):
             try:
@@ -160,7 +165,7 @@ class Receipt(_Part):
 
 
 class RunNote(_Part):
-    """``_staging/<id>/run.json``: a snapshot that was begun. Its creation is what makes an id taken."""
+    """``_staging/<id>/run.json``: a snapshot that a run began. Its creation reserves the id."""
 
     snapshot: str
     parent: str | None
@@ -169,9 +174,9 @@ class RunNote(_Part):
     started_at: dt.datetime
     identity: Annotated[dict[str, Any], Field(description="origin, page_size, limit")]
     named: bool = False
-    """Whether its id was asked for; otherwise it is the UTC start."""
+    """Whether the user gave the id; otherwise it is the UTC start."""
     resume_at: dt.datetime | None = None
-    """When it paused: from when the quota lets it go on."""
+    """After a pause: when the quota allows the next request."""
 
     def to_json(self) -> bytes:
         """The file's bytes."""

@@ -1,4 +1,4 @@
-"""Finding the snapshot that a run goes on with, or beginning one: only one run at a time holds it."""
+"""Finding the snapshot that a run continues, or beginning one. A lock admits one run at a time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 from neows_async.errors import AlreadyExistsError, SettingsError, SnapshotHeldError
 from neows_async.lake import layout
 from neows_async.lake.inventory import folder_in_use
-from neows_async.lake.lake import (
-    are_synthetic,
-    intent_or_none,
-    is_half_removed,
-    receipt_or_none,
-    run_key,
-    unfinished_ids,
-    unfinished_or_none,
-)
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.receipt import Receipt, RunNote
-from neows_async.lake.snapshot import Snapshot, take_lock
+from neows_async.lake.snapshot import SnapshotWriter, lock_snapshot
 from neows_async.telemetry.events import Listener, SnapshotPassedOver
 
 if TYPE_CHECKING:
@@ -30,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest:
-    """What a run wants to be, as far as finding its snapshot goes.
+    """The snapshot that a run is to write.
 
-    :param identity: must equal an unfinished snapshot's to resume it
-    :param derivation: must equal a committed snapshot's for it to be the answer
-    :param archive: raw pages are kept; otherwise only the id of a dead try is taken over
+    :param identity: settings that must equal an unfinished snapshot's to resume it
+    :param derivation: settings that must equal a committed snapshot's for its receipt to be the result
+    :param archive: raw pages are stored; without them a resumed snapshot keeps only its id
+    :param parent: the snapshot whose raw pages the run reads; None if it fetches
+    :param snapshot: the id that the user gave; None chooses one
+    :param fresh: begin a new snapshot, even if an unfinished one could be resumed
+    :param now: UTC; the default id is made of it
     """
 
     identity: dict[str, Any]
@@ -48,225 +44,233 @@ class SnapshotRequest:
     now: dt.datetime
 
 
-async def open_snapshot(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> Snapshot:
-    """Find the snapshot that ``wanted`` began, or begin one; hold it.
+async def open_snapshot(storage: AsyncStorage, request: SnapshotRequest, listener: Listener) -> SnapshotWriter:
+    """Find the snapshot of ``request`` or begin it, and lock it.
 
-    :raises SnapshotHeldError: another live run holds it
-    :raises SettingsError: the named snapshot is of other settings, or real and synthetic data would mix
-    :raises StorageError: the lake failed
+    :raises SnapshotHeldError: another live run has the lock
+    :raises SettingsError: the named snapshot has other settings, or real and synthetic objects would mix
+    :raises StorageError: the lake could not be read or written
     """
-    await _refuse_mixing(lake, wanted)
-    snapshot = await _open(lake, wanted, listener)
-    if wanted.parent is not None and snapshot.committed is None:
+    await _require_same_kind(storage, request)
+    writer = await _open(storage, request, listener)
+    if request.parent is not None and writer.committed is None:
         try:
-            await _require_parent(lake, wanted.parent)
+            await _require_parent(storage, request.parent)
         except BaseException as exc:
             try:
-                if isinstance(exc, SettingsError) and not snapshot.resumed:
-                    await lake.delete_folder(layout.staging_folder(snapshot.id))
+                if isinstance(exc, SettingsError) and not writer.resumed:
+                    await storage.delete_folder(layout.staging_folder(writer.id))
             finally:
-                await snapshot.release()
+                await writer.release()
             raise
-    return snapshot
+    return writer
 
 
-async def find_snapshot(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> Receipt | RunNote | None:
-    """What :func:`open_snapshot` would find: the unfinished snapshot that it would go on with, or the committed one
-    that is asked for by name; None if it would begin one. Nothing is begun, held or written.
+async def find_snapshot(
+    storage: AsyncStorage, request: SnapshotRequest, listener: Listener
+) -> Receipt | RunNote | None:
+    """What :func:`open_snapshot` would find, without a lock and without writing.
 
-    :raises SettingsError: as there, but that ``derivation`` is not looked at
-    :raises StorageError: the lake failed
+    :returns: the note of the unfinished snapshot that a run would resume, the receipt of the committed snapshot
+        with the given id, or None if a run would begin a new snapshot
+    :raises SettingsError: as :func:`open_snapshot`, but ``derivation`` is not compared
+    :raises StorageError: the lake could not be read
     """
-    await _refuse_mixing(lake, wanted)
-    if wanted.snapshot is None:
-        return None if wanted.fresh else await _find_unfinished(lake, wanted, listener)
-    receipt = await receipt_or_none(lake, wanted.snapshot)
+    await _require_same_kind(storage, request)
+    lake = AsyncLake(storage)
+    if request.snapshot is None:
+        return None if request.fresh else await _find_unfinished(lake, request, listener)
+    receipt = await lake.find_receipt(request.snapshot)
     if receipt is not None:
-        _refuse_other(wanted, receipt, "identity")
+        _require_same_settings(request, receipt, "identity")
         return receipt
-    unfinished = await unfinished_or_none(lake, wanted.snapshot)
-    if unfinished is not None:
-        _refuse_other_beginning(wanted, unfinished)
-    return unfinished
+    note = await lake.run_note(request.snapshot)
+    if note is not None:
+        _require_resumable(request, note)
+    return note
 
 
-async def _open(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> Snapshot:
-    if wanted.snapshot is not None:
-        return await _open_named(lake, wanted, wanted.snapshot)
-    if not wanted.fresh:
-        found = await _find_unfinished(lake, wanted, listener)
-        if found is not None and (held := await _adopt(lake, found, wanted)) is not None:
-            return held
-    base = wanted.now.strftime("%Y%m%dT%H%M%SZ")
+async def _open(storage: AsyncStorage, request: SnapshotRequest, listener: Listener) -> SnapshotWriter:
+    if request.snapshot is not None:
+        return await _open_named(storage, request, request.snapshot)
+    if not request.fresh:
+        note = await _find_unfinished(AsyncLake(storage), request, listener)
+        if note is not None and (writer := await _resume(storage, note, request)) is not None:
+            return writer
+    base = request.now.strftime("%Y%m%dT%H%M%SZ")
     for number in itertools.count(1):
         snapshot = base if number == 1 else f"{base}-{number}"
         try:
-            return await _begin(lake, wanted, snapshot)
-        except (AlreadyExistsError, SnapshotHeldError):  # of this very second, too
+            return await _begin(storage, request, snapshot)
+        except (AlreadyExistsError, SnapshotHeldError):  # another run began in the same second
             continue
     raise AssertionError("unreachable")
 
 
-async def _open_named(lake: AsyncStorage, wanted: SnapshotRequest, snapshot: str) -> Snapshot:
-    receipt = await receipt_or_none(lake, snapshot)
+async def _open_named(storage: AsyncStorage, request: SnapshotRequest, snapshot: str) -> SnapshotWriter:
+    # Between a look without the lock and the lock, another run may begin, commit or remove the snapshot. Each such
+    # case starts over: the next look sees what changed.
+    lake = AsyncLake(storage)
+    receipt = await lake.find_receipt(snapshot)
     if receipt is not None:
-        _refuse_other(wanted, receipt, "identity", "derivation")
-        held = await _adopt(lake, _unfinished(wanted, snapshot), wanted)
-        return held or await _open_named(lake, wanted, snapshot)
-    unfinished = await unfinished_or_none(lake, snapshot)
-    if unfinished is None:
+        _require_same_settings(request, receipt, "identity", "derivation")
+        writer = await _resume(storage, _new_note(request, snapshot), request)
+        return writer or await _open_named(storage, request, snapshot)
+    note = await lake.run_note(snapshot)
+    if note is None:
         try:
-            return await _begin(lake, wanted, snapshot)
-        except AlreadyExistsError:  # somebody began it, or even committed it, while we looked
-            return await _open_named(lake, wanted, snapshot)
-    _refuse_other_beginning(wanted, unfinished)
-    return await _adopt(lake, unfinished, wanted) or await _open_named(lake, wanted, snapshot)
+            return await _begin(storage, request, snapshot)
+        except AlreadyExistsError:
+            return await _open_named(storage, request, snapshot)
+    _require_resumable(request, note)
+    return await _resume(storage, note, request) or await _open_named(storage, request, snapshot)
 
 
-def _refuse_other(wanted: SnapshotRequest, receipt: Receipt, *kinds: str) -> None:
+def _require_same_settings(request: SnapshotRequest, receipt: Receipt, *kinds: str) -> None:
     for kind in kinds:
-        ours, theirs = getattr(wanted, kind), getattr(receipt, kind)
+        ours, theirs = getattr(request, kind), getattr(receipt, kind)
         if ours != theirs:
             raise SettingsError(
                 f"snapshot {receipt.snapshot} is committed with another {_difference(ours, theirs)} ({kind}); a "
                 f"committed snapshot never changes: choose another --snapshot, or rebuild with --source archive "
                 f"--from-snapshot {receipt.snapshot}"
             )
-    if wanted.fresh:
+    if request.fresh:
         raise SettingsError(f"snapshot {receipt.snapshot} is committed; --fresh needs another --snapshot")
 
 
-def _refuse_other_beginning(wanted: SnapshotRequest, unfinished: RunNote) -> None:
-    snapshot = unfinished.snapshot
-    if unfinished.identity != wanted.identity:
+def _require_resumable(request: SnapshotRequest, note: RunNote) -> None:
+    if note.identity != request.identity:
         raise SettingsError(
-            f"snapshot {snapshot} was begun with another {_difference(wanted.identity, unfinished.identity)}; "
+            f"snapshot {note.snapshot} was begun with another {_difference(request.identity, note.identity)}; "
             "give the same to finish it, or choose another --snapshot"
         )
-    if wanted.fresh:
-        raise SettingsError(f"snapshot {snapshot} is unfinished; finish it without --fresh, or choose another id")
+    if request.fresh:
+        raise SettingsError(f"snapshot {note.snapshot} is unfinished; finish it without --fresh, or choose another id")
 
 
-async def _find_unfinished(lake: AsyncStorage, wanted: SnapshotRequest, listener: Listener) -> RunNote | None:
-    """The newest unfinished snapshot of the same identity; others that could be meant are named."""
+async def _find_unfinished(lake: AsyncLake, request: SnapshotRequest, listener: Listener) -> RunNote | None:
+    """The newest unfinished snapshot with the same identity; an event names each other candidate."""
     chosen: RunNote | None = None
-    for snapshot in sorted(await unfinished_ids(lake), reverse=True):
-        unfinished = await unfinished_or_none(lake, snapshot)
-        if unfinished is None or unfinished.parent != wanted.parent or unfinished.named:
-            # Who gave a snapshot its name asks for it by that name.
-            continue
-        if unfinished.identity != wanted.identity:
-            reason = f"it was begun with another {_difference(wanted.identity, unfinished.identity)}"
+    for snapshot in sorted(await lake.unfinished_ids(), reverse=True):
+        note = await lake.run_note(snapshot)
+        if note is None or note.parent != request.parent or note.named:
+            continue  # a user who named a snapshot resumes it by its name
+        if note.identity != request.identity:
+            reason = f"it was begun with another {_difference(request.identity, note.identity)}"
             listener(SnapshotPassedOver(snapshot, reason))
             continue
         if chosen is not None:
             listener(SnapshotPassedOver(snapshot, f"{chosen.snapshot} is newer"))
             continue
-        age_s = (wanted.now - unfinished.started_at).total_seconds()
-        if age_s > wanted.resume_within_s:
-            reason = f"it was begun {_hours(age_s)} ago; --resume-within is {_hours(wanted.resume_within_s)}"
+        age_s = (request.now - note.started_at).total_seconds()
+        if age_s > request.resume_within_s:
+            reason = f"it was begun {_hours(age_s)} ago; --resume-within is {_hours(request.resume_within_s)}"
             listener(SnapshotPassedOver(snapshot, reason))
             continue
-        chosen = unfinished
+        chosen = note
     return chosen
 
 
-async def _begin(lake: AsyncStorage, wanted: SnapshotRequest, snapshot: str) -> Snapshot:
-    """:raises AlreadyExistsError: somebody else began it, or committed it
-    :raises SettingsError: its id was asked for, and something lies under it that is neither's
+async def _begin(storage: AsyncStorage, request: SnapshotRequest, snapshot: str) -> SnapshotWriter:
+    """:raises AlreadyExistsError: another run began or committed it, or the chosen id has files
+    :raises SettingsError: the id was given, and it has files that no run's note or receipt describes
     """
-    unfinished = _unfinished(wanted, snapshot)
-    lock = await take_lock(lake, snapshot)
+    lake = AsyncLake(storage)
+    note = _new_note(request, snapshot)
+    lock = await lock_snapshot(storage, snapshot)
     try:
-        # Only now, with the lock, nobody can commit it any more.
-        if await receipt_or_none(lake, snapshot) is not None:
-            raise AlreadyExistsError(f"{lake.uri}: snapshot {snapshot} is committed")
-        if await is_half_removed(lake, snapshot):
+        # Read with the lock: from here on no other run can commit the snapshot.
+        if await lake.find_receipt(snapshot) is not None:
+            raise AlreadyExistsError(f"{storage.uri}: snapshot {snapshot} is committed")
+        if await lake.is_half_removed(snapshot):
             raise SettingsError(
                 f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
             )
-        if (folder := await folder_in_use(lake, snapshot)) is not None:
-            # Nobody knows by which settings it came to be there, so that nothing can be added to it.
-            lying = f"{lake.uri}: {folder} holds files of a run of which nothing else is known"
-            if wanted.snapshot is None:
-                raise AlreadyExistsError(lying)
+        if (folder := await folder_in_use(storage, snapshot)) is not None:
+            # The settings of these files are unknown, so no run may add to them.
+            in_use = f"{storage.uri}: {folder} holds files of a run of which nothing else is known"
+            if request.snapshot is None:
+                raise AlreadyExistsError(in_use)
             rebuild = f"rebuild from them (--source archive --from-snapshot {snapshot}), "
             raise SettingsError(
-                f"{lying}; choose another --snapshot, {rebuild if folder.startswith('raw/') else ''}or let "
+                f"{in_use}; choose another --snapshot, {rebuild if folder.startswith('raw/') else ''}or let "
                 "'neows-async prune' remove them when they are old"
             )
-        # It may be abandoned: one that comes late finds another's, or is an empty snapshot to adopt.
-        key = run_key(snapshot)
-        await lake.call(key, lambda: lake.storage.create(key, unfinished.to_json()))
+        # May be abandoned: a late creation either fails, since another note exists, or leaves an empty unfinished
+        # snapshot, which the next run resumes.
+        await storage.create(layout.run_note_key(snapshot), note.to_json(), abandon=True)
     except BaseException:
         await lock.release()
         raise
-    return Snapshot(lake, unfinished, lock, resumed=False)
+    return SnapshotWriter(storage, note, lock, resumed=False)
 
 
-async def _adopt(lake: AsyncStorage, unfinished: RunNote, wanted: SnapshotRequest) -> Snapshot | None:
-    """Lock it, and finish a commit that was begun; None if it was removed while we looked."""
-    lock = await take_lock(lake, unfinished.snapshot)
-    snapshot = Snapshot(lake, unfinished, lock, resumed=True)
+async def _resume(storage: AsyncStorage, note: RunNote, request: SnapshotRequest) -> SnapshotWriter | None:
+    """Lock the snapshot, and finish a commit that began; None if it was removed before we had the lock."""
+    lake = AsyncLake(storage)
+    lock = await lock_snapshot(storage, note.snapshot)
+    writer = SnapshotWriter(storage, note, lock, resumed=True)
     try:
-        # Read again: it may have been committed, or removed, between finding and holding it.
-        snapshot.committed = await receipt_or_none(lake, snapshot.id)
-        if snapshot.committed is None and await unfinished_or_none(lake, snapshot.id) is None:
+        # Read again, now with the lock: it may have been committed or removed in between.
+        writer.committed = await lake.find_receipt(writer.id)
+        if writer.committed is None and await lake.run_note(writer.id) is None:
             await lock.release()
             return None
-        # Who was killed within a put left a part of it, where nobody else would look.
-        await lake.sweep(layout.raw_snapshot_folder(snapshot.id))
-        await lake.sweep(layout.RECEIPTS)
-        intent = await intent_or_none(lake, snapshot.id)
-        if snapshot.committed is not None:
-            await snapshot.tidy()
-        elif intent is not None and await snapshot.can_commit(intent):
-            await snapshot.roll_forward(intent)
+        # A writer that was killed within a put left a temporary file that nothing else removes.
+        await storage.sweep(layout.raw_snapshot_folder(writer.id))
+        await storage.sweep(layout.RECEIPTS)
+        intent = await lake.commit_intent(writer.id)
+        if writer.committed is not None:
+            await writer.clean_up()
+        elif intent is not None and await writer.can_commit(intent):
+            await writer.roll_forward(intent)
         elif intent is not None:
-            await snapshot.take_back(intent)
+            await writer.undo_commit(intent)
         else:
-            await snapshot.clear_staged()
-        if snapshot.committed is not None and snapshot.committed.derivation != wanted.derivation:
+            await writer.clear_staged()
+        if writer.committed is not None and writer.committed.derivation != request.derivation:
             raise SettingsError(
-                f"snapshot {snapshot.id} was ready with another "
-                f"{_difference(wanted.derivation, snapshot.committed.derivation)} and is committed now; for the new "
-                f"one run --source archive --from-snapshot {snapshot.id}"
+                f"snapshot {writer.id} was ready with another "
+                f"{_difference(request.derivation, writer.committed.derivation)} and is committed now; for the new "
+                f"one run --source archive --from-snapshot {writer.id}"
             )
     except BaseException:
         await lock.release()
         raise
-    return snapshot
+    return writer
 
 
-async def _refuse_mixing(lake: AsyncStorage, wanted: SnapshotRequest) -> None:
-    synthetic = await are_synthetic(lake)
-    if synthetic is not None and synthetic != wanted.synthetic:
-        kinds = ("synthetic", "real") if wanted.synthetic else ("real", "synthetic")
-        raise SettingsError(f"{lake.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
+async def _require_same_kind(storage: AsyncStorage, request: SnapshotRequest) -> None:
+    synthetic = await AsyncLake(storage).is_synthetic()
+    if synthetic is not None and synthetic != request.synthetic:
+        kinds = ("synthetic", "real") if request.synthetic else ("real", "synthetic")
+        raise SettingsError(f"{storage.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
 
 
-async def _require_parent(lake: AsyncStorage, parent: str) -> None:
-    """That what we read from is still there, now that our ``run.json`` says that we do.
+async def _require_parent(storage: AsyncStorage, parent: str) -> None:
+    """Require that the raw pages we read still exist, now that our note says that we read them.
 
-    Who removes a snapshot hides its receipt first and then looks for such readers: of the two at
-    least one sees the other.
+    A removal hides the parent's receipt first and then looks for notes that name it. We write our note first and
+    then look for the receipt. So at least one of the two sees the other.
     """
-    receipt = await receipt_or_none(lake, parent)
+    lake = AsyncLake(storage)
+    receipt = await lake.find_receipt(parent)
     home = receipt.raw.snapshot if receipt is not None and receipt.raw.snapshot is not None else parent
-    known = await receipt_or_none(lake, home) or await unfinished_or_none(lake, home)
-    if known is None and (await is_half_removed(lake, home) or await folder_in_use(lake, home) is None):
+    known = await lake.find_receipt(home) or await lake.run_note(home)
+    if known is None and (await lake.is_half_removed(home) or await folder_in_use(storage, home) is None):
         raise SettingsError(f"snapshot {home}, whose raw pages were to be read, was just removed; choose another one")
 
 
-def _unfinished(wanted: SnapshotRequest, snapshot: str) -> RunNote:
+def _new_note(request: SnapshotRequest, snapshot: str) -> RunNote:
     return RunNote(
         snapshot=snapshot,
-        parent=wanted.parent,
-        synthetic=wanted.synthetic,
-        archive=wanted.archive,
-        started_at=wanted.now,
-        identity=wanted.identity,
-        named=wanted.snapshot is not None,
+        parent=request.parent,
+        synthetic=request.synthetic,
+        archive=request.archive,
+        started_at=request.now,
+        identity=request.identity,
+        named=request.snapshot is not None,
     )
 
 

@@ -1,29 +1,28 @@
-"""A snapshot's life: begun or resumed, held by one run, committed at one point.
+"""The life of a snapshot that a run writes: begun or resumed, locked, committed at one point.
 
 ::
 
-    _staging/<id>/run.json      created, exclusively: the id is taken, the snapshot unfinished
-    _staging/<id>/commit.json   the receipt-to-be: every file is whole and hashed; from here on the
-                                snapshot is rolled forward, whoever comes next
-    <final names>               the files get them one by one
-    _runs/<id>.json             created, exclusively: THE commit; the snapshot exists
-    _runs/latest.json           moved on
+    _staging/<id>/run.json      created, create-only: the id is reserved, the snapshot is unfinished
+    _staging/<id>/commit.json   the commit intent: every file is whole, hashed and durable; from here
+                                on every later run rolls this commit forward
+    <final keys>                the staged files move here, one by one
+    _runs/<id>.json             created, create-only: THE commit; the snapshot exists
+    _runs/latest.json           replaced
     _staging/<id>/              removed
 
-A run that dies between two of these lines is finished by the next one.
+If a run dies between two of these lines, the next run continues at the next line.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import os
 import socket
 from typing import TYPE_CHECKING, Self
 
 from neows_async.errors import AlreadyExistsError, NotFoundError, SnapshotHeldError, StorageError
 from neows_async.lake import layout
-from neows_async.lake.lake import commit_key, read_receipt, receipt_or_none, run_key
+from neows_async.lake.lake import AsyncLake
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,21 +31,23 @@ if TYPE_CHECKING:
     from neows_async.lake.receipt import Receipt, RunNote
 
 
-class Snapshot:
-    """An unfinished snapshot, held until the ``with`` block ends. ``committed`` is its receipt, if it
-    turned out to exist already.
+class SnapshotWriter:
+    """The right to write one snapshot: its lock is ours until the ``async with`` block ends.
+
+    ``committed`` is the snapshot's receipt once it exists, also if it existed from the start.
     """
 
-    def __init__(self, lake: AsyncStorage, unfinished: RunNote, lock: AsyncLock, *, resumed: bool) -> None:
-        self._lake = lake
+    def __init__(self, storage: AsyncStorage, note: RunNote, lock: AsyncLock, *, resumed: bool) -> None:
+        self._storage = storage
+        self._lake = AsyncLake(storage)
         self._lock = lock
-        self._unfinished = unfinished
-        self.id: str = unfinished.snapshot
-        self.started_at: dt.datetime = unfinished.started_at
+        self._note = note
+        self.id: str = note.snapshot
+        self.started_at: dt.datetime = note.started_at
         self.resumed = resumed
         self.committed: Receipt | None = None
-        self.is_held: bool = True
-        """Until :meth:`keep` finds that it is not."""
+        self.has_lock: bool = True
+        """Whether the lock is ours; False once :meth:`keep_lock` found that it was lost."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,108 +58,113 @@ class Snapshot:
         await self.release()
 
     async def release(self) -> None:
-        """Let others have it; never raises."""
+        """Release the lock; never raises."""
         await self._lock.release()
 
-    async def keep(self) -> None:
-        """Renew the lock for as long as this runs.
+    async def keep_lock(self) -> None:
+        """Renew the lock until cancelled.
 
-        :raises SnapshotHeldError: it was lost to another run
+        :raises SnapshotHeldError: another run has the lock
         """
         try:
-            await self._lock.keep()
+            await self._lock.keep_renewed()
         except SnapshotHeldError:
-            self.is_held = False
+            self.has_lock = False
             raise
 
     async def commit(self, receipt: Receipt) -> None:
-        """Make it exist. Every file of ``receipt`` waits, whole and hashed, in the staging folder.
+        """Make the snapshot exist. Every file of ``receipt`` is staged, whole, hashed and durable.
 
-        :raises SnapshotHeldError: the lock was lost to another run
-        :raises StorageError: the storage failed; the next run goes on from there
+        :raises SnapshotHeldError: another run has the lock
+        :raises StorageError: the storage failed; the next run finishes the commit
         """
         await self._lock.check()
-        # To the end: were it abandoned and came late, the next run would find an intent without its files.
-        await self._lake.put_to_the_end(commit_key(self.id), receipt.to_json())
+        # Never abandoned: an intent that is written after the next run cleared the staging folder has no files.
+        await self._storage.put(layout.commit_key(self.id), receipt.to_json(), abandon=False)
         await self.roll_forward(receipt)
 
     async def roll_forward(self, receipt: Receipt) -> None:
-        """Go on with a commit whose intent is written down, from wherever it stopped.
+        """Continue a commit whose intent is durable, wherever it stopped.
 
-        :raises SnapshotHeldError: the lock was lost to another run
-        :raises StorageError: the storage failed, or one of its files is gone
+        :raises SnapshotHeldError: another run has the lock
+        :raises StorageError: the storage failed, or a file of the snapshot is missing
         """
         for file in receipt.files:
             staged = layout.staged_key(self.id, file.path)
             try:
-                # It may be abandoned: one that comes late finds nothing to move, for the next run did it.
-                await self._lake.call(file.path, functools.partial(self._lake.storage.move, staged, file.path))
+                # May be abandoned: a late move finds no staged file, since the next run has moved it.
+                await self._storage.move(staged, file.path, abandon=True)
             except NotFoundError:
-                # Moved before the last run died, or lost: the storage knows.
-                if not await _lies(self._lake, file.path, file.bytes):
+                # Either a run that died moved it before, or it is lost: the final key shows which.
+                if not await self._has_file(file.path, file.bytes):
                     raise StorageError(
-                        f"{self._lake.uri}: {file.path} was removed in the middle of the commit; run again"
+                        f"{self._storage.uri}: {file.path} was removed in the middle of the commit; run again"
                     ) from None
+        # On an object store the lease may have expired during the moves. If another run owns it now, that run
+        # commits the same intent; the create-only receipt decides a race that this check cannot see.
         await self._lock.check()
         try:
-            await self._lake.create(layout.receipt_key(self.id), receipt.to_json())
+            await self._storage.create(layout.receipt_key(self.id), receipt.to_json())
         except AlreadyExistsError:
-            existing = await read_receipt(self._lake, self.id)
+            existing = await self._lake.receipt(self.id)
             if existing != receipt:
                 raise
         self.committed = receipt
-        await self.tidy()
+        await self.clean_up()
 
     async def can_commit(self, receipt: Receipt) -> bool:
-        """Whether each of its files lies, with its size, where it waits or under its final name."""
-        staged = {entry.key: entry.bytes for entry in await self._lake.list(layout.staging_folder(self.id))}
+        """Whether each file of ``receipt`` exists with its size, staged or under its final key."""
+        staged = {entry.key: entry.bytes for entry in await self._storage.list(layout.staging_folder(self.id))}
         for file in receipt.files:
-            waiting = staged.get(layout.staged_key(self.id, file.path))
-            if waiting != file.bytes and (waiting is not None or not await _lies(self._lake, file.path, file.bytes)):
+            size = staged.get(layout.staged_key(self.id, file.path))
+            if size != file.bytes and (size is not None or not await self._has_file(file.path, file.bytes)):
                 return False
         return True
 
-    async def take_back(self, receipt: Receipt) -> None:
-        """Begin the datasets anew where a commit cannot be finished: its intent reached the storage after its
-        writer's death and the next run's clearing, or somebody removed a file. Nobody refers to what was moved.
+    async def undo_commit(self, receipt: Receipt) -> None:
+        """Remove all files of a commit that cannot be finished, so that the datasets are written again.
+
+        That happens when the intent was written after its writer died and the next run cleared the staging
+        folder, or when somebody removed a file. No reader can know the files: there is no receipt.
         """
-        await self._lake.delete_all(file.path for file in receipt.files)
+        await self._storage.delete_all(file.path for file in receipt.files)
         await self.clear_staged()
 
     async def note_pause(self, resume_at_s: float) -> None:
-        """Write down from when it is worth going on (UTC, seconds since 1970)."""
+        """Record the time at which the quota allows the next request (UTC, seconds since 1970)."""
         resume_at = dt.datetime.fromtimestamp(resume_at_s, dt.UTC)
-        self._unfinished = self._unfinished.model_copy(update={"resume_at": resume_at})
-        await self._lake.put(run_key(self.id), self._unfinished.to_json())
+        self._note = self._note.model_copy(update={"resume_at": resume_at})
+        await self._storage.put(layout.run_note_key(self.id), self._note.to_json())
 
-    async def tidy(self) -> None:
-        """After the commit: let ``latest`` follow, and remove the staging folder."""
+    async def clean_up(self) -> None:
+        """After the commit: update ``latest``, then remove the staging folder."""
         if self.committed is None:
             raise RuntimeError("not committed")
-        await follow_latest(self._lake, self.committed)
-        await self._lake.delete_folder(layout.staging_folder(self.id))
+        await update_latest(self._storage, self.committed)
+        await self._storage.delete_folder(layout.staging_folder(self.id))
 
     async def clear_staged(self) -> None:
-        """Remove what an earlier try derived; the raw zone stays."""
-        keep = frozenset({run_key(self.id)})
-        await self._lake.delete_folder(layout.staging_folder(self.id), keep=keep)
+        """Remove the staged files of an earlier run; the raw zone stays."""
+        keep = frozenset({layout.run_note_key(self.id)})
+        await self._storage.delete_folder(layout.staging_folder(self.id), keep=keep)
+
+    async def _has_file(self, path: str, size_bytes: int) -> bool:
+        folder = path.rpartition("/")[0]
+        return any(entry.key == path and entry.bytes == size_bytes for entry in await self._storage.list(folder))
 
 
-async def take_lock(lake: AsyncStorage, snapshot: str) -> AsyncLock:
-    """Hold ``snapshot`` against every other run.
+async def lock_snapshot(storage: AsyncStorage, snapshot: str) -> AsyncLock:
+    """Acquire the lock of ``snapshot``, so that no other run writes it.
 
-    :raises SnapshotHeldError: a live run holds it
+    :raises SnapshotHeldError: a live run has the lock
     """
-    return await lake.lock(layout.lock_key(snapshot), f"process {os.getpid()} on {socket.gethostname()}")
+    return await storage.lock(layout.lock_key(snapshot), f"process {os.getpid()} on {socket.gethostname()}")
 
 
-async def follow_latest(lake: AsyncStorage, receipt: Receipt) -> None:
-    """Let ``latest`` be ``receipt``, unless it is of a later snapshot."""
-    latest = await receipt_or_none(lake, "latest")
+async def update_latest(storage: AsyncStorage, receipt: Receipt) -> None:
+    """Make ``receipt`` the latest, unless the latest is of a later snapshot."""
+    # Two runs that commit at once may both read before either writes: the earlier snapshot can win. The next
+    # commit or `prune` corrects that.
+    latest = await AsyncLake(storage).latest()
     if latest is None or (latest.logical_at, latest.committed_at) <= (receipt.logical_at, receipt.committed_at):
-        await lake.put(layout.LATEST, receipt.to_json())
-
-
-async def _lies(lake: AsyncStorage, path: str, size_bytes: int) -> bool:
-    folder = path.rpartition("/")[0]
-    return any(entry.key == path and entry.bytes == size_bytes for entry in await lake.list(folder))
+        await storage.put(layout.LATEST, receipt.to_json())

@@ -1,4 +1,4 @@
-"""Files of a snapshot that wait for the commit."""
+"""The files of a snapshot before its commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 from anyio import to_thread
 
-from neows_async.lake.async_storage import _GRACE_S
+from neows_async.lake.async_storage import RELEASE_S
 from neows_async.lake.layout import dataset_folder, staged_key
 from neows_async.pages.values import DatasetFile
 
@@ -18,40 +18,39 @@ if TYPE_CHECKING:
 
 
 class LakeStage:
-    """A :class:`~neows_async.protocols.Stage` whose files wait beneath ``_staging/<id>/files/``."""
+    """A :class:`~neows_async.protocols.Stage` that keeps its files below ``_staging/<id>/files/`` until the commit."""
 
-    def __init__(self, lake: AsyncStorage, snapshot: str) -> None:
-        self._lake = lake
+    def __init__(self, storage: AsyncStorage, snapshot: str) -> None:
+        self._storage = storage
         self._outputs: list[OutputFile] = []
         self.snapshot = snapshot
 
     async def open(self, dataset: str, path: str) -> LakeFile:
         """Begin the file that will be ``<dataset>/snapshot=<id>/<path>``."""
         final_key = f"{dataset_folder(dataset, self.snapshot)}/{path}"
-        key = staged_key(self.snapshot, final_key)
-        output = await self._lake.call(key, lambda: self._lake.storage.open_output(key))
+        output = await self._storage.open_output(staged_key(self.snapshot, final_key))
         self._outputs.append(output)
-        return LakeFile(self._lake, output, dataset, final_key)
+        return LakeFile(self._storage, output, dataset, final_key)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Forget the files that were not finished, also when cancelled. The next run would sweep them up as well."""
+        """Discard the unfinished files, also when cancelled. What remains is removed by the next run."""
 
         def abort() -> None:
             for output in self._outputs:
-                output.abort()
+                output.abort()  # no effect on a file that was finished
 
-        with anyio.move_on_after(_GRACE_S, shield=True):
+        with anyio.move_on_after(RELEASE_S, shield=True):
             await to_thread.run_sync(abort, abandon_on_cancel=True)
 
 
 class LakeFile:
-    """A :class:`~neows_async.protocols.StagedFile`."""
+    """A :class:`~neows_async.protocols.StagedFile` of a :class:`LakeStage`."""
 
-    def __init__(self, lake: AsyncStorage, output: OutputFile, dataset: str, final_key: str) -> None:
-        self._lake = lake
+    def __init__(self, storage: AsyncStorage, output: OutputFile, dataset: str, final_key: str) -> None:
+        self._storage = storage
         self._output = output
         self._dataset = dataset
         self._final_key = final_key
@@ -65,10 +64,10 @@ class LakeFile:
             self._output.write(data)
             self._sha256.update(data)
 
-        await self._lake.call(self._final_key, append)
+        await self._storage.call(self._final_key, append)
         self._bytes += len(data)
 
     async def finish(self, rows: int | None) -> DatasetFile:
-        """Make it durable, and say what it is."""
-        await self._lake.call(self._final_key, self._output.close)
+        """Make the file durable under its staged key, and describe it."""
+        await self._storage.call(self._final_key, self._output.close)
         return DatasetFile(self._dataset, self._final_key, rows, self._bytes, self._sha256.hexdigest())

@@ -1,15 +1,15 @@
-"""Removes old snapshots and the leftovers of dead runs: whole, in an order in which a kill does no harm.
+"""Removes old snapshots and the leftovers of dead runs. A kill at any step leaves no half snapshot that looks whole.
 
 ::
 
-    _staging/<id>.lock                                the lock: no run writes it
-    _runs/<id>.json → _staging/<id>/removed.json      hidden, in one step: it exists no more
-    readers of its raw pages that began meanwhile?    then it gets its receipt back
+    _staging/<id>.lock                                acquired: no run writes the snapshot
+    _runs/<id>.json → _staging/<id>/removed.json      one move: the snapshot no longer exists
+    did a rebuild from its raw pages begin?           if so, move the receipt back and stop
     datasets, raw pages, the rest of the staging      removed, in any order
     _staging/<id>/removed.json                        removed last
 
-What has neither receipt nor note is hidden by a ``removed.json`` of its own. Killed anywhere, the next ``prune``
-finds ``removed.json`` and goes on.
+A leftover without receipt and note gets a new ``removed.json``. After a kill, the next ``prune`` finds
+``removed.json`` and continues.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from neows_async.errors import NotFoundError, SnapshotHeldError, most_relevant
 from neows_async.lake import layout
-from neows_async.lake.inventory import SnapshotEntry, State, committed_ids, list_snapshots, needs_of, owner_of
-from neows_async.lake.lake import receipt_or_none, run_key, unfinished_ids, unfinished_or_none
+from neows_async.lake.inventory import SnapshotEntry, State, list_snapshots, needs_of, owner_of
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.receipt import Receipt
-from neows_async.lake.snapshot import follow_latest, take_lock
+from neows_async.lake.snapshot import lock_snapshot, update_latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from neows_async.lake.async_storage import AsyncLock, AsyncStorage
 
 
-# Between two looks at the lock; on S3 it must be renewed well before a minute has passed.
-_AT_ONCE: Final = 256
+# Objects removed between two checks of the lock: on S3 it must be renewed well within a minute.
+_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is to go.
+    """What to remove.
 
-    :param keep: so many of the newest committed snapshots stay, at least 1
-    :param resume_within_s: what a dead run left is removed when it is older than this
-    :param dry_run: only say what would be done
+    :param keep: number of committed snapshots that stay, the newest ones; at least 1
+    :param resume_within_s: leftovers of dead runs are removed once they are older than this
+    :param dry_run: only report what would be removed
     """
 
     keep: int
@@ -55,9 +55,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A snapshot, or what was left of one, is gone; in a dry run it would be.
+    """A snapshot, or the rest of one, was removed; in a dry run it would be.
 
-    :param foreign: so many objects in its folders have names that no run writes; they stay
+    :param files: number of its objects
+    :param bytes: of its objects
+    :param foreign: number of objects in its folders that no run wrote, by their names; they stay
     """
 
     snapshot: str
@@ -69,7 +71,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """It would have to go, but stays, and why."""
+    """A snapshot that the rules would remove, but that stays for ``reason``."""
 
     snapshot: str
     state: State
@@ -81,10 +83,10 @@ Outcome: TypeAlias = Removed | Left
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """All that was done.
+    """The result of one ``prune``.
 
-    :param kept: the committed snapshots that are there now, newest first
-    :param swept: half-written files of dead writers that were removed besides
+    :param kept: the committed snapshots that exist now, newest first
+    :param swept: number of unfinished files of dead writers that were also removed
     """
 
     outcomes: tuple[Outcome, ...]
@@ -93,63 +95,65 @@ class Pruned:
 
 
 async def prune(
-    lake: AsyncStorage, rules: Rules, *, now: dt.datetime, tell: Callable[[Outcome], None] = lambda _: None
+    storage: AsyncStorage, rules: Rules, *, now: dt.datetime, report: Callable[[Outcome], None] = lambda _: None
 ) -> Pruned:
-    """Remove all but the newest committed snapshots, and what dead runs left.
+    """Remove all but the newest committed snapshots, and the leftovers of dead runs.
 
-    ``latest`` is never removed, nor is a snapshot from whose raw pages another one that stays is
-    made, nor one that a live run holds. What no run wrote is left alone. Can be cancelled or
-    killed at any time; the next call goes on.
+    These stay: ``latest``, a snapshot from whose raw pages a remaining one is made, a snapshot that a live run has
+    locked, and every object that no run wrote. Can be cancelled or killed at any time; the next call continues.
 
-    :param tell: called with each outcome as it comes
+    :param report: called with each outcome as it happens
     :raises DataError: ``latest`` is damaged
-    :raises StorageError: the lake failed
+    :raises StorageError: the lake could not be read or written
     """
     try:
-        return await _Pruning(lake, rules, now, tell).execute()
+        return await _Pruning(storage, rules, now, report).execute()
     except BaseExceptionGroup as group:
-        the_one = most_relevant(group)
-        raise the_one from the_one.__cause__
+        relevant = most_relevant(group)
+        raise relevant from relevant.__cause__
 
 
 class _Pruning:
-    def __init__(self, lake: AsyncStorage, rules: Rules, now: dt.datetime, tell: Callable[[Outcome], None]) -> None:
-        self._lake = lake
+    def __init__(
+        self, storage: AsyncStorage, rules: Rules, now: dt.datetime, report: Callable[[Outcome], None]
+    ) -> None:
+        self._storage = storage
+        self._lake = AsyncLake(storage)
         self._rules = rules
         self._now = now
-        self._tell = tell
-        self._there: dict[str, SnapshotEntry] = {}
+        self._report = report
+        self._existing: dict[str, SnapshotEntry] = {}
         self._outcomes: list[Outcome] = []
 
     async def execute(self) -> Pruned:
-        stock = await list_snapshots(self._lake)
-        self._there = {entry.snapshot: entry for entry in stock}
-        latest = await self._right_latest(stock)
-        for entry in stock:
+        entries = await list_snapshots(self._storage)
+        self._existing = {entry.snapshot: entry for entry in entries}
+        latest = await self._correct_latest(entries)
+        for entry in entries:
             if entry.receipt is None:
                 await self._try_leftover(entry)
-        victims = _victims(stock, latest, self._rules.keep)
-        for entry in victims:
-            await self._try(entry)
-        for entry in stock:
-            if entry.receipt is not None and entry.staged and entry not in victims:
+        doomed = _to_remove(entries, latest, self._rules.keep)
+        for entry in doomed:
+            await self._try_to_remove(entry)
+        for entry in entries:
+            if entry.receipt is not None and entry.staged and entry not in doomed:
                 await self._tidy(entry)
-        swept = 0 if self._rules.dry_run else await self._lake.call("", lambda: self._lake.storage.sweep(""))
-        kept = tuple(entry.snapshot for entry in stock if entry.receipt and entry.snapshot in self._there)
+        swept = 0 if self._rules.dry_run else await self._storage.sweep("")
+        kept = tuple(entry.snapshot for entry in entries if entry.receipt and entry.snapshot in self._existing)
         return Pruned(tuple(self._outcomes), kept, swept)
 
-    async def _right_latest(self, stock: Sequence[SnapshotEntry]) -> str | None:
-        """The id that ``latest`` has; where a run died before it could set it, it is set now."""
-        newest = next((entry.receipt for entry in stock if entry.receipt), None)
-        latest = await receipt_or_none(self._lake, "latest")
+    async def _correct_latest(self, entries: Sequence[SnapshotEntry]) -> str | None:
+        """The id of ``latest``. If a run died between its commit and the update of ``latest``, update it now."""
+        newest = next((entry.receipt for entry in entries if entry.receipt), None)
+        latest = await self._lake.latest()
         if newest is None:
             return latest.snapshot if latest else None
         if not self._rules.dry_run and (latest is None or latest.snapshot != newest.snapshot):
-            if latest is not None and await receipt_or_none(self._lake, latest.snapshot) is None:
-                await self._lake.put(layout.LATEST, newest.to_json())  # what it named was removed by hand
+            if latest is not None and await self._lake.find_receipt(latest.snapshot) is None:
+                await self._storage.put(layout.LATEST, newest.to_json())  # it named a snapshot that was removed by hand
             else:
-                await follow_latest(self._lake, newest)
-            latest = await receipt_or_none(self._lake, "latest")
+                await update_latest(self._storage, newest)
+            latest = await self._lake.latest()
         return latest.snapshot if latest else newest.snapshot
 
     async def _try_leftover(self, entry: SnapshotEntry) -> None:
@@ -158,9 +162,9 @@ class _Pruning:
             age_s = (self._now - entry.unfinished.started_at).total_seconds()
         match entry.state:
             case State.REMOVED:
-                await self._try(entry)
+                await self._try_to_remove(entry)
             case State.UNFINISHED | State.LEFTOVER if age_s > self._rules.resume_within_s:
-                await self._try(entry)
+                await self._try_to_remove(entry)
             case State.UNFINISHED:
                 self._leave(entry, "it can still be resumed")
             case State.READY:
@@ -171,22 +175,22 @@ class _Pruning:
             case State.DAMAGED:
                 self._leave(entry, "its receipt or note cannot be read; restore it, or move it away")
             case State.WRITTEN:
-                self._leave(entry, f"held by {entry.holder}")
+                self._leave(entry, f"held by {entry.lock_owner}")
             case _:
-                pass  # too young to be sure that nobody comes back for it
+                pass  # too young: its run may still be resumed
 
-    async def _try(self, entry: SnapshotEntry) -> None:
-        """Remove ``entry``, unless something speaks against it."""
+    async def _try_to_remove(self, entry: SnapshotEntry) -> None:
+        """Remove ``entry``, unless a reader, a lock or the dry run forbids it."""
         if (reader := self._reader_of(entry.snapshot)) is not None:
-            self._leave(entry, f"its raw pages are what {reader} is made from")
-        elif entry.holder is not None:
-            self._leave(entry, f"held by {entry.holder}")
+            self._leave(entry, f"{reader} is made from its raw pages")
+        elif entry.lock_owner is not None:
+            self._leave(entry, f"held by {entry.lock_owner}")
         elif self._rules.dry_run:
             ours, foreign = await self._contents(entry.snapshot, entry.receipt)
-            self._gone(entry, ours, foreign)
+            self._note_removed(entry, ours, foreign)
         else:
             try:
-                lock = await take_lock(self._lake, entry.snapshot)
+                lock = await lock_snapshot(self._storage, entry.snapshot)
             except SnapshotHeldError as exc:
                 self._leave(entry, str(exc))
                 return
@@ -197,11 +201,11 @@ class _Pruning:
 
     async def _remove(self, entry: SnapshotEntry, lock: AsyncLock) -> None:
         hidden = layout.removal_key(entry.snapshot)
-        shown = layout.receipt_key(entry.snapshot) if entry.receipt else run_key(entry.snapshot)
-        if entry.receipt is None and await receipt_or_none(self._lake, entry.snapshot) is not None:
+        shown = layout.receipt_key(entry.snapshot) if entry.receipt else layout.run_note_key(entry.snapshot)
+        if entry.receipt is None and await self._lake.find_receipt(entry.snapshot) is not None:
             self._leave(entry, "it was committed meanwhile")
             return
-        if entry.state is State.LEFTOVER and await unfinished_or_none(self._lake, entry.snapshot) is not None:
+        if entry.state is State.LEFTOVER and await self._lake.run_note(entry.snapshot) is not None:
             self._leave(entry, "it was begun meanwhile")
             return
         ours, foreign = await self._contents(entry.snapshot, entry.receipt)
@@ -209,60 +213,63 @@ class _Pruning:
             return
         await lock.check()
         last = {hidden, layout.lock_key(entry.snapshot)}
-        doomed = [key for key in ours if key not in last and key != shown]
-        for start in range(0, len(doomed), _AT_ONCE):
-            await self._lake.delete_all(doomed[start : start + _AT_ONCE])
+        keys = [key for key in ours if key not in last and key != shown]
+        for start in range(0, len(keys), _BATCH):
+            await self._storage.delete_all(keys[start : start + _BATCH])
             await lock.check()
         for folder in _folders(entry.snapshot, entry.receipt):
-            await self._lake.sweep(folder)  # what a run that was killed had not even begun to write: empty folders
-        await self._lake.delete(hidden)
-        self._gone(entry, ours, foreign)
+            await self._storage.sweep(folder)  # empty folders, and temporary files of killed writers
+        # Last: until here the next prune knows from this object that the removal must go on.
+        await self._storage.delete(hidden)
+        self._note_removed(entry, ours, foreign)
 
     async def _hide(self, entry: SnapshotEntry, shown: str, hidden: str) -> bool:
-        """Let nobody begin to read it, or go on with it; False if it must stay after all."""
+        """Hide the snapshot from readers and runs; False if it must stay after all."""
         known = entry.receipt is not None or entry.unfinished is not None
         try:
-            # Raw pages of which nothing else is left can be read as well.
-            await (self._lake.move(shown, hidden) if known else self._lake.put(hidden, b"{}\n"))
+            # A leftover of raw pages alone can be rebuilt from, too: removed.json stops that.
+            await (self._storage.move(shown, hidden) if known else self._storage.put(hidden, b"{}\n"))
         except NotFoundError:
-            self._leave(entry, "somebody else was faster")
+            self._leave(entry, "another process removed it")
             return False
+        # Only now look for readers: a rebuild writes its note first and then looks for the parent's receipt. So at
+        # least one of the two sees the other.
         if (reader := await self._new_reader_of(entry.snapshot)) is None:
             return True
-        await (self._lake.move(hidden, shown) if known else self._lake.delete(hidden))
-        self._leave(entry, f"its raw pages are what {reader} is being made from")
+        await (self._storage.move(hidden, shown) if known else self._storage.delete(hidden))
+        self._leave(entry, f"{reader} is being made from its raw pages")
         return False
 
     async def _tidy(self, entry: SnapshotEntry) -> None:
-        """A run died between its commit and the end: what it staged is of no use any more."""
-        if entry.holder is not None:
+        """Remove what a run staged that died between its commit and its cleanup."""
+        if entry.lock_owner is not None:
             return
-        there = await self._lake.list("_staging")
-        ours = {found.key: found.bytes for found in there if owner_of(found.key) == entry.snapshot}
+        staged = await self._storage.list(layout.STAGING)
+        ours = {found.key: found.bytes for found in staged if owner_of(found.key) == entry.snapshot}
         if not self._rules.dry_run:
             try:
-                lock = await take_lock(self._lake, entry.snapshot)
+                lock = await lock_snapshot(self._storage, entry.snapshot)
             except SnapshotHeldError:
                 return
             try:
-                if await receipt_or_none(self._lake, entry.snapshot) is not None:
-                    await self._lake.delete_all(ours.keys() - {layout.lock_key(entry.snapshot)})
+                if await self._lake.find_receipt(entry.snapshot) is not None:
+                    await self._storage.delete_all(ours.keys() - {layout.lock_key(entry.snapshot)})
             finally:
-                await lock.release()  # which removes it
-        self._say(Removed(entry.snapshot, State.LEFTOVER, len(ours), sum(ours.values()), 0))
+                await lock.release()  # removes the lock's object
+        self._add(Removed(entry.snapshot, State.LEFTOVER, len(ours), sum(ours.values()), 0))
 
     async def _contents(self, snapshot: str, receipt: Receipt | None) -> tuple[dict[str, int], int]:
-        """What a run wrote under this id, with its bytes, and how many other objects lie in the same folders.
+        """The objects that a run wrote as this snapshot, with their sizes, and the number of other objects.
 
-        Of a dataset that is what the receipt names; where there is none, what has a name that only runs give.
+        In datasets these are the files that the receipt names; without a receipt, objects with names that runs give.
         """
         receipt = receipt or await self._hidden_receipt(snapshot)
         named = {file.path for file in receipt.files} if receipt else set()
-        by_name = ("raw/", "_staging/") if receipt else ("",)
+        by_name = (f"{layout.RAW}/", f"{layout.STAGING}/") if receipt else ("",)
         ours: dict[str, int] = {}
         foreign = 0
         for folder in _folders(snapshot, receipt):
-            for found in await self._lake.list(folder):
+            for found in await self._storage.list(folder):
                 if found.key in named or (found.key.startswith(by_name) and owner_of(found.key) == snapshot):
                     ours[found.key] = found.bytes
                 else:
@@ -271,38 +278,39 @@ class _Pruning:
 
     async def _hidden_receipt(self, snapshot: str) -> Receipt | None:
         try:
-            return Receipt.model_validate_json(await self._lake.get(layout.removal_key(snapshot)))
+            return Receipt.model_validate_json(await self._storage.get(layout.removal_key(snapshot)))
         except (NotFoundError, ValueError):
-            return None  # it was an unfinished one's note
+            return None  # the note of an unfinished snapshot
 
     def _reader_of(self, snapshot: str) -> str | None:
-        return _reader(snapshot, self._there.values())
+        return _reader(snapshot, self._existing.values())
 
     async def _new_reader_of(self, snapshot: str) -> str | None:
-        """Who began to read its raw pages since we took stock."""
-        receipts = {entry.snapshot: entry.receipt for entry in self._there.values() if entry.receipt}
-        for one in sorted({*await unfinished_ids(self._lake), *await committed_ids(self._lake)} - self._there.keys()):
-            receipt = await receipt_or_none(self._lake, one)
-            unfinished = None if receipt else await unfinished_or_none(self._lake, one)
+        """A snapshot that began to read its raw pages since we listed the snapshots."""
+        receipts = {entry.snapshot: entry.receipt for entry in self._existing.values() if entry.receipt}
+        ids = {*await self._lake.unfinished_ids(), *await self._lake.committed_ids()} - self._existing.keys()
+        for one in sorted(ids):
+            receipt = await self._lake.find_receipt(one)
+            unfinished = None if receipt else await self._lake.run_note(one)
             if snapshot in needs_of(receipt, unfinished, receipts):
                 return one
         return None
 
-    def _gone(self, entry: SnapshotEntry, ours: dict[str, int], foreign: int) -> None:
-        self._there.pop(entry.snapshot)
-        self._say(Removed(entry.snapshot, entry.state, len(ours), sum(ours.values()), foreign))
+    def _note_removed(self, entry: SnapshotEntry, ours: dict[str, int], foreign: int) -> None:
+        self._existing.pop(entry.snapshot)
+        self._add(Removed(entry.snapshot, entry.state, len(ours), sum(ours.values()), foreign))
 
     def _leave(self, entry: SnapshotEntry, reason: str) -> None:
-        self._say(Left(entry.snapshot, entry.state, reason))
+        self._add(Left(entry.snapshot, entry.state, reason))
 
-    def _say(self, outcome: Outcome) -> None:
+    def _add(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
-        self._tell(outcome)
+        self._report(outcome)
 
 
 def _folders(snapshot: str, receipt: Receipt | None) -> list[str]:
-    """Where the files of a snapshot lie, all but its receipt."""
-    datasets = {"raw", "neos", "close_approaches", "aggregates", "quarantine"}
+    """The folders of a snapshot's files, without its receipt."""
+    datasets = set(layout.SNAPSHOT_FOLDERS)
     datasets |= {file.dataset for file in receipt.files} if receipt else set()
     return [
         *(layout.dataset_folder(dataset, snapshot) for dataset in sorted(datasets)),
@@ -310,11 +318,11 @@ def _folders(snapshot: str, receipt: Receipt | None) -> list[str]:
     ]
 
 
-def _victims(stock: Sequence[SnapshotEntry], latest: str | None, keep: int) -> list[SnapshotEntry]:
-    """Committed snapshots beyond the newest ``keep``. A rebuild comes before what it was made from."""
-    committed = [entry for entry in stock if entry.receipt is not None]
-    victims = [entry for entry in committed[keep:] if entry.snapshot != latest]
-    return sorted(victims, key=lambda entry: entry.receipt.committed_at if entry.receipt else entry.at, reverse=True)
+def _to_remove(entries: Sequence[SnapshotEntry], latest: str | None, keep: int) -> list[SnapshotEntry]:
+    """The committed snapshots except the newest ``keep`` and ``latest``. A rebuild comes before its parent."""
+    committed = [entry for entry in entries if entry.receipt is not None]
+    doomed = [entry for entry in committed[keep:] if entry.snapshot != latest]
+    return sorted(doomed, key=lambda entry: entry.receipt.committed_at if entry.receipt else entry.at, reverse=True)
 
 
 def _reader(snapshot: str, entries: Iterable[SnapshotEntry]) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from neows_async.endpoints.browse.neo import Neo, Unreadable, parse
 from neows_async.errors import DataError, NotFoundError, SettingsError
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.maintenance.made_with import settings_of
 from neows_async.outputs import registry
 from neows_async.pages.values import Rejected
@@ -93,7 +93,7 @@ async def plan_replay(storage: AsyncStorage, snapshot: str) -> Replay:
     :raises NotFoundError: there is no such committed snapshot
     :raises DataError: its quarantine is damaged
     """
-    receipt = await read_receipt(storage, snapshot)
+    receipt = await AsyncLake(storage).receipt(snapshot)
     rejected = 0
     readable: list[int] = []
 

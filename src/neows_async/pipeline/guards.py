@@ -8,11 +8,12 @@ import json
 import math
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 from neows_async.errors import NeowsError, PartError, SettingsError, most_relevant
+from neows_async.lake.layout import RESERVED
 from neows_async.pages.values import DatasetFile
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from neows_async.protocols import Aggregator, JsonAggregator, Sink, Source
 
 _T = TypeVar("_T")
-_LAKE_FOLDERS: Final = ("raw", "_runs", "_staging")
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def refuse_clashes(files: Sequence[DatasetFile]) -> None:
     for file in files:
         if paths[file.path] > 1:
             raise PartError(f"two parts wrote {file.path}; give one of them another dataset")
-        if file.dataset in _LAKE_FOLDERS:
+        if file.dataset in RESERVED:
             raise PartError(f"a part wrote {file.path}; {file.dataset}/ belongs to the lake, use another dataset")
 
 

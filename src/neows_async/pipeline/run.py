@@ -51,7 +51,7 @@ from neows_async.telemetry import events
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from neows_async.lake.snapshot import Snapshot
+    from neows_async.lake.snapshot import SnapshotWriter
     from neows_async.lake.storage.interface import Storage
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pacing.rules import PacingRules
@@ -137,7 +137,7 @@ async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -
             run = _Run(settings, parts, storage, snapshot, listener)
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(snapshot.keep)
+                    tasks.start_soon(snapshot.keep_lock)
                     await run.execute()
                     tasks.cancel_scope.cancel()
             except BaseExceptionGroup as exc:
@@ -155,7 +155,12 @@ class _Run:
     """One run's state. The methods are in the order of a page's way."""
 
     def __init__(
-        self, settings: Settings, parts: Parts, storage: AsyncStorage, snapshot: Snapshot, listener: events.Listener
+        self,
+        settings: Settings,
+        parts: Parts,
+        storage: AsyncStorage,
+        snapshot: SnapshotWriter,
+        listener: events.Listener,
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -164,7 +169,7 @@ class _Run:
         self._listener = listener
         # Pages of an archive are in a raw zone already.
         zone = (
-            RawZone(storage, snapshot.id, max_body_bytes=settings.max_body_bytes, stores_late=lambda: snapshot.is_held)
+            RawZone(storage, snapshot.id, max_body_bytes=settings.max_body_bytes, stores_late=lambda: snapshot.has_lock)
             if settings.archive and parts.parent is None
             else None
         )

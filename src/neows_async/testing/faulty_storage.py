@@ -1,4 +1,4 @@
-"""A storage that counts its steps, so that a test can make any of them fail, or be the last."""
+"""A storage that counts its steps, so that a test can make any step fail, or kill the process there."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 
 class CountingStorage:
-    """``inner``, calling ``on_step(step, verb, key)`` around every input or output.
+    """Wraps ``inner`` and calls ``on_step(step, verb, key)`` before and after every input or output.
 
-    ``step`` counts the calls from 0. ``verb`` is ``put``, ``create``, ``get``, ``list``, ``move``,
-    ``delete``, ``open_output``, ``open_input``, ``sweep``, ``lock``, ``holder``, and ``write``, ``close``,
-    ``abort`` of an output file, ``check``, ``release`` of a lock; after the step it is the same
-    with `` done``: what fails then is a step that succeeded although the caller saw an error.
-    ``on_step`` may raise StorageError or OSError (which becomes one), or end the process; it is
-    called from whatever thread calls the storage.
+    ``step`` counts the calls from 0. ``verb`` is one of
+
+    - ``put``, ``create``, ``get``, ``list``, ``move``, ``delete``, ``open_output``, ``open_input``, ``sweep``,
+      ``lock``, ``lock_owner``;
+    - ``write``, ``close``, ``abort`` of an output file;
+    - ``check``, ``release`` of a lock.
+
+    After the step it is the same verb with `` done``. An error raised there is a step that succeeded although the
+    caller saw an error. ``on_step`` may raise StorageError, or OSError, which becomes one, or end the process. It is
+    called in the thread that calls the storage.
     """
 
     def __init__(self, inner: Storage, on_step: Callable[[int, str, str], None]) -> None:
@@ -33,12 +37,12 @@ class CountingStorage:
 
     @property
     def uri(self) -> str:
-        """As ``inner`` has it."""
+        """The root of ``inner``."""
         return self._inner.uri
 
     @property
     def steps(self) -> int:
-        """How often ``on_step`` was called."""
+        """Number of calls of ``on_step``."""
         return self._steps
 
     def put(self, key: str, data: bytes) -> None:
@@ -57,7 +61,7 @@ class CountingStorage:
             return self._inner.get(key, max_bytes=max_bytes)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Two steps around ``inner``'s, which is read to its end."""
+        """Two steps around ``inner``'s complete listing."""
         with self.step("list", prefix):
             return iter(list(self._inner.list(prefix)))
 
@@ -100,28 +104,28 @@ class CountingStorage:
         with self.step("sweep", prefix):
             return self._inner.sweep(prefix)
 
-    def lock(self, key: str, holder: str) -> Lock:
+    def lock(self, key: str, owner: str) -> Lock:
         """Two steps around ``inner``'s, and two around each call of the lock."""
         lock: Lock | None = None
         try:
             with self.step("lock", key):
-                lock = self._inner.lock(key, holder)
+                lock = self._inner.lock(key, owner)
         except BaseException:
             if lock is not None:
                 lock.release()
             raise
         return _CountingLock(self, lock, key)
 
-    def holder(self, key: str) -> str | None:
+    def lock_owner(self, key: str) -> str | None:
         """Two steps around ``inner``'s."""
-        with self.step("holder", key):
-            return self._inner.holder(key)
+        with self.step("lock_owner", key):
+            return self._inner.lock_owner(key)
 
     @contextmanager
     def step(self, verb: str, key: str) -> Iterator[None]:
         """The two steps of ``verb`` around the block; none follows a block that fails.
 
-        :raises StorageError: ``on_step`` wills it
+        :raises StorageError: ``on_step`` raised it, or an OSError
         """
         self._call(verb, key)
         yield

@@ -1,4 +1,4 @@
-"""What every storage promises, whatever lies beneath. For pytest."""
+"""Tests of what every storage promises, for pytest."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ def _keys(storage: Storage, prefix: str = "") -> list[str]:
 
 
 class StorageConformance:
-    """Holds a storage to :class:`neows_async.Storage`.
+    """Tests that a storage keeps the promises of :class:`neows_async.Storage`.
 
     In a test file, with pytest::
 
         class TestMyStorage(StorageConformance):
             make = staticmethod(lambda folder: MyStorage(folder))
 
-    Where a storage needs fixtures of your own, give a fixture ``storage`` instead of ``make``.
+    A storage that needs fixtures gets a fixture ``storage`` instead of ``make``.
     """
 
     make: Callable[..., Any]
-    """Makes an empty storage; is given an empty folder, for those that need one."""
+    """Makes an empty storage. Its argument is an empty folder, which it need not use."""
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Storage:
-        """What is tested: empty, anew for each test."""
+        """The storage under test: a new, empty one for each test."""
         made: Storage = self.make(tmp_path)
         return made
 
     @pytest.mark.parametrize("data", [b"", b"{}", bytes(range(256)) * 5000], ids=["empty", "short", "1.3MB"])
-    def test_what_was_put_is_got(self, storage: Storage, data: bytes) -> None:
-        """What was put is got."""
+    def test_get_returns_the_bytes_of_put(self, storage: Storage, data: bytes) -> None:
+        """``get`` returns the bytes of ``put``."""
         storage.put("raw/snapshot=a/gen=0/page=00000.json.zst", data)
         assert storage.get("raw/snapshot=a/gen=0/page=00000.json.zst") == data
 
-    def test_a_put_replaces_and_may_be_repeated(self, storage: Storage) -> None:
-        """A put replaces and may be repeated."""
+    def test_put_replaces_and_can_be_repeated(self, storage: Storage) -> None:
+        """``put`` replaces and can be repeated."""
         for data in (b"old and longer", b"new", b"new"):
             storage.put("_runs/latest.json", data)
         assert storage.get("_runs/latest.json") == b"new"
         assert _keys(storage) == ["_runs/latest.json"]
 
-    def test_a_create_is_refused_when_somebody_was_first(self, storage: Storage) -> None:
-        """A create is refused when somebody was first."""
+    def test_create_is_refused_if_the_object_exists(self, storage: Storage) -> None:
+        """``create`` is refused if the object exists."""
         storage.create("_runs/a.json", b"first")
-        for late in (b"second", b"first"):  # also one that would say the same
+        for late in (b"second", b"first"):  # also with the same bytes
             with pytest.raises(AlreadyExistsError, match=r"_runs/a\.json"):
                 storage.create("_runs/a.json", late)
         assert storage.get("_runs/a.json") == b"first"
         assert _keys(storage) == ["_runs/a.json"]
 
-    def test_of_concurrent_creators_exactly_one_wins(self, storage: Storage) -> None:
-        """Of concurrent creators exactly one wins."""
+    def test_exactly_one_of_concurrent_creators_succeeds(self, storage: Storage) -> None:
+        """Exactly one of concurrent creators succeeds."""
         at_once = threading.Barrier(4)
 
         def create(number: int) -> int | None:
@@ -85,8 +85,8 @@ class StorageConformance:
         assert storage.get("_runs/a.json") == str(winners[0]).encode() * 1000
         assert _keys(storage) == ["_runs/a.json"]
 
-    def test_a_reader_never_sees_a_part(self, storage: Storage) -> None:
-        """A reader never sees a part."""
+    def test_a_reader_never_sees_a_part_of_an_object(self, storage: Storage) -> None:
+        """A reader never sees a part of an object."""
         length = 300_000
         storage.put("x/y", b"0" * length)
         done = threading.Event()
@@ -114,38 +114,38 @@ class StorageConformance:
         "verb",
         [
             lambda storage: storage.get("raw/none"),
-            lambda storage: storage.get("raw"),  # a folder is no object
-            lambda storage: storage.get("raw/there/below"),  # nor does an object have others below it
+            lambda storage: storage.get("raw"),  # a folder is not an object
+            lambda storage: storage.get("raw/there/below"),  # an object has no others below it
             lambda storage: storage.open_input("raw/none"),
             lambda storage: storage.move("raw/none", "raw/other"),
             lambda storage: storage.move("raw/none", "raw/none"),
         ],
         ids=["get", "get folder", "get below", "open_input", "move", "move to itself"],
     )
-    def test_what_is_not_there_is_not_found(self, storage: Storage, verb: Callable[[Storage], object]) -> None:
-        """What is not there is not found."""
+    def test_a_missing_object_raises_not_found(self, storage: Storage, verb: Callable[[Storage], object]) -> None:
+        """A missing object raises NotFoundError."""
         storage.put("raw/there", b"")
         with pytest.raises(NotFoundError, match="raw"):
             verb(storage)
         assert _keys(storage) == ["raw/there"]
 
-    def test_an_object_larger_than_expected_is_refused(self, storage: Storage) -> None:
-        """An object larger than expected is refused."""
+    def test_get_refuses_an_object_larger_than_max_bytes(self, storage: Storage) -> None:
+        """``get`` refuses an object larger than ``max_bytes``."""
         storage.put("big", b"x" * 1000)
         assert storage.get("big", max_bytes=1000) == b"x" * 1000
         with pytest.raises(StorageError, match="big"):
             storage.get("big", max_bytes=999)
 
-    def test_a_listing_ascends_by_key_at_any_depth(self, storage: Storage) -> None:
-        """A listing ascends by key at any depth."""
+    def test_list_ascends_by_key_at_any_depth(self, storage: Storage) -> None:
+        """``list`` ascends by key at any depth."""
         names = ["a/b/c", "a.b", "a-b", "a/b.c", "B", "_staging/x/y", "é", "a b=c%20d", "a/0", "a0"]
         for name in names:
             storage.put(name, name.encode())
         assert _keys(storage) == sorted(names)
         assert [storage.get(name) for name in names] == [name.encode() for name in names]
 
-    def test_a_listing_is_of_a_folder(self, storage: Storage) -> None:
-        """A listing is of a folder."""
+    def test_list_returns_the_objects_of_a_folder(self, storage: Storage) -> None:
+        """``list`` returns the objects of a folder."""
         for name in ("raw/1", "raw/2/3", "raw2/1", "rawer"):
             storage.put(name, b"")
         assert _keys(storage, "raw") == _keys(storage, "raw/") == ["raw/1", "raw/2/3"]
@@ -153,36 +153,36 @@ class StorageConformance:
         assert _keys(storage, "raw/1") == []
         assert _keys(storage, "none/such") == []
 
-    def test_a_listing_knows_sizes_and_times(self, storage: Storage) -> None:
-        """A listing knows sizes and times."""
+    def test_list_returns_sizes_and_times(self, storage: Storage) -> None:
+        """``list`` returns sizes and times."""
         storage.put("a", b"12345")
         (info,) = storage.list("")
         assert info.bytes == 5
         assert abs(info.modified_s - time.time()) < 60
 
-    def test_a_long_listing_is_whole(self, storage: Storage) -> None:
-        """A long listing is whole."""
+    def test_a_long_list_is_complete(self, storage: Storage) -> None:
+        """A long list is complete."""
         names = [f"raw/page={number:05}" for number in range(1_100)]
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(lambda name: storage.put(name, b""), names))
         assert _keys(storage, "raw") == names
 
-    def test_a_move_replaces_its_target(self, storage: Storage) -> None:
-        """A move replaces its target."""
+    def test_move_replaces_its_target(self, storage: Storage) -> None:
+        """``move`` replaces its target."""
         storage.put("_staging/a/files/neos/part-00000.parquet", b"new")
         storage.put("neos/part-00000.parquet", b"old")
         storage.move("_staging/a/files/neos/part-00000.parquet", "neos/part-00000.parquet")
         assert storage.get("neos/part-00000.parquet") == b"new"
         assert _keys(storage) == ["neos/part-00000.parquet"]
 
-    def test_a_move_to_the_same_name_keeps_the_object(self, storage: Storage) -> None:
-        """A move to the same name keeps the object."""
+    def test_move_to_the_same_key_keeps_the_object(self, storage: Storage) -> None:
+        """``move`` to the same key keeps the object."""
         storage.put("a", b"kept")
         storage.move("a", "a")
         assert storage.get("a") == b"kept"
 
-    def test_a_delete_may_be_repeated(self, storage: Storage) -> None:
-        """A delete may be repeated."""
+    def test_delete_can_be_repeated(self, storage: Storage) -> None:
+        """``delete`` can be repeated."""
         storage.put("a/b/c", b"")
         storage.put("a/d", b"")
         for _ in range(2):
@@ -193,21 +193,21 @@ class StorageConformance:
     @pytest.mark.parametrize(
         "chunks", [[], [b"abc", b"", b"de"], [b"x" * (7 << 20)] * 3], ids=["empty", "short", "21MB"]
     )
-    def test_an_output_exists_when_it_is_closed(self, storage: Storage, chunks: list[bytes]) -> None:
-        """An output exists when it is closed."""
+    def test_an_output_exists_after_close(self, storage: Storage, chunks: list[bytes]) -> None:
+        """An output exists after ``close``."""
         output = storage.open_output("neos/part-00000.parquet")
         for chunk in chunks:
             output.write(chunk)
         assert _keys(storage) == []
         output.close()
-        output.abort()  # too late
+        output.abort()  # no effect
         assert storage.get("neos/part-00000.parquet") == b"".join(chunks)
         with pytest.raises(StorageError, match=r"part-00000\.parquet"):
             output.write(b"more")
 
     @pytest.mark.parametrize("size", [3, 20 << 20], ids=["short", "20MB"])
-    def test_an_aborted_output_leaves_nothing(self, storage: Storage, size: int) -> None:
-        """An aborted output leaves nothing."""
+    def test_an_aborted_output_leaves_no_object(self, storage: Storage, size: int) -> None:
+        """An aborted output leaves no object."""
         output = storage.open_output("neos/part-00000.parquet")
         output.write(b"x" * size)
         output.abort()
@@ -217,8 +217,8 @@ class StorageConformance:
             output.close()
         assert _keys(storage) == []
 
-    def test_an_output_replaces_only_when_closed(self, storage: Storage) -> None:
-        """An output replaces only when closed."""
+    def test_an_output_replaces_only_at_close(self, storage: Storage) -> None:
+        """An output replaces only at ``close``."""
         storage.put("a", b"old")
         output = storage.open_output("a")
         output.write(b"new")
@@ -241,8 +241,8 @@ class StorageConformance:
             assert file.seek(5) == 5
             assert file.tell() == 5
 
-    def test_parquet_is_read_through_an_input(self, storage: Storage) -> None:
-        """Parquet is read through an input."""
+    def test_pyarrow_reads_parquet_through_an_input(self, storage: Storage) -> None:
+        """PyArrow reads Parquet through an input."""
         table = pa.table({"id": [str(number) for number in range(1000)]})
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
@@ -268,8 +268,8 @@ class StorageConformance:
             with pytest.raises(StorageError):
                 verb()
 
-    def test_a_lock_excludes_and_says_who(self, storage: Storage) -> None:
-        """A lock excludes and says who."""
+    def test_a_lock_excludes_others_and_names_its_owner(self, storage: Storage) -> None:
+        """A lock excludes others and names its owner."""
         lock = storage.lock("_staging/a/lock", "pid 17 on\nalpha")
         lock.check()
         with pytest.raises(SnapshotHeldError, match="pid 17 on"):
@@ -286,12 +286,12 @@ class StorageConformance:
         other.release()
         assert _keys(storage) == []
 
-    def test_of_concurrent_takers_one_has_the_lock(self, storage: Storage) -> None:
-        """Of concurrent takers one has the lock."""
+    def test_concurrent_callers_never_own_a_lock_together(self, storage: Storage) -> None:
+        """Concurrent callers never own a lock together."""
         inside: list[int] = []
 
-        def take(number: int) -> int:
-            held = 0
+        def lock_often(number: int) -> int:
+            acquired = 0
             for _ in range(8):
                 try:
                     lock = storage.lock("a/lock", str(number))
@@ -302,35 +302,35 @@ class StorageConformance:
                 lock.check()
                 inside.remove(number)
                 lock.release()
-                held += 1
-            return held
+                acquired += 1
+            return acquired
 
         with ThreadPoolExecutor(4) as threads:
-            assert sum(threads.map(take, range(4))) > 0
+            assert sum(threads.map(lock_often, range(4))) > 0
         assert _keys(storage) == []
 
-    def test_a_lock_that_lost_its_object_says_so(self, storage: Storage) -> None:
-        """A lock that lost its object says so."""
+    def test_check_fails_if_the_object_of_the_lock_was_removed(self, storage: Storage) -> None:
+        """``check`` fails if the object of the lock was removed."""
         lock = storage.lock("a/lock", "me")
         storage.delete("a/lock")
-        thief = storage.lock("a/lock", "thief")
+        other = storage.lock("a/lock", "other")
         lock.release()
         with pytest.raises(SnapshotHeldError):
             lock.check()
-        thief.release()
+        other.release()
 
-    def test_there_is_nothing_to_sweep(self, storage: Storage) -> None:
-        """There is nothing to sweep."""
+    def test_sweep_keeps_finished_objects(self, storage: Storage) -> None:
+        """``sweep`` keeps finished objects."""
         storage.put("a/b", b"")
         assert storage.sweep("a") == storage.sweep("") == storage.sweep("none") == 0
         assert _keys(storage) == ["a/b"]
 
-    def test_the_holder_of_a_lock_is_named_while_it_holds(self, storage: Storage) -> None:
-        """The holder of a lock is named while it holds."""
-        assert storage.holder("_staging/a.lock") is None
+    def test_lock_owner_names_the_owner_until_release(self, storage: Storage) -> None:
+        """``lock_owner`` names the owner until release."""
+        assert storage.lock_owner("_staging/a.lock") is None
         lock = storage.lock("_staging/a.lock", "the first")
-        assert storage.holder("_staging/a.lock") == "the first"
+        assert storage.lock_owner("_staging/a.lock") == "the first"
         lock.check()
         lock.release()
-        assert storage.holder("_staging/a.lock") is None
+        assert storage.lock_owner("_staging/a.lock") is None
         assert _keys(storage) == []

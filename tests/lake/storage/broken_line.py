@@ -1,4 +1,4 @@
-"""A line to a server that can be cut: before the request arrives, or before its answer does."""
+"""A proxy to a server that can lose requests or responses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Literal
 
 
 class BrokenLine:
-    """Listens on ``port`` and passes bytes on to ``target`` (both on loopback), until told otherwise.
+    """Listens on ``port`` and forwards bytes to ``target``, both on loopback.
 
-    :ivar cuts: how many of the next requests with ``method`` lose their answer
-    :ivar mode: ``pass`` them on; ``silence``: take them and never answer
+    :ivar cuts: number of the next requests with ``method`` that lose their response
+    :ivar mode: ``pass`` forwards requests; ``silence`` receives them and never responds
     """
 
     def __init__(self, target: int) -> None:
@@ -27,7 +27,7 @@ class BrokenLine:
         self._threads[0].start()
 
     def close(self) -> None:
-        """Cut all and listen no more."""
+        """Close all connections and the listener."""
         for one in (self._listener, *self._open):
             _cut(one)
         for thread in self._threads:
@@ -40,12 +40,12 @@ class BrokenLine:
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [client, server]
                 losing = threading.Event()
-                for pump in (self._ask, self._answer):
+                for pump in (self._forward_request, self._forward_response):
                     thread = threading.Thread(target=pump, args=(client, server, losing))
                     self._threads.append(thread)
                     thread.start()
 
-    def _ask(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+    def _forward_request(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
                 if self.mode == "silence":
@@ -56,7 +56,7 @@ class BrokenLine:
                 server.sendall(data)
         _cut(server)
 
-    def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+    def _forward_response(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while (data := server.recv(65_536)) and not losing.is_set():
                 client.sendall(data)

@@ -1,4 +1,4 @@
-"""Programs that use a storage in a process of their own, so that it can be killed."""
+"""Programs that use a storage in a child process, which a test can kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KILL_AT = """
 import os, signal, sys
 STEPS = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "fcntl.flock"}
 from pathlib import Path
-from neows_async.storage import LocalStorage
+from neows_async.lake.storage.local import LocalStorage
 root, kill_at = Path(sys.argv[1]), int(sys.argv[2])
 storage = LocalStorage(root)
 steps = 0
@@ -29,7 +29,10 @@ sys.addaudithook(hook)
 
 
 def run_killed_at(step: int, code: str, root: object) -> bool:
-    """Run ``code`` on ``storage``, killed before the given step of the file system; whether it got that far."""
+    """Run ``code`` on ``storage``, and kill it before the given step of the file system.
+
+    :returns: whether it reached that step
+    """
     done = subprocess.run(
         [sys.executable, "-c", _KILL_AT + code, str(root), str(step)], capture_output=True, check=False, timeout=30
     )
@@ -41,7 +44,7 @@ def run_killed_at(step: int, code: str, root: object) -> bool:
 def waiting(
     code: str, *arguments: object, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs ``code`` to its end, says so, and then waits for its death."""
+    """A process that runs ``code``, prints a line, and waits to be killed."""
     with subprocess.Popen(
         [sys.executable, "-c", code + "\nprint('ready', flush=True)\ninput()", *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The storages: one folder, one real S3 server, one object store in memory, under the same tests."""
+"""Three storages for the same tests: a folder, a real S3 server, an object store in memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def s3_storage(s3: SeaweedFS) -> ObjectStorage:
-    """A prefix of its own on the real server."""
+    """A new prefix on the real server."""
     prefix = f"t/{uuid.uuid4().hex}"
     return ObjectStorage(seaweedfs.store(s3.port, prefix), f"s3://{seaweedfs.BUCKET}/{prefix}")
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """Each storage in turn, empty."""
+    """Each of the storages, empty."""
     if request.param == "local":
         return LocalStorage(tmp_path / "lake")
     if request.param == "memory":

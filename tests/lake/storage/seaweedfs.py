@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS, started and stopped by them, on free ports, without root."""
+"""A real S3 server for tests: SeaweedFS, on free ports, without root. Tests start and stop it."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class SeaweedFS:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the environment of a program must hold to write to it."""
+        """The environment variables of a program that writes to it."""
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
     def uri(self, prefix: str) -> str:
-        """A root in its bucket."""
+        """The URI of a root in its bucket."""
         return f"s3://{BUCKET}/{prefix}?region=us-east-1&endpoint_override={self.endpoint}"
 
 
 def weed_program() -> str | None:
-    """Where the server's program is, if it is installed."""
+    """The path of the server's program; None if it is not installed."""
     return shutil.which("weed")
 
 
@@ -69,7 +69,7 @@ def store(
     timeout: timedelta = timedelta(seconds=20),
     retry: RetryConfig = FEW_RETRIES,
 ) -> S3Store:
-    """A client of the server (or of something between) at ``port``."""
+    """A client of the server, or of a proxy, at ``port``."""
     return S3Store(
         bucket,
         prefix=prefix,
@@ -87,7 +87,7 @@ def store(
 
 @contextlib.contextmanager
 def running(program: str, folder: Path) -> Iterator[SeaweedFS]:
-    """A server with its data in ``folder``; ready on entry, gone on exit."""
+    """A server with its data in ``folder``, ready on entry and stopped on exit."""
     data = folder / "data"
     data.mkdir()
     config = folder / "s3.json"
@@ -113,7 +113,7 @@ def running(program: str, folder: Path) -> Iterator[SeaweedFS]:
         "-webdav=false",
         "-admin.ui=false",
         "-volume.preStopSeconds=0",
-        "-master.telemetry=false",  # a test tells nobody that it runs
+        "-master.telemetry=false",  # a test sends no telemetry
     ]
     log_path = folder / "weed.log"
     temporary = folder / "tmp"  # for its logs
@@ -127,10 +127,10 @@ def running(program: str, folder: Path) -> Iterator[SeaweedFS]:
             _wait_until_ready(s3_port, log_path)
             yield SeaweedFS(s3_port)
         finally:
-            process.kill()  # its data goes with the folder
+            process.kill()  # its data is removed with the folder
             process.wait()
             for name, port in zip(names, ports[len(names) :], strict=True):
-                # It asks nobody where to put these, and killed, it leaves them.
+                # Their place is fixed, and a killed server does not remove them.
                 Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - as above
 
 

@@ -1,4 +1,4 @@
-"""Our storages keep what every storage promises, and say in our words what is wrong."""
+"""Our storages keep the promises of every storage, and their errors are one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TestOurs(StorageConformance):
         return storage
 
 
-def test_what_is_wrong_is_said_in_a_line(storage: Storage) -> None:
+def test_each_error_is_one_line_that_names_the_object(storage: Storage) -> None:
     with pytest.raises(NotFoundError, match=r"raw/none.*no such object"):
         storage.get("raw/none")
     storage.put("big", b"x" * 1000)

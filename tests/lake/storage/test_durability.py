@@ -1,6 +1,6 @@
-"""In which order a lake on a disk writes, syncs and names: what a power cut leaves hangs on that, and no kill shows it.
+"""The order in which a local storage writes, syncs and renames. A power cut depends on it, and no kill shows it.
 
-The calls are seen from beside, as a profiler sees them; they are made all the same.
+A profile function records the system calls, which are still made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="elsewhere, which file it is cannot be told"
+    not sys.platform.startswith("linux"), reason="only Linux shows which file a descriptor is"
 )
 
 CALLS: Final = {os.write, os.fsync, os.rename, os.link, os.mkdir}
@@ -28,10 +28,10 @@ CALLS: Final = {os.write, os.fsync, os.rename, os.link, os.mkdir}
 
 @contextmanager
 def seen(root: Path) -> Iterator[list[str]]:
-    """The calls that are made meanwhile, with the folder or file that is synced."""
+    """The system calls within the block, with the folder or file that is synced."""
     calls: list[str] = []
 
-    def look(frame: FrameType, event: str, called: Any) -> None:
+    def record(frame: FrameType, event: str, called: Any) -> None:
         if event == "c_call" and called in CALLS:
             what = ""
             if called is os.fsync:
@@ -39,7 +39,7 @@ def seen(root: Path) -> Iterator[list[str]]:
                 what = " file" if path.is_file() else f" {path.relative_to(root)}"
             calls.append(called.__name__ + what)
 
-    sys.setprofile(look)
+    sys.setprofile(record)
     try:
         yield calls
     finally:
@@ -67,7 +67,7 @@ def written_in_pieces(storage: LocalStorage) -> None:
     ],
     ids=["put", "create", "in pieces", "move", "into new folders"],
 )
-def test_nothing_has_its_name_before_it_is_on_the_disk(
+def test_a_file_is_durable_before_it_gets_its_name(
     tmp_path: Path, do: Callable[[LocalStorage], None], calls: list[str]
 ) -> None:
     storage = LocalStorage(tmp_path)
@@ -78,7 +78,7 @@ def test_nothing_has_its_name_before_it_is_on_the_disk(
     assert made == calls
 
 
-def test_syncs_can_be_left_out_to_measure_them(tmp_path: Path) -> None:
+def test_without_durable_nothing_is_synced(tmp_path: Path) -> None:
     with seen(tmp_path) as made:
         LocalStorage(tmp_path, durable=False).put("key", b"x")
     assert made == ["write", "rename"]

@@ -1,4 +1,4 @@
-"""The storage that fails on purpose."""
+"""CountingStorage, which fails on purpose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def use(storage: CountingStorage) -> None:
-    """Every verb once."""
+    """Call every verb once."""
     lock = storage.lock("lock", "me")
     try:
         storage.put("a", b"1")
@@ -46,18 +46,18 @@ VERBS = [
 ]  # fmt: skip
 
 
-def test_every_step_is_told_before_and_after(tmp_path: Path) -> None:
-    told: list[tuple[int, str, str]] = []
-    storage = CountingStorage(LocalStorage(tmp_path), lambda *step: told.append(step))
+def test_on_step_is_called_before_and_after_each_step(tmp_path: Path) -> None:
+    steps: list[tuple[int, str, str]] = []
+    storage = CountingStorage(LocalStorage(tmp_path), lambda *step: steps.append(step))
     use(storage)
-    assert [step for step, _, _ in told] == list(range(storage.steps))
-    assert [verb for _, verb, _ in told] == [name for verb in VERBS for name in (verb, f"{verb} done")]
-    assert told[2:4] == [(2, "put", "a"), (3, "put done", "a")]
+    assert [step for step, _, _ in steps] == list(range(storage.steps))
+    assert [verb for _, verb, _ in steps] == [name for verb in VERBS for name in (verb, f"{verb} done")]
+    assert steps[2:4] == [(2, "put", "a"), (3, "put done", "a")]
     assert storage.uri == str(tmp_path)
 
 
 @pytest.mark.parametrize("failing", range(2 * len(VERBS) - 2))
-def test_any_step_can_fail(tmp_path: Path, failing: int) -> None:
+def test_an_error_of_on_step_becomes_a_storage_error(tmp_path: Path, failing: int) -> None:
     def fail(step: int, verb: str, key: str) -> None:
         if step == failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{verb} {key}")
@@ -68,7 +68,7 @@ def test_any_step_can_fail(tmp_path: Path, failing: int) -> None:
     assert left <= {"a", "b", "c", "d"}, "a lock or an unfinished file was left"
 
 
-def test_a_release_and_an_abort_never_raise(tmp_path: Path) -> None:
+def test_release_and_abort_never_raise(tmp_path: Path) -> None:
     def fail(_step: int, verb: str, _key: str) -> None:
         if verb.startswith(("release", "abort")):
             raise StorageError(verb)

@@ -1,4 +1,4 @@
-"""A lake in a folder: death, power, and whatever a disk can do."""
+"""A local storage: killed writers, folders, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def local(root: Path) -> LocalStorage:
 
 
 def files(root: Path) -> list[str]:
-    """All there is below ``root``, folders and temporaries too."""
+    """All names below ``root``, with folders and temporary files."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
@@ -52,7 +52,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-# Death
+# Killed writers
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     ],
     ids=["put", "put again", "create", "move", "delete"],
 )
-def test_killed_at_any_step_an_object_is_whole_or_not_there(
+def test_an_object_is_whole_or_absent_after_a_kill_at_any_step(
     tmp_path: Path, code: str, key: str, whole: list[bytes | None]
 ) -> None:
     seen: list[bytes | None] = []
@@ -94,7 +94,7 @@ def test_killed_at_any_step_an_object_is_whole_or_not_there(
     assert [whole.index(state) for state in seen] == sorted(whole.index(state) for state in seen)
 
 
-def test_what_a_killed_writer_left_is_hidden_and_swept(root: Path, local: LocalStorage) -> None:
+def test_unfinished_files_of_killed_writers_are_hidden_and_swept(root: Path, local: LocalStorage) -> None:
     write = (
         "import sys; from pathlib import Path; from neows_async.lake.storage import LocalStorage\n"
         "output = LocalStorage(Path(sys.argv[1])).open_output('neos/part-00000.parquet')\n"
@@ -111,7 +111,7 @@ def test_what_a_killed_writer_left_is_hidden_and_swept(root: Path, local: LocalS
     assert files(root) == []
 
 
-def test_a_sweep_leaves_the_files_of_others_alone(root: Path, local: LocalStorage) -> None:
+def test_sweep_keeps_the_files_of_live_writers(root: Path, local: LocalStorage) -> None:
     local.put("a/b", b"")
     (root / "theirs").mkdir()
     (root / "a" / ".b.tmp").write_bytes(b"")
@@ -120,7 +120,7 @@ def test_a_sweep_leaves_the_files_of_others_alone(root: Path, local: LocalStorag
     assert files(root) == ["a", "a/.b.tmp", "a/b", "theirs"]
 
 
-def test_a_lock_names_its_holder_to_other_processes_and_dies_with_it(root: Path, local: LocalStorage) -> None:
+def test_a_lock_names_its_owner_and_ends_with_its_process(root: Path, local: LocalStorage) -> None:
     take = (
         "import sys; from pathlib import Path; from neows_async.lake.storage import LocalStorage\n"
         "lock = LocalStorage(Path(sys.argv[1])).lock('_staging/a/lock', 'the other process')"
@@ -139,11 +139,11 @@ def test_a_lock_names_its_holder_to_other_processes_and_dies_with_it(root: Path,
     assert files(root) == []
 
 
-def test_a_lock_whose_file_comes_and_goes_still_excludes(local: LocalStorage) -> None:
+def test_a_lock_excludes_while_its_file_is_created_and_removed(local: LocalStorage) -> None:
     inside: list[int] = []
 
     def take(number: int) -> int:
-        held = 0
+        acquired = 0
         for _ in range(200):
             try:
                 lock = local.lock("a/lock", str(number))
@@ -153,15 +153,15 @@ def test_a_lock_whose_file_comes_and_goes_still_excludes(local: LocalStorage) ->
             assert inside == [number]
             inside.remove(number)
             lock.release()
-            held += 1
-        return held
+            acquired += 1
+        return acquired
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(take, range(8))) > 0
     assert list(local.list("")) == []
 
 
-def test_a_forgotten_file_or_lock_is_let_go(root: Path, local: LocalStorage) -> None:
+def test_an_unreferenced_file_or_lock_is_released(root: Path, local: LocalStorage) -> None:
     output = local.open_output("a/b")
     lock = local.lock("a/lock", "me")
     assert len(files(root)) == 3
@@ -172,7 +172,7 @@ def test_a_forgotten_file_or_lock_is_let_go(root: Path, local: LocalStorage) -> 
 # Folders
 
 
-def test_nothing_is_left_when_the_last_object_goes(root: Path, local: LocalStorage) -> None:
+def test_empty_folders_are_removed_with_the_last_object(root: Path, local: LocalStorage) -> None:
     local.put("a/b/c/d", b"")
     local.put("a/e", b"")
     local.delete("a/b/c/d")
@@ -185,7 +185,7 @@ def test_nothing_is_left_when_the_last_object_goes(root: Path, local: LocalStora
     assert root.is_dir()
 
 
-def test_a_root_is_made_at_the_first_write(tmp_path: Path) -> None:
+def test_the_root_is_created_at_the_first_write(tmp_path: Path) -> None:
     root = tmp_path / "not" / "yet" / "there"
     storage = LocalStorage(root)
     assert list(storage.list("")) == []
@@ -196,7 +196,7 @@ def test_a_root_is_made_at_the_first_write(tmp_path: Path) -> None:
     assert storage.get("a") == b"1"
 
 
-def test_a_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_stays_the_same_after_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     storage = LocalStorage(type(tmp_path)("data"))
     (tmp_path / "elsewhere").mkdir()
@@ -206,7 +206,7 @@ def test_a_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert storage.uri == "data"
 
 
-def test_a_linked_folder_is_followed(tmp_path: Path, root: Path, local: LocalStorage) -> None:
+def test_linked_folders_are_followed(tmp_path: Path, root: Path, local: LocalStorage) -> None:
     (tmp_path / "other").mkdir()
     root.mkdir()
     (root / "raw").symlink_to(tmp_path / "other")
@@ -215,7 +215,7 @@ def test_a_linked_folder_is_followed(tmp_path: Path, root: Path, local: LocalSto
     assert files(tmp_path / "other") == ["a"]
 
 
-def test_without_syncs_the_objects_are_the_same(root: Path) -> None:
+def test_without_durable_the_objects_are_the_same(root: Path) -> None:
     storage = LocalStorage(root, durable=False)
     storage.put("a/b", b"1")
     storage.create("a/c", b"2")
@@ -223,7 +223,7 @@ def test_without_syncs_the_objects_are_the_same(root: Path) -> None:
     assert files(root) == ["a", "a/c", "a/d"]
 
 
-def test_of_concurrent_movers_one_moves_and_the_others_find_nothing(local: LocalStorage) -> None:
+def test_one_of_concurrent_moves_succeeds_and_the_others_raise_not_found(local: LocalStorage) -> None:
     def move(_: int) -> str:
         try:
             local.move("a/b", "c/d")
@@ -238,7 +238,7 @@ def test_of_concurrent_movers_one_moves_and_the_others_find_nothing(local: Local
         assert local.get("c/d") == b"1"
 
 
-# What a disk can do
+# Errors of the disk
 
 
 @pytest.mark.parametrize("below", ["", "/deeper/still"])
@@ -248,7 +248,7 @@ def test_a_root_that_is_a_file_is_refused_at_once(tmp_path: Path, below: str) ->
         LocalStorage(tmp_path / f"file{below}")
 
 
-def test_a_root_that_becomes_a_file_is_told(tmp_path: Path) -> None:
+def test_a_root_that_becomes_a_file_is_named(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "lake")
     (tmp_path / "lake").write_bytes(b"")
     verbs: list[Callable[[], object]] = [
@@ -263,7 +263,7 @@ def test_a_root_that_becomes_a_file_is_told(tmp_path: Path) -> None:
         assert not isinstance(caught.value, NotFoundError)
 
 
-def test_a_root_that_is_removed_under_the_writer_is_told(root: Path, local: LocalStorage) -> None:
+def test_a_root_that_is_removed_during_use_is_named(root: Path, local: LocalStorage) -> None:
     local.put("a/b", b"1")
     output = local.open_output("a/c")
     output.write(b"2")
@@ -289,7 +289,7 @@ def test_a_root_that_is_removed_under_the_writer_is_told(root: Path, local: Loca
     assert not root.exists()
 
 
-def test_a_folder_that_is_removed_below_the_root_is_made_again(root: Path, local: LocalStorage) -> None:
+def test_a_removed_folder_below_the_root_is_created_again(root: Path, local: LocalStorage) -> None:
     local.put("raw/snapshot=a/1", b"")
     output = local.open_output("raw/snapshot=a/2")
     shutil.rmtree(root / "raw")
@@ -299,7 +299,7 @@ def test_a_folder_that_is_removed_below_the_root_is_made_again(root: Path, local
     assert files(root) == ["raw", "raw/snapshot=a", "raw/snapshot=a/3"]
 
 
-def test_an_object_where_a_folder_should_be_is_told(root: Path, local: LocalStorage) -> None:
+def test_an_object_in_place_of_a_folder_is_named(root: Path, local: LocalStorage) -> None:
     local.put("raw", b"")
     with pytest.raises(StorageError, match="lake/raw is not a folder"):
         local.put("raw/a", b"")
@@ -309,7 +309,7 @@ def test_an_object_where_a_folder_should_be_is_told(root: Path, local: LocalStor
     assert files(root) == ["neos", "neos/a", "raw"]
 
 
-def test_a_full_disk_is_told_and_leaves_no_part(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_part(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
         storage = LocalStorage(disk / "lake")
         storage.put("a", b"kept")
@@ -331,7 +331,7 @@ def test_a_full_disk_is_told_and_leaves_no_part(tmp_path: Path) -> None:
         storage.put("a", b"and goes on")
 
 
-def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
+def test_a_read_only_disk_is_an_error(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
         storage = LocalStorage(disk / "lake")
         storage.put("a", b"kept")
@@ -351,7 +351,7 @@ def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
         assert storage.sweep("") == 0
 
 
-def test_a_refused_permission_is_told(root: Path, local: LocalStorage) -> None:
+def test_a_refused_permission_names_the_user_id(root: Path, local: LocalStorage) -> None:
     local.put("a", b"kept")
     put = (
         "import os, sys; from pathlib import Path; from neows_async.lake.storage import LocalStorage\n"
@@ -361,7 +361,7 @@ def test_a_refused_permission_is_told(root: Path, local: LocalStorage) -> None:
         "except Exception as exc: print(type(exc).__name__, exc)"
     )
     for folder in (root, *root.parents[:3]):
-        folder.chmod(0o555 if folder == root else 0o755)  # so that it is the root, and no other, that refuses
+        folder.chmod(0o555 if folder == root else 0o755)  # only the root refuses
     done = subprocess.run([sys.executable, "-c", put, root], capture_output=True, text=True, check=True)
     root.chmod(0o755)
     assert done.stdout.startswith(f"StorageError cannot write {root}/b: permission denied for uid ")
@@ -380,15 +380,15 @@ def test_a_refused_permission_is_told(root: Path, local: LocalStorage) -> None:
         (errno.ENOTTY, os.strerror(errno.ENOTTY)),
     ],
 )
-def test_each_fault_is_one_line_with_what_to_do(tmp_path: Path, number: int, says: str) -> None:
+def test_each_disk_error_is_one_line_with_a_remedy(tmp_path: Path, number: int, says: str) -> None:
     fault = OSError(number, os.strerror(number))
-    told = storage_error(fault, doing="write", root=tmp_path, path=tmp_path / "a", reading=False, root_seen=True)
-    assert str(told).startswith(f"cannot write {tmp_path}/a: ")
-    assert says in str(told)
-    assert ";" in str(told)
-    assert "\n" not in str(told)
+    error = storage_error(fault, doing="write", root=tmp_path, path=tmp_path / "a", reading=False, root_seen=True)
+    assert str(error).startswith(f"cannot write {tmp_path}/a: ")
+    assert says in str(error)
+    assert ";" in str(error)
+    assert "\n" not in str(error)
 
 
-def test_a_name_that_is_too_long_is_told(local: LocalStorage) -> None:
+def test_a_name_that_is_too_long_is_an_error(local: LocalStorage) -> None:
     with pytest.raises(StorageError, match="too long"):
         local.put("x" * 300, b"")

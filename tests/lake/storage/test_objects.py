@@ -1,4 +1,4 @@
-"""A lake in an object store: lost answers, a store that is away, and the lock that runs out."""
+"""An object storage: lost responses, an unreachable store, and leases."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def line(s3: SeaweedFS) -> Iterator[BrokenLine]:
 
 @pytest.fixture
 def over_line(line: BrokenLine, s3_storage: ObjectStorage) -> ObjectStorage:
-    """The prefix of ``s3_storage``, over a line that breaks."""
+    """The prefix of ``s3_storage``, through a proxy that loses data."""
     prefix = s3_storage.uri.removeprefix(f"s3://{seaweedfs.BUCKET}/")
     return ObjectStorage(seaweedfs.store(line.port, prefix, timeout=timedelta(seconds=2)), s3_storage.uri)
 
 
-# Lost answers
+# Lost responses
 
 
 @pytest.mark.parametrize("cuts", [1, 100], ids=["once", "for good"])
-def test_a_create_whose_answer_is_lost_has_created(
+def test_create_succeeds_if_its_response_is_lost(
     over_line: ObjectStorage, line: BrokenLine, s3_storage: ObjectStorage, cuts: int
 ) -> None:
     line.cuts = cuts
@@ -61,7 +61,7 @@ def test_a_create_whose_answer_is_lost_has_created(
         over_line.create("_runs/a.json", b"mine")
 
 
-def test_a_create_over_a_bad_line_does_not_take_the_object_of_another_for_its_own(
+def test_create_is_refused_if_a_response_is_lost_and_the_object_is_another_creators(
     over_line: ObjectStorage, line: BrokenLine, s3_storage: ObjectStorage
 ) -> None:
     s3_storage.create("_runs/a.json", b"the same bytes")
@@ -70,7 +70,7 @@ def test_a_create_over_a_bad_line_does_not_take_the_object_of_another_for_its_ow
         over_line.create("_runs/a.json", b"the same bytes")
 
 
-def test_verbs_are_repeated_when_an_answer_is_lost(over_line: ObjectStorage, line: BrokenLine) -> None:
+def test_calls_are_retried_if_a_response_is_lost(over_line: ObjectStorage, line: BrokenLine) -> None:
     over_line.put("a", b"1")
     line.cuts = 1
     over_line.put("a", b"2")
@@ -84,7 +84,7 @@ def test_verbs_are_repeated_when_an_answer_is_lost(over_line: ObjectStorage, lin
     assert list(over_line.list("")) == []
 
 
-def test_a_lock_is_kept_over_a_line_that_loses_answers(over_line: ObjectStorage, line: BrokenLine) -> None:
+def test_a_lock_is_renewed_although_responses_are_lost(over_line: ObjectStorage, line: BrokenLine) -> None:
     now_s = [1000.0]
     storage = ObjectStorage(over_line._store, over_line.uri, now_s=lambda: now_s[0])
     line.cuts = 1
@@ -100,7 +100,7 @@ def test_a_lock_is_kept_over_a_line_that_loses_answers(over_line: ObjectStorage,
     assert list(storage.list("")) == []
 
 
-# A store that is away, slow or says no
+# A store that is unreachable, slow or refuses
 
 
 def verbs_of(storage: ObjectStorage) -> list[Callable[[], object]]:
@@ -123,32 +123,32 @@ def _write_whole(storage: ObjectStorage) -> None:
     output.close()
 
 
-def test_a_store_that_is_away_is_told(line: BrokenLine) -> None:
+def test_an_unreachable_store_is_an_error(line: BrokenLine) -> None:
     line.close()
     for verb in verbs_of(ObjectStorage(seaweedfs.store(line.port, "line"), ROOT)):
         with pytest.raises(
-            StorageError, match=r"s3://lake/line/a: (it cannot be reached|no answer came); check the network"
+            StorageError, match=r"s3://lake/line/a: (it cannot be reached|no response); check the network"
         ):
             verb()
 
 
-def test_a_store_that_never_answers_is_told(line: BrokenLine) -> None:
+def test_a_store_that_never_responds_is_an_error(line: BrokenLine) -> None:
     line.mode = "silence"
     impatient = seaweedfs.store(
         line.port, "line", timeout=timedelta(milliseconds=60), retry={**seaweedfs.FEW_RETRIES, "max_retries": 1}
     )
     for verb in verbs_of(ObjectStorage(impatient, ROOT)):
-        with pytest.raises(StorageError, match=r"s3://lake/line/a: (it did not answer in time|no answer came);"):
+        with pytest.raises(StorageError, match=r"s3://lake/line/a: (no response in time|no response);"):
             verb()
 
 
-def test_a_store_that_goes_away_under_an_output_leaves_no_object(
+def test_an_output_leaves_no_object_if_the_store_becomes_unreachable(
     over_line: ObjectStorage, line: BrokenLine, s3_storage: ObjectStorage
 ) -> None:
     output = over_line.open_output("neos/a")
     output.write(b"x" * (9 << 20))
     line.close()
-    with pytest.raises(StorageError, match=r"cannot write .*neos/a: no answer came"):
+    with pytest.raises(StorageError, match=r"cannot write .*neos/a: no response"):
         _write_rest(output)
     output.abort()
     assert list(s3_storage.list("")) == []
@@ -159,7 +159,7 @@ def _write_rest(output: OutputFile) -> None:
     output.close()
 
 
-def test_wrong_credentials_are_told_and_not_shown(s3: SeaweedFS) -> None:
+def test_wrong_credentials_are_an_error_that_does_not_show_them(s3: SeaweedFS) -> None:
     secret = "a-wrong-secret-that-nobody-may-see"  # noqa: S105 - wrong on purpose
     storage = ObjectStorage(seaweedfs.store(s3.port, "line", secret_key=secret), ROOT)
     for verb in verbs_of(storage):
@@ -171,7 +171,7 @@ def test_wrong_credentials_are_told_and_not_shown(s3: SeaweedFS) -> None:
     assert secret not in repr(storage)
 
 
-def test_missing_rights_are_told(s3: SeaweedFS, s3_storage: ObjectStorage) -> None:
+def test_missing_rights_are_an_error(s3: SeaweedFS, s3_storage: ObjectStorage) -> None:
     s3_storage.put("a", b"kept")
     prefix = s3_storage.uri.removeprefix(f"s3://{seaweedfs.BUCKET}/")
     reader = ObjectStorage(
@@ -190,12 +190,12 @@ def test_missing_rights_are_told(s3: SeaweedFS, s3_storage: ObjectStorage) -> No
         lambda: reader.lock("a", "me"),
     ]
     for verb in verbs:
-        with pytest.raises(StorageError, match=r"access denied; it takes the rights"):
+        with pytest.raises(StorageError, match=r"access denied; the key needs the rights"):
             verb()
     assert s3_storage.get("a") == b"kept"
 
 
-def test_a_bucket_that_is_not_there_is_told(s3: SeaweedFS) -> None:
+def test_a_missing_bucket_is_an_error(s3: SeaweedFS) -> None:
     storage = ObjectStorage(seaweedfs.store(s3.port, bucket="no-such-bucket"), "s3://no-such-bucket")
     verbs: list[Callable[[], object]] = [lambda: storage.get("a"), lambda: list(storage.list(""))]
     for verb in verbs:
@@ -204,14 +204,14 @@ def test_a_bucket_that_is_not_there_is_told(s3: SeaweedFS) -> None:
         assert not isinstance(caught.value, NotFoundError)
 
 
-def test_an_unknown_answer_is_told_without_its_body() -> None:
+def test_an_unknown_response_is_an_error_without_its_body() -> None:
     text = "Error performing PUT http://h/b/k - Server returned non-2xx status code: 418 Teapot: <Error>TOKEN</Error>"
-    told = object_error(ValueError(f"{text}\n\nDebug source:\nTOKEN"), doing="write", uri="s3://b/k", reading=False)
-    assert str(told) == "cannot write s3://b/k: the store answered 418; run the same command again"
-    assert "TOKEN" not in repr(told.__cause__)
+    error = object_error(ValueError(f"{text}\n\nDebug source:\nTOKEN"), doing="write", uri="s3://b/k", reading=False)
+    assert str(error) == "cannot write s3://b/k: the store returned status 418; run the same command again"
+    assert "TOKEN" not in repr(error.__cause__)
 
 
-def test_an_input_notices_that_its_object_was_replaced(s3_storage: ObjectStorage) -> None:
+def test_an_input_raises_if_its_object_was_replaced(s3_storage: ObjectStorage) -> None:
     s3_storage.put("a", b"1" * (2 << 20))
     with s3_storage.open_input("a") as file:
         assert file.read(1) == b"1"
@@ -221,7 +221,7 @@ def test_an_input_notices_that_its_object_was_replaced(s3_storage: ObjectStorage
             file.read(1)
 
 
-# The lock
+# Leases
 
 
 class Machines:
@@ -231,10 +231,10 @@ class Machines:
         self.now_s = 1_000_000.0
         self.storage = ObjectStorage(MemoryStore(), "memory://lake", now_s=lambda: self.now_s)
 
-    def claim(self, process: ProcessId) -> None:
-        """As if ``process`` had just taken the lock."""
-        claim = Lease("another", "its-nonce", process, self.now_s + LOCK_S)
-        self.storage.put("lock", claim.as_json())
+    def write_lease(self, process: ProcessId) -> None:
+        """Write a lease as ``process`` would."""
+        lease = Lease("another", "its-nonce", process, self.now_s + LOCK_S)
+        self.storage.put("lock", lease.as_json())
 
 
 @pytest.fixture
@@ -242,24 +242,24 @@ def machines() -> Machines:
     return Machines()
 
 
-def test_a_lock_runs_out_after_a_minute_without_renewal(machines: Machines) -> None:
+def test_a_lease_expires_after_a_minute_without_renewal(machines: Machines) -> None:
     lock = machines.storage.lock("lock", "the first")
     machines.now_s += LOCK_S - 1
     with pytest.raises(SnapshotHeldError, match=r"held by the first.* runs out in 1 s"):
         machines.storage.lock("lock", "the second")
     machines.now_s += 1
-    taker = machines.storage.lock("lock", "the second")
+    next_owner = machines.storage.lock("lock", "the second")
     with pytest.raises(SnapshotHeldError, match="lost to the second"):
         lock.check()
     with pytest.raises(SnapshotHeldError, match="lost before"):
         lock.check()
     lock.release()
-    taker.check()
+    next_owner.check()
     with pytest.raises(SnapshotHeldError, match="held by the second"):
         machines.storage.lock("lock", "the third")
 
 
-def test_a_lock_is_renewed_every_quarter_of_a_minute_and_lives(machines: Machines) -> None:
+def test_a_lease_is_renewed_every_15_seconds(machines: Machines) -> None:
     lock = machines.storage.lock("lock", "me")
     written = [json.loads(machines.storage.get("lock"))["expires_s"]]
     for _ in range(300):
@@ -274,7 +274,7 @@ def test_a_lock_is_renewed_every_quarter_of_a_minute_and_lives(machines: Machine
     assert list(machines.storage.list("")) == []
 
 
-def test_a_holder_that_slept_keeps_a_lock_that_nobody_took(machines: Machines) -> None:
+def test_an_expired_lease_is_renewed_if_no_process_took_it_over(machines: Machines) -> None:
     lock = machines.storage.lock("lock", "me")
     machines.now_s += 10 * LOCK_S
     lock.check()
@@ -282,19 +282,19 @@ def test_a_holder_that_slept_keeps_a_lock_that_nobody_took(machines: Machines) -
         machines.storage.lock("lock", "you")
 
 
-def test_a_late_release_leaves_the_lock_of_another_alone(machines: Machines) -> None:
+def test_a_late_release_keeps_the_lease_of_the_next_owner(machines: Machines) -> None:
     lock = machines.storage.lock("lock", "the first")
     machines.now_s += LOCK_S
-    taker = machines.storage.lock("lock", "the second")
+    next_owner = machines.storage.lock("lock", "the second")
     lock.release()
-    taker.check()
+    next_owner.check()
     assert json.loads(machines.storage.get("lock"))["holder"] == "the second"
 
 
-def test_the_dead_of_this_machine_are_followed_at_once(machines: Machines) -> None:
+def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(machines: Machines) -> None:
     alive = this_process()
     for gone in (dataclasses.replace(alive, pid=2**22 + 1), dataclasses.replace(alive, started=alive.started + 1)):
-        machines.claim(gone)
+        machines.write_lease(gone)
         machines.storage.lock("lock", "me").release()
 
 
@@ -307,17 +307,17 @@ def test_the_dead_of_this_machine_are_followed_at_once(machines: Machines) -> No
     ],
     ids=["host", "boot", "container"],
 )
-def test_the_dead_of_another_machine_boot_or_container_are_not_told_from_the_living(
+def test_the_lease_of_a_process_elsewhere_is_free_only_when_it_expires(
     machines: Machines, elsewhere: ProcessId
 ) -> None:
-    machines.claim(elsewhere)
+    machines.write_lease(elsewhere)
     with pytest.raises(SnapshotHeldError, match="held by another"):
         machines.storage.lock("lock", "me")
     machines.now_s += LOCK_S
     machines.storage.lock("lock", "me").release()
 
 
-def test_an_unreadable_lock_runs_out_too() -> None:
+def test_an_unreadable_lease_expires() -> None:
     now_s = [0.0]
     storage = ObjectStorage(MemoryStore(), "memory://lake", now_s=lambda: now_s[0])
     storage.put("lock", b"{not json")
@@ -328,7 +328,7 @@ def test_an_unreadable_lock_runs_out_too() -> None:
     storage.lock("lock", "me").release()
 
 
-def test_a_lock_outlives_a_store_that_is_away_for_a_while(line: BrokenLine) -> None:
+def test_a_lease_survives_a_short_outage_of_the_store(line: BrokenLine) -> None:
     now_s = [1000.0]
     store = seaweedfs.store(line.port, "line/away", retry={**seaweedfs.FEW_RETRIES, "max_retries": 0})
     storage = ObjectStorage(store, ROOT, now_s=lambda: now_s[0])
@@ -342,7 +342,7 @@ def test_a_lock_outlives_a_store_that_is_away_for_a_while(line: BrokenLine) -> N
     lock.release()
 
 
-def test_we_are_alive() -> None:
+def test_this_process_is_not_dead() -> None:
     us = this_process()
     assert us.pid == os.getpid()
     assert not is_dead(us, seen_from=us)
@@ -350,7 +350,7 @@ def test_we_are_alive() -> None:
     assert not is_dead(dataclasses.replace(nowhere, pid=2**22 + 1), seen_from=nowhere)
 
 
-def test_a_killed_holder_on_this_machine_is_followed_at_once(s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lease_of_a_killed_process_is_free_at_once(s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = s3.uri("killed")
     take = (
         "import sys; from neows_async.lake.storage import open_storage\n"

@@ -1,4 +1,24 @@
-"""The storage seam: the same verbs for a folder and for an object store."""
+"""The storage below a lake: the same calls for a local folder and for an object store.
+
+::
+
+    interface.py       Storage: what every storage does                     (start here)
+    keys.py            the names of objects, checked
+
+    local.py           LocalStorage: a folder                  object_store.py   ObjectStorage: S3, Google, Azure
+    local_files.py     its files while written and read        uris.py           opens one from a URI
+    folders.py         folders, fsync, rename                  aws_profile.py    credentials of an AWS profile
+    file_lock.py       lock: flock                             lease.py          lock: an object that expires
+    disk_errors.py     errno -> StorageError                   object_errors.py  response -> StorageError
+
+Blocking throughout; :class:`~neows_async.lake.async_storage.AsyncStorage` calls it in threads.
+
+It promises: an object is whole or absent, whenever the process dies; ``create`` succeeds for exactly one of several
+creators; a lock has one live owner; an error is one line that names the object, the cause and the remedy.
+``neows_async.testing.StorageConformance`` tests these promises for any storage, also one of your own.
+
+Only this package imports obstore, and only for a URI that needs it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +47,7 @@ def open_storage(uri: str, *, durable: bool = True) -> Storage:
     ``s3://bucket/prefix?region=…&endpoint_override=…``; ``gs://bucket/prefix``;
     ``az://container/prefix``. For an object store **the environment is read** (credentials,
     profile, region, endpoint), see :func:`neows_async.lake.storage.uris.open_object_storage`;
-    nothing is sent yet.
+    no request is sent yet.
 
     :param durable: False skips a local lake's syncs, to measure what they cost
     :raises SettingsError: the URI is not understood, or its extra is not installed
@@ -42,7 +62,7 @@ def open_storage(uri: str, *, durable: bool = True) -> Storage:
     if scheme == "file":
         return LocalStorage(_file_path(uri), durable=durable)
     if scheme not in _OBJECT_STORES:
-        raise SettingsError(f"{scheme}:// is no storage that is known; give {_KNOWN}")
+        raise SettingsError(f"{scheme}:// is no known storage; give {_KNOWN}")
     try:
         from neows_async.lake.storage.uris import open_object_storage  # noqa: PLC0415 - an extra brings its client
     except ModuleNotFoundError as exc:
@@ -53,9 +73,9 @@ def open_storage(uri: str, *, durable: bool = True) -> Storage:
 
 
 def location(uri: str) -> str:
-    """``uri`` as other programs name the place: without a query, which only a URI has, and without a slash at its end.
+    """``uri`` as other programs name the place: without a URI's options, and without a slash at the end.
 
-    A folder may have a question mark in its name.
+    The name of a local folder may contain a question mark, so a path is not cut there.
     """
     return (uri.partition("?")[0] if _SCHEME.match(uri) else uri).rstrip("/")
 

@@ -1,101 +1,51 @@
-"""AWS profiles: ``~/.aws/credentials`` and ``~/.aws/config``, which the client beneath does not read."""
+"""The AWS profile in use, read by boto3: the object store's client does not read profile files."""
 
 from __future__ import annotations
 
-import configparser
+import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from neows_async.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from obstore.store import S3CredentialProvider
 
-    from obstore.store import S3Credential, S3CredentialProvider
-
-# What AWS's own tools prefer to a profile, and the client beneath reads by itself.
+_FILES: Final = (("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"))
+# AWS's tools prefer these variables to a profile, and the client reads them itself.
 _STRONGER: Final = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
-# A profile with one of these says how to get credentials, which takes AWS's own library.
-_INDIRECT: Final = (
-    "role_arn",
-    "sso_session",
-    "sso_start_url",
-    "credential_process",
-    "web_identity_token_file",
-    "login_session",
-)
+# These need requests. The client sends them when it has no credentials, at its first request.
+_ROLES: Final = ("container-role", "iam-role")
 
 
-def profile_region(environment: Mapping[str, str], home: Path) -> str | None:
-    """The region of the profile in use.
+class AwsProfile:
+    """The profile that ``AWS_PROFILE`` names, or ``default``. **Reads the environment** and the profile files.
 
-    :raises SettingsError: ``AWS_PROFILE`` names none, or a file cannot be read
+    Without profile files and without ``AWS_PROFILE`` both attributes are None, and boto3 is not imported.
+
+    :raises SettingsError: boto3 is missing, or the profile does not exist, cannot be read, or gives no credentials
     """
-    return _profile(environment, home).get("region")
 
+    region: str | None = None
+    credentials: S3CredentialProvider | None = None
+    """None if the profile has none, or the environment has better ones: then the client searches by itself."""
 
-def credential_provider(environment: Mapping[str, str], home: Path) -> S3CredentialProvider | None:
-    """The credentials of the profile in use, or None when the client is to look for itself.
-
-    :raises SettingsError: the profile cannot be read, or it takes boto3, which is not installed
-    """
-    if any(environment.get(name) for name in _STRONGER):
-        return None
-    profile = _profile(environment, home)
-    if "aws_access_key_id" in profile and "aws_secret_access_key" in profile:
-        credential: S3Credential = {
-            "access_key_id": profile["aws_access_key_id"],
-            "secret_access_key": profile["aws_secret_access_key"],
-            "token": profile.get("aws_session_token"),
-            "expires_at": None,
-        }
-        return lambda: credential
-    if any(option in profile for option in _INDIRECT):
-        return _through_boto3(_name(environment))
-    return None
-
-
-def _through_boto3(name: str) -> S3CredentialProvider:
-    try:
-        session = import_module("boto3").Session(profile_name=name)
-        provider: S3CredentialProvider = import_module("obstore.auth.boto3").Boto3CredentialProvider(session)
-    except ImportError:
-        raise SettingsError(
-            f"AWS profile {name} gets its credentials by a role, login or program, which takes boto3: install boto3"
-        ) from None
-    except Exception as exc:  # botocore's errors are not importable without it
-        raise SettingsError(f"AWS profile {name} gives no credentials ({type(exc).__name__}); log in anew") from exc
-    return provider
-
-
-def _name(environment: Mapping[str, str]) -> str:
-    return environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE") or "default"
-
-
-def _profile(environment: Mapping[str, str], home: Path) -> dict[str, str]:
-    name = _name(environment)
-    config = _read(environment.get("AWS_CONFIG_FILE"), home / ".aws" / "config", home)
-    keys = _read(environment.get("AWS_SHARED_CREDENTIALS_FILE"), home / ".aws" / "credentials", home)
-    found: dict[str, str] = {}
-    for parser, section in ((config, name), (config, f"profile {name}"), (keys, name)):
-        if parser.has_section(section):
-            found.update(parser.items(section))
-    if not found and environment.get("AWS_PROFILE"):
-        raise SettingsError(f"AWS_PROFILE names {name}, which is in neither profile file; correct it or unset it")
-    return found
-
-
-def _read(named: str | None, usual: Path, home: Path) -> configparser.RawConfigParser:
-    path = home.joinpath(named.removeprefix("~/")) if named else usual
-    parser = configparser.RawConfigParser(default_section="", strict=False)
-    try:
-        parser.read_string(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as exc:
-        raise SettingsError(f"{path}: {exc.strerror}; make it readable or unset AWS_PROFILE") from exc
-    except (configparser.Error, UnicodeDecodeError):
-        # Their texts quote lines of the file, and so perhaps a key.
-        raise SettingsError(f"{path} is no AWS profile file; repair it") from None
-    return parser
+    def __init__(self) -> None:
+        name = os.environ.get("AWS_PROFILE")
+        if not name and not any(Path(os.environ.get(*file)).expanduser().is_file() for file in _FILES):
+            return
+        try:
+            session: Any = import_module("botocore.session").Session(profile=name)
+            self.region = session.get_config_variable("region")
+            if any(os.environ.get(variable) for variable in _STRONGER):
+                return
+            for role in _ROLES:
+                session.get_component("credential_provider").remove(role)
+            if session.get_credentials() is not None:
+                self.credentials = import_module("obstore.auth.boto3").Boto3CredentialProvider(session)
+        except ImportError:
+            raise SettingsError("an AWS profile needs boto3; install neows-async[s3]") from None
+        except Exception as exc:  # noqa: BLE001 - botocore's errors, whose causes may quote a key
+            named = f"AWS profile {name or 'default'}"
+            raise SettingsError(f"{named} cannot be used ({type(exc).__name__}); correct it, or log in again") from None

@@ -1,4 +1,4 @@
-"""What the operating system's error numbers mean for a lake, and what to do about each."""
+"""What an error number of the operating system means for a lake, and what the user can do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 _AGAIN: Final = "then run the same command again"
 
-_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a folder is no object, nor does an object hold others
+_ABSENT: Final = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)  # a folder is not an object, and an object has no others below it
 
 _MEANINGS: Final[dict[int, str]] = {
     errno.ENOSPC: f"the disk is full; free some space, {_AGAIN}",
@@ -23,8 +27,8 @@ _MEANINGS: Final[dict[int, str]] = {
     errno.EISDIR: "a folder has this name; move it away or choose another root",
     errno.ENOTEMPTY: "a folder has this name; move it away or choose another root",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter root",
-    errno.ELOOP: "its symbolic links run in a circle; repair them",
-    errno.EXDEV: "part of the root lies on another file system; a root must lie on one",
+    errno.ELOOP: "its symbolic links form a circle; repair them",
+    errno.EXDEV: "part of the root is on another file system; a root must be on one",
     errno.EMLINK: "the file system refuses one more link; choose a root on another one",
     errno.EMFILE: "this process has too many open files; raise the limit (ulimit -n) or lower the concurrency",
     errno.ENFILE: "the machine has too many open files; close some programs",
@@ -33,20 +37,22 @@ _MEANINGS: Final[dict[int, str]] = {
     errno.ENOLCK: "the file system has no locks; choose a root on one that has (not every network mount does)",
     errno.EOPNOTSUPP: "the file system lacks hard links or locks; choose a root on one that has both",
     errno.ENOTSUP: "the file system lacks hard links or locks; choose a root on one that has both",
-    errno.ENOMEM: f"memory is short; close some programs, {_AGAIN}",
+    errno.ENOMEM: f"the memory is full; close some programs, {_AGAIN}",
 }
 
 
 def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: bool, root_seen: bool) -> StorageError:
-    """``exc`` as one line that names the object, what is wrong and what to do.
+    """``exc`` as one line that names the object, the cause and the remedy.
 
     :param doing: the verb, as in "cannot *write* …"
-    :param reading: no such file is then a :class:`NotFoundError`
-    :param root_seen: the root was there before, so that its absence is a fault
+    :param reading: a missing file is a :class:`NotFoundError`
+    :param root_seen: the root existed before, so its absence is an error
     """
     cannot = f"cannot {doing} {path}: "
     if root_seen and _is_gone(root):
-        return StorageError(f"{cannot}the folder {root} was removed while in use; restore it or start anew")
+        return StorageError(
+            f"{cannot}the folder {root} was removed while in use; restore it, or run the same command again"
+        )
     blocker = _file_in_the_way(root, path)
     if reading and exc.errno in _ABSENT and (blocker is None or root in blocker.parents):
         return NotFoundError(f"{path}: no such object")
@@ -61,7 +67,7 @@ def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: 
 
 
 def refuse_files(root: Path) -> None:
-    """Nothing, if ``root`` is a folder or nothing prevents it from becoming one.
+    """Refuse a ``root`` that is not a folder and cannot become one.
 
     :raises NotADirectoryError: it or a parent of it is something else
     """
@@ -70,9 +76,9 @@ def refuse_files(root: Path) -> None:
 
 
 def _file_in_the_way(root: Path, path: Path) -> Path | None:
-    """The topmost of ``root`` and the parents of ``path`` that exists and is no folder (a broken link counts)."""
+    """The topmost of ``root`` and the parents of ``path`` that exists and is not a folder; a broken link counts."""
     for folder in (*reversed(path.parents), root):
-        # Path.is_dir would raise where a folder on the way may not be entered.
+        # Not Path.is_dir, which raises if a folder on the way cannot be entered.
         if os.path.lexists(folder) and not os.path.isdir(folder):
             return folder
     return None

@@ -1,4 +1,4 @@
-"""The folders below a root, and the steps that make a file in one of them survive a power cut."""
+"""The folders below a local root, and the steps that make a file survive a power cut."""
 
 from __future__ import annotations
 
@@ -8,38 +8,45 @@ import os
 import secrets
 import stat
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-_RACES: Final = 32  # how often a folder may be removed between making and using it
+_ATTEMPTS: Final = 32  # another process may remove a folder between its creation and its use
+
+
+class Translate(Protocol):
+    """Turns an OSError into a StorageError that names the action and the file."""
+
+    def __call__(self, doing: str, path: Path) -> AbstractContextManager[None]:
+        """The context of one action, such as "write", on ``path``."""
 
 
 class Folders:
-    """Makes folders when a file needs them and removes them when the last file goes.
+    """Creates a folder when a file needs it, and removes it with its last file.
 
-    Removing is why making is a loop: another writer may take an empty folder away at any time.
-    Every folder on the way is synced once, whoever made it, since its maker may not have got
-    that far yet.
+    Because another writer may remove an empty folder at any time, creating is a loop. Every folder on the way is
+    synced once by each process, no matter who created it: the creator may have died before its own sync.
 
-    :param durable: without it nothing is synced: whole files still, but not after a power cut
+    :param durable: False skips all syncs: files are still whole, but may be lost in a power cut
     """
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         self.root = root
-        self.root_seen: bool = os.path.isdir(root)  # which never raises; the first write says what is wrong
+        self.root_seen: bool = os.path.isdir(root)  # never raises; the first write reports what is wrong
         self._durable = durable
         self._synced: set[Path] = set()
 
     def open_temporary(self, folder: Path) -> tuple[int, Path]:
         """A new, empty, hidden file in ``folder``, open for writing.
 
-        It is held by ``flock``, so that :meth:`remove_abandoned` tells a live writer from a dead one.
+        ``flock`` marks it as a live writer's for :meth:`remove_abandoned`.
 
-        :raises OSError: it cannot be made
+        :raises OSError: it cannot be created
         """
-        for _ in range(_RACES):
+        for _ in range(_ATTEMPTS):
             try:
                 self._ensure(folder)
                 path = folder / f".neows-{secrets.token_hex(8)}.tmp"
@@ -49,7 +56,7 @@ class Folders:
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                if os.fstat(fd).st_nlink > 0:  # else a sweep came between the two calls
+                if os.fstat(fd).st_nlink > 0:  # 0: a sweep removed it between open and flock
                     return fd, path
             except OSError:
                 path.unlink()
@@ -59,11 +66,11 @@ class Folders:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
     def open_lock_file(self, path: Path) -> int:
-        """The file ``path``, made if there is none, open for reading and writing.
+        """The file ``path``, created if it does not exist, open for reading and writing.
 
-        :raises OSError: it cannot be made or opened
+        :raises OSError: it cannot be created or opened
         """
-        for _ in range(_RACES):
+        for _ in range(_ATTEMPTS):
             try:
                 self._ensure(path.parent)
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -72,7 +79,7 @@ class Folders:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def remove_abandoned(self, temporary: Path) -> bool:
-        """Remove ``temporary`` unless a live writer holds it; whether it was removed.
+        """Remove ``temporary`` unless a live writer has it; whether it was removed.
 
         :raises OSError: it cannot be removed
         """
@@ -82,18 +89,18 @@ class Folders:
         except BlockingIOError:
             return False
         else:
-            # Removed while held: a writer that has opened it and waits for the lock sees no link.
+            # Removed while locked: a writer that opened it and now waits for the lock then sees that it has no link.
             temporary.unlink()
             return True
         finally:
             os.close(fd)
 
     def move(self, old: Path, new: Path) -> None:
-        """Rename the file ``old`` to ``new``, durably, replacing what is there.
+        """Rename the file ``old`` to ``new``, durably, and replace ``new``.
 
         :raises OSError: it cannot be renamed, or not synced
         """
-        for _ in range(_RACES):
+        for _ in range(_ATTEMPTS):
             try:
                 self._ensure(new.parent)
                 old.rename(new)
@@ -102,7 +109,7 @@ class Folders:
                     raise
                 self._forget(new.parent)
                 continue
-            # The new name first: a power cut between the two shows both, never neither.
+            # Sync the new name first: after a power cut between the two syncs both names exist, never neither.
             self.sync_folder(new.parent)
             if old.parent != new.parent:
                 self.sync_folder(old.parent)
@@ -111,14 +118,14 @@ class Folders:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(new))
 
     def sync_file(self, fd: int) -> None:
-        """Flush ``fd`` to the medium."""
+        """Flush the contents of ``fd`` to the medium."""
         if not self._durable:
             return
         if sys.platform == "darwin":
             try:
-                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there, fsync stops at the drive's own cache
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # on macOS fsync stops at the drive's own cache
             except OSError:
-                pass  # network mounts have no such call
+                pass  # network mounts do not support it
             else:
                 return
         os.fsync(fd)
@@ -131,13 +138,13 @@ class Folders:
         try:
             os.fsync(fd)
         except OSError as exc:
-            if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network mounts sync files alone
+            if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network mounts sync only files
                 raise
         finally:
             os.close(fd)
 
     def remove_empty(self, folder: Path) -> None:
-        """Remove ``folder`` and its parents below the root as far as they are empty; never raises."""
+        """Remove ``folder`` and its parents below the root while they are empty; never raises."""
         while folder != self.root and self.root in folder.parents:
             try:
                 folder.rmdir()
@@ -160,7 +167,7 @@ class Folders:
             if path in self._synced:
                 continue
             _make(path)
-            self.sync_folder(parent)
+            self.sync_folder(parent)  # a folder is durable when its parent is synced
             self._synced.add(path)
 
     def _forget(self, folder: Path) -> None:
@@ -179,10 +186,10 @@ def _make(folder: Path) -> None:
         folder.mkdir()
     except FileExistsError:
         try:
-            # One look: between two it may be removed and made again.
+            # One call: between two calls it may be removed and created again.
             is_folder = stat.S_ISDIR(folder.stat().st_mode)
         except FileNotFoundError:
-            # It was one, and is gone again: as if it had gone a moment later. A link to nowhere stays in the way.
+            # It was removed after mkdir saw it: the caller tries again. A dangling link stays in the way.
             if not folder.is_symlink():
                 raise
             is_folder = False

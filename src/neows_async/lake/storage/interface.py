@@ -1,4 +1,4 @@
-"""The storage protocol: the same calls for a folder and for an object store."""
+"""What a storage must do. Local folders and object stores do the same; so can a storage of your own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object of the storage.
+    """One object of a listing.
 
-    :param key: its name, relative to the root
+    :param key: relative to the root
     :param bytes: its size
     :param modified_s: UTC, seconds since 1970
     """
@@ -24,7 +24,7 @@ class ObjectInfo:
 
 
 class OutputFile(Protocol):
-    """A file of the storage being written; nothing exists under its key before ``close``."""
+    """A file that is being written. Nothing exists under its key before ``close``."""
 
     def write(self, data: bytes) -> None:
         """Append.
@@ -33,107 +33,113 @@ class OutputFile(Protocol):
         """
 
     def close(self) -> None:
-        """Make it durable under its key.
+        """Make the file durable under its key.
 
         :raises StorageError: it could not be made durable
         """
 
     def abort(self) -> None:
-        """Forget it; never raises."""
+        """Discard the file; never raises. No effect after ``close``."""
 
 
 class Lock(Protocol):
-    """A held lock on one key."""
+    """A lock on one key, owned by this process."""
 
     @property
     def check_every_s(self) -> float:
-        """How often at least its holder calls :meth:`check`; a lock that is renewed too late is lost."""
+        """The longest time between two calls of :meth:`check`. A lock that is renewed too late is lost."""
 
     def check(self) -> None:
-        """Renew where that is needed. Called in one thread or another, also while another call is under way.
+        """Check that the lock is still ours, and renew it where that is needed.
 
-        :raises SnapshotHeldError: it was lost to somebody else
+        Called in any thread, possibly while another call runs.
+
+        :raises SnapshotHeldError: another owner has it, or its object was removed
         """
 
     def release(self) -> None:
-        """Let go; never raises. The death of the process does the same, at once or after a while."""
+        """Release the lock; never raises. The death of the process releases it, too, at once or within a minute."""
 
 
 class Storage(Protocol):
-    """The objects below one root. **Blocking**: ``AsyncStorage`` calls it in threads.
+    """The objects below one root. **Blocking**, callable from any thread.
 
-    Keys are relative, ``/``-separated. Every verb raises :class:`StorageError` (naming the
-    object) when the storage fails, after its own retries of transient faults. All but
-    ``create`` and ``move`` are idempotent.
+    Keys are relative and ``/``-separated. Every call raises :class:`~neows_async.StorageError`, which names the
+    object, when the storage fails after its own retries of transient faults. All calls but ``create`` and ``move``
+    are idempotent.
     """
 
     @property
     def uri(self) -> str:
-        """The root as a user would write it; holds no secret."""
+        """The root as a user would write it, without secrets."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write durably and whole: a reader sees the old object or the new one, never a part."""
+        """Write an object, durable and whole: a reader sees the old object or the new one, never a part."""
 
     def create(self, key: str, data: bytes) -> None:
-        """As ``put``, but only if there is none.
+        """As ``put``, but only if the object does not exist. Of several creators exactly one succeeds.
 
-        :raises AlreadyExistsError: there is one (also when our own first try did create it and
-            only the answer was lost: then compare)
+        :raises AlreadyExistsError: the object exists. Our own first attempt may have created it if its response was
+            lost: compare the contents
         """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         """The object's bytes.
 
-        :raises NotFoundError: there is none
-        :raises StorageError: also when it is larger than ``max_bytes``
+        :raises NotFoundError: there is no such object
+        :raises StorageError: also if it is larger than ``max_bytes``
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with the folder ``prefix`` (``""``: all), at any depth, ascending by key.
+        """All objects below the folder ``prefix`` (``""``: below the root), at any depth, ascending by key.
 
         A folder that does not exist has no objects. Unfinished writes are not listed.
         """
 
     def move(self, key: str, target: str) -> None:
-        """Give the object another name, replacing what is there; on S3 a server-side copy and a delete.
+        """Rename an object and replace ``target``. On S3 this is a copy on the server, then a delete.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
 
     def delete(self, key: str) -> None:
-        """Remove it; nothing happens if there is none."""
+        """Remove an object; no effect if it does not exist."""
 
     def open_output(self, key: str) -> OutputFile:
-        """Begin a file of unknown size, written in order."""
+        """Begin a file of unknown size, which is written in order."""
 
     def open_input(self, key: str) -> BinaryIO:
         """A seekable reader.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
 
     def sweep(self, prefix: str) -> int:
-        """Remove what writers that died left below ``prefix`` and ``list`` does not show; how many."""
+        """Remove the unfinished writes of dead writers below ``prefix``, which ``list`` does not show.
 
-    def lock(self, key: str, holder: str) -> Lock:
-        """Take the lock named ``key``; ``holder`` is what others are told.
-
-        :raises SnapshotHeldError: somebody alive has it; the text says who
+        :returns: how many were removed
         """
 
-    def holder(self, key: str) -> str | None:
-        """Who has the lock named ``key`` now; None if nobody alive has. Only a look: it may change at once."""
+    def lock(self, key: str, owner: str) -> Lock:
+        """Acquire the lock ``key``.
+
+        :param owner: one line that names the owner in other processes' errors
+        :raises SnapshotHeldError: a live owner has it; the text names the owner
+        """
+
+    def lock_owner(self, key: str) -> str | None:
+        """The live owner of the lock ``key``; None if there is none. The answer may be outdated at once."""
 
 
 class ConditionalStore(Protocol):
-    """What a lease needs of an object store: writes that the store refuses when another client was faster.
+    """What a lease needs of an object store: writes that the store refuses if another client was faster.
 
     A version is a value of the store's own; only :meth:`replace` of the same store reads it.
     """
 
     @property
     def uri(self) -> str:
-        """The root as a user would write it; holds no secret."""
+        """The root as a user would write it, without secrets."""
 
     def create(self, key: str, data: bytes) -> None:
         """Write a new object, as :meth:`Storage.create`.
@@ -144,16 +150,16 @@ class ConditionalStore(Protocol):
     def read_versioned(self, key: str) -> tuple[bytes, Any, float]:
         """The object's bytes, its version, and when it was written (UTC, seconds since 1970).
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
 
     def replace(self, key: str, data: bytes, version: Any) -> bool:
-        """Put ``data`` if the object still has ``version``; whether it had.
+        """Write ``data`` if the object still has ``version``; whether it had.
 
-        False also when it had, and only the response was lost: then read it again.
+        False may also mean that the write succeeded and its response was lost: then read the object again.
 
-        :raises StorageError: it could not be written; it may be there if the connection broke
+        :raises StorageError: the write failed; if the connection broke, it may have succeeded
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object; nothing happens if there is none."""
+        """Remove an object; no effect if it does not exist."""

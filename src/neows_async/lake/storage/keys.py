@@ -1,4 +1,4 @@
-"""Keys: relative, ``/``-separated names of objects, checked before they touch a disk or a wire."""
+"""Keys: relative, ``/``-separated names of objects, checked before any call uses them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ TEMPORARY: Final = re.compile(r"\.neows-[0-9a-f]{16}\.tmp")  # an unfinished loc
 
 
 def key_parts(key: str) -> tuple[str, ...]:
-    """The folders of ``key`` and its name.
+    """The folders and the name of ``key``.
 
-    Keys come from receipts too, which anybody may have edited: nothing leaves the root.
+    Keys also come from receipts, which a user may have edited: no key leaves the root.
 
-    :raises StorageError: it is empty, absolute, or has a part that is empty, ``.`` or ``..``, or
-        that only an unfinished write may be called
+    :raises StorageError: it is empty, absolute, or has a part that is empty, ``.``, ``..`` or the name of an
+        unfinished write
     """
     parts = tuple(key.split("/"))
     for part in parts:
         if part in ("", ".", "..") or "\0" in part or TEMPORARY.fullmatch(part):
             raise StorageError(
-                f"{key!r} is not a key: want a relative path without '.' or '..', such as _runs/latest.json"
+                f"{key!r} is not a key; use a relative path without '.' or '..', such as _runs/latest.json"
             )
     return parts
 
 
 def folder_parts(prefix: str) -> tuple[str, ...]:
-    """The parts of the folder ``prefix``; a final ``/`` means nothing, ``""`` is the root.
+    """The parts of the folder ``prefix``. A final ``/`` makes no difference; ``""`` is the root.
 
     :raises StorageError: as for :func:`key_parts`
     """

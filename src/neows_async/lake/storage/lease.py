@@ -1,4 +1,8 @@
-"""A lock in an object store: an object that says who holds it, and until when."""
+"""A lock in an object store: an object that names its owner and expires.
+
+All changes are conditional writes, so of two processes that try at once one succeeds. The machines' clocks must
+agree within half a minute.
+"""
 
 from __future__ import annotations
 
@@ -16,36 +20,40 @@ if TYPE_CHECKING:
 
     from neows_async.lake.storage.interface import ConditionalStore
 
-LOCK_S: Final = 60.0  # how long a lock outlives its holder's last renewal
+LOCK_S: Final = 60.0
+"""A lease expires this long after its last renewal."""
 RENEW_S: Final = 15.0
-_ROUNDS: Final = 8  # how often others may change the object between our reading and writing it
+"""A lease is renewed once it has this age."""
+_ATTEMPTS: Final = 8  # other processes may change the object between our read and our write
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a lock object says.
+    """The contents of a lock's object.
 
-    :param holder: one line for those who are refused
-    :param nonce: tells one taking of the lock from every other
+    :param owner: one line that names the owner in other processes' errors
+    :param nonce: identifies one acquisition of the lock
+    :param process: the owner's; shows other processes of the same machine that it died
     :param expires_s: UTC, seconds since 1970
     """
 
-    holder: str
+    owner: str
     nonce: str
     process: ProcessId
     expires_s: float
 
     def as_json(self) -> bytes:
-        """The object's bytes."""
-        return json.dumps(asdict(self), indent=1).encode()
+        """The object's bytes. The key "holder" is part of the lake's layout."""
+        fields = asdict(self)
+        return json.dumps({"holder": fields.pop("owner"), **fields}, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes, *, modified_s: float) -> Lease:
-        """Read an object; what cannot be read is a claim of nobody's, from when it was written."""
+        """Read the object's bytes. An unreadable object is a lease of an unknown owner, acquired at ``modified_s``."""
         try:
             value = json.loads(data)
             return cls(
-                holder=str(value["holder"]),
+                owner=str(value["holder"]),
                 nonce=str(value["nonce"]),
                 process=ProcessId(**value["process"]),
                 expires_s=float(value["expires_s"]),
@@ -53,115 +61,116 @@ class Lease:
         except (ValueError, TypeError, KeyError):
             return cls("somebody unknown", "", ProcessId("", "", "", 0, 0), modified_s + LOCK_S)
 
+    def is_free(self, us: ProcessId, now_s: float) -> bool:
+        """Whether another process may take it over: it expired, or its owner surely died."""
+        return self.expires_s <= now_s or is_dead(self.process, seen_from=us)
+
 
 class LeaseLock:
-    """A held claim. The machines' clocks must agree within half a minute.
+    """A lock that this process owns while it renews its lease.
 
-    Nothing renews it but :meth:`check`, which the holder calls at least every 15 s. After 60 s
-    without renewal anybody takes it over; a process of the same machine and boot takes it over at
-    once when the holder's process is gone. Every change is a conditional put, so of two takers
-    one wins. Who was stopped for longer than that finds out at the next ``check``, not at once:
-    what commits must be create-only besides.
+    Only :meth:`check` renews. After 60 s without renewal any process may take the lock over; a process of the same
+    machine and boot may do so as soon as the owner's process is gone. An owner that was suspended for longer learns
+    at its next ``check`` that it lost the lock, not before. So the commit needs a create-only write besides.
 
+    :param owner: one line that names this process in other processes' errors
     :param now_s: UTC, seconds since 1970
-    :raises SnapshotHeldError: somebody alive has it; the text says who
-    :raises StorageError: it cannot be taken
+    :raises SnapshotHeldError: a live owner has the lock; the text names the owner
+    :raises StorageError: the store failed
     """
 
-    def __init__(self, storage: ConditionalStore, key: str, holder: str, *, now_s: Callable[[], float]) -> None:
-        self._storage = storage
+    def __init__(self, store: ConditionalStore, key: str, owner: str, *, now_s: Callable[[], float]) -> None:
+        self._store = store
         self._key = key
-        self._name = f"{storage.uri.partition('?')[0].rstrip('/')}/{key}"
+        self._name = f"{store.uri.partition('?')[0].rstrip('/')}/{key}"
         self._now_s = now_s
-        self._claim = Lease(" ".join(holder.split()), secrets.token_hex(16), this_process(), expires_s=0.0)
+        self._lease = Lease(" ".join(owner.split()), secrets.token_hex(16), this_process(), expires_s=0.0)
         self._version: Any | None = self._acquire()
 
     @property
     def check_every_s(self) -> float:
-        """Less than the age at which a claim is renewed, so that none is found a moment too young."""
+        """Less than the age at which a lease is renewed, so that a check is never a moment too early to renew."""
         return RENEW_S / 2
 
     def check(self) -> None:
-        """Renew, if the last renewal is 15 s old. A store that is away is tried again until the lock has run out.
+        """Renew the lease if it is 15 s old. While the store cannot be reached, the lock stays ours until it expires.
 
-        :raises SnapshotHeldError: somebody took it over, or removed it
-        :raises StorageError: it has run out, and the store cannot be asked
+        :raises SnapshotHeldError: another process took it over, or its object was removed
+        :raises StorageError: it expired, and the store cannot be reached
         """
         if self._version is None:
             raise SnapshotHeldError(f"{self._name}: the lock was released or lost before")
-        if self._now_s() < self._claim.expires_s - LOCK_S + RENEW_S:
+        if self._now_s() < self._lease.expires_s - LOCK_S + RENEW_S:
             return
         try:
             self._renew(self._version)
         except StorageError:
-            if self._now_s() >= self._claim.expires_s:
+            if self._now_s() >= self._lease.expires_s:
                 raise
 
     def release(self) -> None:
-        """Remove the object and let go; never raises. If it cannot be removed, it runs out."""
+        """Remove the object; never raises. If that fails, the lease expires."""
         version, self._version = self._version, None
         if version is None:
             return
         with suppress(StorageError, SnapshotHeldError):
-            # Deleting is not conditional. It is safe while nobody may take the lock over, so that
-            # an old claim is renewed first.
-            if self._now_s() > self._claim.expires_s - LOCK_S / 2:
+            # A delete is not conditional: it would remove another owner's lease, too. So an old lease is renewed
+            # first, and while it is fresh no other process may take the lock over.
+            if self._now_s() > self._lease.expires_s - LOCK_S / 2:
                 self._renew(version)
-            self._storage.delete(self._key)
+            self._store.delete(self._key)
 
     def _acquire(self) -> Any:
-        for _ in range(_ROUNDS):
-            self._claim = replace(self._claim, expires_s=self._now_s() + LOCK_S)
+        for _ in range(_ATTEMPTS):
+            self._lease = replace(self._lease, expires_s=self._now_s() + LOCK_S)
             with suppress(AlreadyExistsError):
-                self._storage.create(self._key, self._claim.as_json())
+                self._store.create(self._key, self._lease.as_json())
             try:
+                # Read after every create, also after one that succeeded: the next renewal needs the version.
                 found, version = self._read()
             except NotFoundError:
-                continue  # its holder released it between our two calls
-            if found.nonce == self._claim.nonce:
-                self._claim = found
+                continue  # its owner released it between the two calls
+            if found.nonce == self._lease.nonce:
+                self._lease = found
                 return version
-            if not _may_be_taken(found, self._claim.process, self._now_s()):
+            if not found.is_free(self._lease.process, self._now_s()):
                 left_s = max(0.0, found.expires_s - self._now_s())
                 raise SnapshotHeldError(
-                    f"{self._name}: held by {found.holder}; wait for it or stop it"
+                    f"{self._name}: held by {found.owner}; wait for it or stop it"
                     f" (unless it renews, the lock runs out in {left_s:.0f} s)"
                 )
-            # If this is refused, the next round finds who was faster; if its answer was lost, itself.
-            self._storage.replace(self._key, self._claim.as_json(), version)
-        raise SnapshotHeldError(f"{self._name}: others take and release it all the time; run again")
+            # The result does not matter. If another process was faster, the next read finds its lease. If our write
+            # succeeded and the response was lost, it finds ours.
+            self._store.replace(self._key, self._lease.as_json(), version)
+        raise SnapshotHeldError(f"{self._name}: other processes acquire and release it all the time; run again")
 
     def _renew(self, version: Any) -> None:
-        claim = replace(self._claim, expires_s=self._now_s() + LOCK_S)
-        self._storage.replace(self._key, claim.as_json(), version)
-        # Read whatever the answer was: it may be lost while the renewal is there.
+        lease = replace(self._lease, expires_s=self._now_s() + LOCK_S)
+        self._store.replace(self._key, lease.as_json(), version)
+        # Read the object whatever the response was: the response may be lost although the renewal succeeded.
         try:
             found, self._version = self._read()
         except NotFoundError:
             self._version = None
             raise SnapshotHeldError(f"{self._name}: the lock was lost: its object was removed; run again") from None
-        if found.nonce != self._claim.nonce:
+        if found.nonce != self._lease.nonce:
             self._version = None
-            raise SnapshotHeldError(f"{self._name}: the lock was lost to {found.holder}; run again")
-        self._claim = found
+            raise SnapshotHeldError(f"{self._name}: the lock was lost to {found.owner}; run again")
+        self._lease = found
 
     def _read(self) -> tuple[Lease, Any]:
-        data, version, modified_s = self._storage.read_versioned(self._key)
+        data, version, modified_s = self._store.read_versioned(self._key)
         return Lease.from_json(data, modified_s=modified_s), version
 
 
-def lease_holder(storage: ConditionalStore, key: str, *, now_s: Callable[[], float]) -> str | None:
-    """What the live holder of the lock ``key`` calls itself; None if it has none.
+def lease_owner(store: ConditionalStore, key: str, *, now_s: Callable[[], float]) -> str | None:
+    """The live owner of the lock ``key``; None if there is none. Writes nothing.
 
-    :raises StorageError: the store cannot be asked
+    :raises StorageError: the store failed
     """
     try:
-        data, _, modified_s = storage.read_versioned(key)
+        data, _, modified_s = store.read_versioned(key)
     except NotFoundError:
         return None
     found = Lease.from_json(data, modified_s=modified_s)
-    return None if _may_be_taken(found, this_process(), now_s()) else found.holder
-
-
-def _may_be_taken(found: Lease, us: ProcessId, now_s: float) -> bool:
-    return found.expires_s <= now_s or is_dead(found.process, seen_from=us)
+    return None if found.is_free(this_process(), now_s()) else found.owner

@@ -1,4 +1,4 @@
-"""A lake in a folder of this machine."""
+"""A storage in a folder of this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from neows_async.errors import NotFoundError, StorageError
 from neows_async.lake.storage.disk_errors import refuse_files, storage_error
-from neows_async.lake.storage.file_lock import FileLock, file_lock_holder
+from neows_async.lake.storage.file_lock import FileLock, file_lock_owner
 from neows_async.lake.storage.folders import Folders
 from neows_async.lake.storage.interface import ObjectInfo
 from neows_async.lake.storage.keys import TEMPORARY, folder_parts, key_parts
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 class LocalStorage:
     """The objects below the folder ``root``. Blocking; any thread may call it.
 
-    A write goes to a hidden file beside its target, is synced, takes its name in one step, and
-    the folder is synced: a reader sees the old file or the new one, and what was written is
-    there after a power cut. A deletion alone may come undone by one. The file system must have
-    ``flock`` and hard links.
+    A write has four steps: write a hidden file beside the target, sync it, rename it, sync the folder. So a reader
+    sees the old file or the new one, and the new one survives a power cut. A power cut may only undo a deletion. The
+    file system must support ``flock`` and hard links.
 
-    :param root: made at the first write; once seen, its absence is a fault
-    :param durable: False skips the syncs: still whole files, but only for as long as the power lasts
-    :raises StorageError: ``root`` is not a folder, nor can it become one
+    :param root: created at the first write. Once it existed, its absence is an error
+    :param durable: False skips the syncs: files are still whole, but may be lost in a power cut
+    :raises StorageError: ``root`` is not a folder and cannot become one
     """
 
     def __init__(self, root: Path, *, durable: bool = True) -> None:
@@ -48,16 +47,16 @@ class LocalStorage:
         return self._uri
 
     def put(self, key: str, data: bytes) -> None:
-        """Write durably and whole, replacing what is there.
+        """Write an object, durable and whole, and replace an existing one.
 
-        :raises StorageError: nothing was changed, or it is there but may not survive a power cut
+        :raises StorageError: nothing changed, or the object is written but may be lost in a power cut
         """
         self._write("write", key, data, only_if_new=False)
 
     def create(self, key: str, data: bytes) -> None:
-        """As :meth:`put`, but of several creators exactly one wins.
+        """As :meth:`put`, but only if the object does not exist. Of several creators exactly one succeeds.
 
-        :raises AlreadyExistsError: there is one, untouched
+        :raises AlreadyExistsError: the object exists and is unchanged
         :raises StorageError: as for :meth:`put`
         """
         self._write("create", key, data, only_if_new=True)
@@ -65,7 +64,7 @@ class LocalStorage:
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         """The object's bytes.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         :raises StorageError: it is larger than ``max_bytes``, or cannot be read
         """
         path = self._path(key)
@@ -76,9 +75,9 @@ class LocalStorage:
             return file.read()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects below the folder ``prefix``, ascending by key, read as the iteration goes.
+        """The objects below the folder ``prefix``, ascending by key; folders are read during the iteration.
 
-        What is removed meanwhile may be listed or not. Links are followed, as readers follow them.
+        An object that is removed meanwhile may be listed or not. Links are followed, as readers follow them.
 
         :raises StorageError: a folder cannot be read
         """
@@ -86,10 +85,10 @@ class LocalStorage:
         return self._walk(self._root.joinpath(*parts), "".join(f"{part}/" for part in parts))
 
     def move(self, key: str, target: str) -> None:
-        """Give the object another name in one step, replacing what is there.
+        """Rename an object in one step, and replace ``target``.
 
-        :raises NotFoundError: there is none
-        :raises StorageError: it kept its name, or has the new one but may not survive a power cut
+        :raises NotFoundError: there is no such object
+        :raises StorageError: it has its old name, or it has the new one but may be lost in a power cut
         """
         old, new = self._path(key), self._path(target)
         with self._translated("read", old, reading=True):
@@ -102,13 +101,13 @@ class LocalStorage:
                 self._folders.move(old, new)
             except FileNotFoundError:
                 with self._translated("read", old, reading=True):
-                    old.stat()  # somebody else may have moved it since we looked
+                    old.stat()  # NotFoundError if another process moved it since the first stat
                 raise
 
     def delete(self, key: str) -> None:
-        """Remove the object, if there is one, and the folders that are then empty.
+        """Remove an object, and the folders that are then empty; no effect if it does not exist.
 
-        :raises StorageError: it is still there
+        :raises StorageError: it still exists
         """
         path = self._path(key)
         with suppress(NotFoundError), self._translated("delete", path, reading=True):
@@ -117,35 +116,36 @@ class LocalStorage:
         self._folders.remove_empty(path.parent)
 
     def open_output(self, key: str) -> LocalOutput:
-        """Begin a file of unknown size; it has its name after ``close``, durable, and never before.
+        """Begin a file of unknown size. It exists under its name, durable, after ``close`` and not before.
 
-        :raises StorageError: it cannot be begun
+        :raises StorageError: it cannot be created
         """
         path = self._path(key)
         with self._translated("write", path):
             return LocalOutput(self._folders, path, self._translated, only_if_new=False)
 
     def open_input(self, key: str) -> BinaryIO:
-        """A seekable reader; it keeps the object as it was when opened. Its reads raise StorageError.
+        """A seekable reader of the object as it was when opened. Its reads raise StorageError.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
         path = self._path(key)
         with self._translated("read", path, reading=True):
             return io.BufferedReader(LocalInput(path, self._translated))
 
     def sweep(self, prefix: str) -> int:
-        """Remove the unfinished files of dead writers below ``prefix``; how many.
+        """Remove the unfinished files of dead writers below ``prefix``.
 
-        A live writer's is left alone, in whatever process. Empty folders go too, except that the
-        sweep of the whole root leaves those alone in which there was nothing to sweep.
+        The files of live writers stay, whichever process they are in. Empty folders are removed, too; a sweep of the
+        whole root removes only those in which it removed a file, since others may not be ours.
 
+        :returns: how many files were removed
         :raises StorageError: a folder cannot be read, or a file not removed
         """
         top = self._root.joinpath(*folder_parts(prefix))
         removed = 0
         with suppress(NotFoundError), self._translated("sweep", top, reading=True):
-            # Nobody follows a folder downwards that was removed meanwhile; any other trouble is told.
+            # A folder that was removed meanwhile is skipped; any other error is raised.
             for folder, _, names in os.walk(top, topdown=False, onerror=_unless_gone, followlinks=True):
                 found = [Path(folder, name) for name in names if TEMPORARY.fullmatch(name)]
                 for path in found:
@@ -155,28 +155,28 @@ class LocalStorage:
                     self._folders.remove_empty(Path(folder))
         return removed
 
-    def lock(self, key: str, holder: str) -> FileLock:
-        """Take the lock ``key`` by ``flock``: the kernel frees it when the process ends, however it ends.
+    def lock(self, key: str, owner: str) -> FileLock:
+        """Acquire the lock ``key`` by ``flock``. The kernel releases it when the process ends, for any reason.
 
-        Only processes that see the same kernel's locks exclude each other: of a network mount,
-        those for which the mount forwards ``flock``.
+        Only processes that see the same kernel's locks exclude each other. On a network mount these are the ones for
+        which the mount forwards ``flock``.
 
-        :param holder: one line that others are told
-        :raises SnapshotHeldError: somebody alive has it; the text says who
-        :raises StorageError: it cannot be taken
+        :param owner: one line that names this process in other processes' errors
+        :raises SnapshotHeldError: a live owner has it; the text names the owner
+        :raises StorageError: it cannot be acquired
         """
         path = self._path(key)
         with self._translated("lock", path):
-            return FileLock(self._folders, path, holder, self._translated)
+            return FileLock(self._folders, path, owner, self._translated)
 
-    def holder(self, key: str) -> str | None:
-        """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
+    def lock_owner(self, key: str) -> str | None:
+        """The live owner of the lock ``key``; None if there is none. Writes nothing.
 
-        :raises StorageError: it cannot be told
+        :raises StorageError: the lock cannot be read
         """
         path = self._path(key)
         with suppress(NotFoundError), self._translated("look at", path, reading=True):
-            return file_lock_holder(path)
+            return file_lock_owner(path)
         return None
 
     def _path(self, key: str) -> Path:
@@ -194,9 +194,9 @@ class LocalStorage:
             raise
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
-        names: list[str] = []  # an entry takes ten times its name's memory
+        names: list[str] = []  # a DirEntry takes ten times its name's memory
         with suppress(NotFoundError), self._translated("list", folder, reading=True), os.scandir(folder) as scan:
-            # A folder sorts as its objects' keys do: "a.b" comes before "a/b".
+            # A folder sorts with its "/", as its objects' keys do: "a.b" before "a/b".
             names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in scan)
         for name in names:
             path = folder / name

@@ -5,33 +5,25 @@ from __future__ import annotations
 import io
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from neows_async.errors import AlreadyExistsError, StorageError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from typing_extensions import Buffer
 
-    from neows_async.lake.storage.folders import Folders
-
-
-class Translate(Protocol):
-    """Makes an OSError within it a StorageError that says what was being done to which file."""
-
-    def __call__(self, doing: str, path: Path) -> AbstractContextManager[None]:
-        """The context in which ``doing`` is done to ``path``."""
+    from neows_async.lake.storage.folders import Folders, Translate
 
 
 class LocalOutput:
-    """A file being written; nothing exists under its name before ``close``.
+    """A file that is being written under a hidden name; nothing exists under its own name before ``close``.
 
-    :param only_if_new: ``close`` refuses to replace what has the name by then
-    :raises OSError: it cannot be begun
+    :param only_if_new: ``close`` does not replace an existing file
+    :raises OSError: the file cannot be created
     """
 
     _fd: int | None = None
@@ -55,22 +47,23 @@ class LocalOutput:
                 rest = rest[os.write(self._open_fd(), rest) :]
 
     def close(self) -> None:
-        """Make it durable under its name; a failure forgets it.
+        """Make the file durable under its name. On failure it is discarded.
 
-        :raises AlreadyExistsError: it was to be new, and somebody was first
+        :raises AlreadyExistsError: ``only_if_new``, and another process was first
         :raises StorageError: it could not be made durable
         """
         fd = self._open_fd()
         try:
             with self._translate("write", self._target):
+                # In this order: no name ever shows contents that are not durable.
                 self._folders.sync_file(fd)
                 self._publish()
                 self._folders.sync_folder(self._target.parent)
         finally:
-            self.abort()  # by now nothing has the temporary name, or nothing should
+            self.abort()  # closes, and removes the hidden name after a failure
 
     def abort(self) -> None:
-        """Forget it, unless it was closed; never raises."""
+        """Discard the file; never raises. No effect after ``close``."""
         fd, self._fd = self._fd, None
         if fd is None:
             return
@@ -81,8 +74,8 @@ class LocalOutput:
         self._folders.remove_empty(self._target.parent)
 
     def __del__(self) -> None:
-        # A call that its caller gave up waiting for hands its file to nobody. A forked child has
-        # a copy of this object, and no say.
+        # An abandoned call returns its file to no caller. A forked child has a copy of this object, and must not
+        # remove the parent's file.
         if self._fd is not None and self._pid == os.getpid():
             self.abort()
 
@@ -96,17 +89,18 @@ class LocalOutput:
             self._temporary.rename(self._target)
             return
         try:
+            # A hard link, since rename would replace: of several creators exactly one succeeds.
             self._target.hardlink_to(self._temporary)
         except FileExistsError as exc:
             raise AlreadyExistsError(f"cannot create {self._target}: it exists already") from exc
-        # Not left to abort(): the folder is synced once, and then without the second name.
+        # Here and not in abort(): the folder is synced once, after the second name is gone.
         self._temporary.unlink(missing_ok=True)
 
 
 class LocalInput(io.FileIO):
-    """A file being read, whose failures are told as everything else's.
+    """A file that is being read. Its reads raise StorageError.
 
-    :raises OSError: it cannot be opened
+    :raises OSError: the file cannot be opened
     """
 
     def __init__(self, path: Path, translate: Translate) -> None:

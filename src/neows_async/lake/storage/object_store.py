@@ -1,4 +1,4 @@
-"""A lake in an object store: S3 and what speaks its language, Google Cloud Storage, Azure."""
+"""A storage in an object store: S3 and compatible stores, Google Cloud Storage, Azure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing_extensions import override
 from neows_async.errors import AlreadyExistsError, NotFoundError, StorageError
 from neows_async.lake.storage.interface import ObjectInfo
 from neows_async.lake.storage.keys import folder_parts, key_parts
-from neows_async.lake.storage.lease import LeaseLock, lease_holder
+from neows_async.lake.storage.lease import LeaseLock, lease_owner
 from neows_async.lake.storage.object_errors import object_error
 
 if TYPE_CHECKING:
@@ -28,18 +28,21 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
     from typing_extensions import Buffer
 
-_LIST_OBJECTS: Final = 1000  # what one answer of S3 holds
-_CREATOR: Final = "neows-creator"  # the metadata by which a creator knows its own object
+_LIST_OBJECTS: Final = 1000  # S3 returns at most this many for each request
+_CREATOR: Final = "neows-creator"  # metadata: a creator recognizes its own object by it
+_PART_BYTES: Final = 8 << 20  # a smaller object is one put; the 10,000 parts of S3 make 80 GB
+_PARTS_AT_ONCE: Final = 2
+_READ_BYTES: Final = 1 << 20  # a request costs as much time as reading this much
 
 
 class ObjectStorage:
     """The objects of ``store``. Blocking, without an event loop; any thread may call it.
 
-    The store must have conditional puts: ``If-None-Match`` to create, ``If-Match`` to renew a lock.
-    A read after a write must see it, as S3, Google and Azure promise.
+    The store must support conditional puts: ``If-None-Match`` to create, ``If-Match`` to renew a lock. A read after
+    a write must see the write, as S3, Google and Azure promise.
 
-    :param store: an obstore store, with the prefix, credentials, time limits and retries it is to have
-    :param uri: how messages call the root; must hold no secret
+    :param store: an obstore store, with its prefix, credentials, time limits and retries
+    :param uri: the root's name in messages; without secrets
     :param now_s: the clock of the locks: UTC, seconds since 1970
     """
 
@@ -55,50 +58,50 @@ class ObjectStorage:
         return self._uri
 
     def put(self, key: str, data: bytes) -> None:
-        """Write whole, replacing what is there.
+        """Write an object, whole, and replace an existing one.
 
-        :raises StorageError: it could not be written, or the answer was lost and it may be there
+        :raises StorageError: it could not be written, or the response was lost and it may be written
         """
         with self._translated("write", self._checked(key)):
             obstore.put(self._store, key, data, use_multipart=False)
 
     def create(self, key: str, data: bytes) -> None:
-        """As :meth:`put`, but of several creators exactly one wins, also when answers are lost.
+        """As :meth:`put`, but only if the object does not exist. Of several creators exactly one succeeds.
 
-        Each creator signs its object, and an error is held against the signature found: a create
-        that succeeded although the client saw an error is a success.
+        This holds also if responses are lost: each creator writes a random id into the object's metadata. After an
+        error it reads the id back, and its own id means that the create succeeded.
 
-        :raises AlreadyExistsError: there is one, and it is another's
-        :raises StorageError: it could not be written; when the store went away, it may be there
+        :raises AlreadyExistsError: the object exists, and another creator wrote it
+        :raises StorageError: it could not be written; if the connection broke, it may be written
         """
         uri = self._checked(key)
         creator = secrets.token_hex(16)
         try:
             obstore.put(self._store, key, data, attributes={_CREATOR: creator}, mode="create", use_multipart=False)
         except (BaseError, OSError) as exc:
-            # The client repeats a put whose answer was lost, and is then refused by its own object.
+            # If a response is lost, the client repeats the put, and its own object refuses the second one.
             if self._creator(key) == creator:
                 return
             if isinstance(exc, ObstoreAlreadyExistsError):
                 raise AlreadyExistsError(f"cannot create {uri}: it exists already") from None
-            raise object_error(exc, doing="create", uri=uri, reading=False)  # noqa: B904 - it has a cause, scrubbed
+            raise object_error(exc, doing="create", uri=uri, reading=False)  # noqa: B904 - it has a redacted cause
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         """The object's bytes.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         :raises StorageError: it is larger than ``max_bytes``, or cannot be read
         """
         uri = self._checked(key)
         with self._translated("read", uri, reading=True):
-            answer = obstore.get(self._store, key)
-            size = answer.meta["size"]
+            response = obstore.get(self._store, key)
+            size = response.meta["size"]
             if max_bytes is not None and size > max_bytes:
                 raise StorageError(f"cannot read {uri}: {size} bytes, where at most {max_bytes} are expected")
-            return bytes(answer.bytes())
+            return bytes(response.bytes())
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects below the folder ``prefix``, ascending by key; all are asked for before the first is given.
+        """The objects below the folder ``prefix``, ascending by key; all are listed before the first is returned.
 
         :raises StorageError: they cannot be listed
         """
@@ -106,19 +109,19 @@ class ObjectStorage:
         with self._translated("list", f"{self._root}/{folder}"):
             found = [
                 ObjectInfo(key=entry["path"], bytes=entry["size"], modified_s=entry["last_modified"].timestamp())
-                for answer in obstore.list(self._store, folder or None, chunk_size=_LIST_OBJECTS)
-                for entry in answer
+                for response in obstore.list(self._store, folder or None, chunk_size=_LIST_OBJECTS)
+                for entry in response
             ]
-        # S3 sorts, other stores do not all.
+        # S3 sorts its listings, but not every store does.
         return iter(sorted(found, key=lambda info: info.key))
 
     def move(self, key: str, target: str) -> None:
-        """Copy the object to another name within the store, replacing what is there, then delete it.
+        """Copy an object to ``target`` within the store and replace ``target``, then delete the object.
 
-        Killed between the two, both names have it, and the same move finishes it.
+        If the process dies between the two, both objects exist, and the same move finishes the work.
 
-        :raises NotFoundError: there is none
-        :raises StorageError: it still has its name, and may have the new one too
+        :raises NotFoundError: there is no such object
+        :raises StorageError: the object still exists, and ``target`` may, too
         """
         old, new = self._checked(key), self._checked(target)
         if key == target:
@@ -131,83 +134,82 @@ class ObjectStorage:
             obstore.delete(self._store, key)
 
     def delete(self, key: str) -> None:
-        """Remove the object, if there is one.
+        """Remove an object; no effect if it does not exist.
 
-        :raises StorageError: it may still be there
+        :raises StorageError: it may still exist
         """
-        # S3 is content when there is none; Google and Azure say so.
+        # S3 succeeds if there is no such object; Google and Azure return an error.
         with suppress(NotFoundError), self._translated("delete", self._checked(key), reading=True):
             obstore.delete(self._store, key)
 
     def open_output(self, key: str) -> ObjectOutput:
-        """Begin a file of unknown size: one put if it stays small, else a multipart upload as it grows.
+        """Begin a file of unknown size: one put if it is small, else a multipart upload.
 
-        It exists after ``close``, whole, and never before.
+        It exists, whole, after ``close`` and not before.
 
-        :raises StorageError: it cannot be begun
+        :raises StorageError: it cannot be created
         """
         uri = self._checked(key)
         with self._translated("write", uri):
             return ObjectOutput(self._store, key, lambda: self._translated("write", uri))
 
     def open_input(self, key: str) -> BinaryIO:
-        """A seekable reader of ranges; a read raises StorageError, also when the object was replaced meanwhile.
+        """A seekable reader. Its reads raise StorageError, also if the object was replaced since it was opened.
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
         uri = self._checked(key)
         with self._translated("read", uri, reading=True):
             return ObjectInput.open(self._store, key, lambda: self._translated("read", uri, reading=True))
 
     def sweep(self, prefix: str) -> int:
-        """Nothing, and 0: a put leaves no trace before it is whole.
+        """Return 0: an unfinished put leaves no object.
 
-        The parts of large uploads that died are hidden by the store, cannot be listed through its
-        client, and cost until they go: give the bucket a lifecycle rule that aborts incomplete
-        multipart uploads after a day.
+        An unfinished multipart upload leaves parts, which the store hides, the client cannot list, and the user pays
+        for. Give the bucket a lifecycle rule that aborts incomplete multipart uploads after a day.
         """
         folder_parts(prefix)
         return 0
 
-    def lock(self, key: str, holder: str) -> LeaseLock:
-        """Take the lock ``key``: an object that says who holds it and until when.
+    def lock(self, key: str, owner: str) -> LeaseLock:
+        """Acquire the lock ``key``: an object that names its owner and expires.
 
-        It must be renewed by calling ``check`` at least every 15 s; see :class:`LeaseLock`.
+        Call ``check`` at least every 15 s to renew it; see :class:`~neows_async.lake.storage.lease.LeaseLock`.
 
-        :param holder: one line that others are told
-        :raises SnapshotHeldError: somebody alive has it; the text says who
-        :raises StorageError: it cannot be taken
+        :param owner: one line that names this process in other processes' errors
+        :raises SnapshotHeldError: a live owner has it; the text names the owner
+        :raises StorageError: it cannot be acquired
         """
-        return LeaseLock(self, key, holder, now_s=self._now_s)
+        return LeaseLock(self, key, owner, now_s=self._now_s)
 
-    def holder(self, key: str) -> str | None:
-        """Who has the lock ``key`` now; None if nobody alive has. Nothing is written.
+    def lock_owner(self, key: str) -> str | None:
+        """The live owner of the lock ``key``; None if there is none. Writes nothing.
 
-        :raises StorageError: it cannot be told
+        :raises StorageError: the lock cannot be read
         """
-        return lease_holder(self, key, now_s=self._now_s)
+        return lease_owner(self, key, now_s=self._now_s)
 
     def read_versioned(self, key: str) -> tuple[bytes, UpdateVersion, float]:
         """The object's bytes, its version for :meth:`replace`, and when it was written (UTC, seconds since 1970).
 
-        :raises NotFoundError: there is none
+        :raises NotFoundError: there is no such object
         """
         with self._translated("read", self._checked(key), reading=True):
-            answer = obstore.get(self._store, key)
-            meta = answer.meta
+            response = obstore.get(self._store, key)
+            meta = response.meta
             version: UpdateVersion = {}
             if meta["e_tag"] is not None:
                 version["e_tag"] = meta["e_tag"]
             if meta["version"] is not None:
                 version["version"] = meta["version"]
-            return bytes(answer.bytes()), version, meta["last_modified"].timestamp()
+            return bytes(response.bytes()), version, meta["last_modified"].timestamp()
 
     def replace(self, key: str, data: bytes, version: UpdateVersion) -> bool:
-        """Put ``data`` if the object still has ``version``; whether it had.
+        """Write ``data`` if the object still has ``version``; whether it had.
 
-        False also when it had, and only the answer was lost: then look.
+        False may also mean that the write succeeded and its response was lost: then read the object again.
 
-        :raises StorageError: it could not be written; when the store went away, it may be there
+        :raises StorageError: it could not be written; if the connection broke, it may be written
         """
         mode: PutMode = version
         with self._translated("write", self._checked(key)):
@@ -232,20 +234,15 @@ class ObjectStorage:
         try:
             yield
         except (BaseError, OSError, ValueError) as exc:
-            raise object_error(exc, doing=doing, uri=uri, reading=reading)  # noqa: B904 - it has a cause, scrubbed
-
-
-_PART_BYTES: Final = 8 << 20  # what stays smaller is one put; the 10,000 parts of S3 make 80 GB
-_PARTS_AT_ONCE: Final = 2
-_READ_BYTES: Final = 1 << 20  # a request costs as much as reading this much
+            raise object_error(exc, doing=doing, uri=uri, reading=reading)  # noqa: B904 - it has a redacted cause
 
 
 class ObjectOutput:
-    """An object being written; nothing exists under its key before ``close``.
+    """An object that is being written; nothing exists under its key before ``close``.
 
-    Holds at most three parts of 8 MiB in memory.
+    At most three parts of 8 MiB are in memory.
 
-    :param translated: the context in which the store's errors become StorageError
+    :param translated: a context in which the store's errors become StorageError
     """
 
     def __init__(self, store: ObjectStore, key: str, translated: Callable[[], AbstractContextManager[None]]) -> None:
@@ -267,7 +264,7 @@ class ObjectOutput:
     def close(self) -> None:
         """Complete the upload.
 
-        :raises StorageError: it could not be completed; when the store went away, it may be there, whole
+        :raises StorageError: it could not be completed; if the connection broke, the object may exist, whole
         """
         file = self._open_file()
         self._file = None
@@ -275,8 +272,8 @@ class ObjectOutput:
             file.close()
 
     def abort(self) -> None:
-        """Forget it, unless it was closed; never raises. Parts already sent stay hidden in the store."""
-        self._file = None  # only close() completes an upload; dropping the writer does not
+        """Discard the object; never raises. No effect after ``close``. Sent parts stay hidden in the store."""
+        self._file = None  # only close() completes an upload
 
     def _open_file(self) -> WritableFile:
         if self._file is None:
@@ -285,7 +282,7 @@ class ObjectOutput:
 
 
 class ObjectInput(io.RawIOBase):
-    """An object being read by ranges, all of the version it had when opened."""
+    """An object that is read by ranges, all of the version that it had when it was opened."""
 
     def __init__(
         self,
@@ -306,7 +303,7 @@ class ObjectInput(io.RawIOBase):
     def open(
         cls, store: ObjectStore, key: str, translated: Callable[[], AbstractContextManager[None]]
     ) -> io.BufferedReader:
-        """A buffered reader of it."""
+        """A buffered reader of the object."""
         return io.BufferedReader(cls(store, key, translated), _READ_BYTES)
 
     @override

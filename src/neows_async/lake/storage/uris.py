@@ -1,4 +1,4 @@
-"""From a URI, and the environment that users of each cloud expect to be read, to an object store."""
+"""Opens an object store from a URI and from the environment variables that each cloud's users know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,7 +13,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from neows_async.errors import SettingsError, StorageError
-from neows_async.lake.storage.aws_profile import credential_provider, profile_region
+from neows_async.lake.storage.aws_profile import AwsProfile
 from neows_async.lake.storage.keys import folder_parts
 from neows_async.lake.storage.object_store import ObjectStorage
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
-# Together below the two minutes after which a run gives up waiting for one call.
+# One request and its retries take less than the two minutes that AsyncStorage allows for one call.
 _CONNECT: Final = timedelta(seconds=5)
 _REQUEST: Final = timedelta(seconds=45)
 _RETRIES: Final[RetryConfig] = {
@@ -52,9 +51,9 @@ class ObjectUri:
 
     @classmethod
     def parse(cls, uri: str) -> ObjectUri:
-        """Read ``uri``.
+        """Parse ``uri``.
 
-        :raises SettingsError: it is not understood; the text quotes nothing that may be a secret
+        :raises SettingsError: it is not understood; the text quotes no part that may be a secret
         """
         try:
             parts = urlsplit(uri)
@@ -82,14 +81,13 @@ class ObjectUri:
 
 
 def open_object_storage(uri: str, *, environment: Mapping[str, str] | None = None) -> ObjectStorage:
-    """The storage that ``uri`` names. Sends nothing yet.
+    """The storage that ``uri`` names. Sends no request yet.
 
-    **Reads the environment**, as the client beneath does at its own opening: for ``s3://`` the
-    variables ``AWS_…``, the profile files, and if those give no credentials, at the first request,
-    the container's or machine's role; for ``gs://`` ``GOOGLE_…``, for ``az://`` ``AZURE_…``; and
-    the usual proxy variables.
+    **Reads the environment**, as the client does: for ``s3://`` the variables ``AWS_…`` and the profile files; for
+    ``gs://`` ``GOOGLE_…``; for ``az://`` ``AZURE_…``; and the usual proxy variables. If an ``s3://`` root has no
+    credentials, the client requests those of the container's or machine's role at its first request.
 
-    :param environment: in place of ``os.environ``, for what we read ourselves
+    :param environment: replaces ``os.environ`` for region and endpoint
     :raises SettingsError: the URI, an endpoint or a profile is not understood
     """
     parsed = ObjectUri.parse(uri)
@@ -104,17 +102,17 @@ def open_object_storage(uri: str, *, environment: Mapping[str, str] | None = Non
     return ObjectStorage(store, str(parsed))
 
 
-def s3_config(options: Mapping[str, str], environment: Mapping[str, str]) -> S3Config:
-    """Region and endpoint: the URI's options, then the environment, then the profile.
+def s3_config(options: Mapping[str, str], environment: Mapping[str, str], profile_region: str | None) -> S3Config:
+    """Region and endpoint: from the URI's options, else from the environment, else from the profile.
 
     :raises SettingsError: the endpoint is neither https:// nor on loopback
     """
-    config: S3Config = {"disable_bulk_delete": True}  # we delete singly, and not every store has the other
+    config: S3Config = {"disable_bulk_delete": True}  # not every store supports it, and we delete one by one
     region = (
         options.get("region")
         or environment.get("AWS_REGION")
         or environment.get("AWS_DEFAULT_REGION")
-        or profile_region(environment, _home(environment))
+        or profile_region
     )
     if region:
         config["region"] = region
@@ -133,9 +131,9 @@ def s3_config(options: Mapping[str, str], environment: Mapping[str, str]) -> S3C
 
 
 def check_endpoint(endpoint: str) -> bool:
-    """Whether ``endpoint`` is plain ``http://``, which only loopback may be.
+    """Whether ``endpoint`` is ``http://``, which is allowed only on loopback.
 
-    :raises SettingsError: it is plain and elsewhere, holds credentials, or is no URL
+    :raises SettingsError: it is ``http://`` elsewhere, has credentials, or is not a URL
     """
     try:
         parts = urlsplit(endpoint)
@@ -152,7 +150,8 @@ def check_endpoint(endpoint: str) -> bool:
 
 
 def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
-    config = s3_config(parsed.options, environment)
+    profile = AwsProfile()
+    config = s3_config(parsed.options, environment, profile.region)
     plain = check_endpoint(config["endpoint"]) if "endpoint" in config else False
     return S3Store(
         parsed.bucket,
@@ -160,7 +159,7 @@ def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
         config=config,
         client_options=_client(allow_http=plain),
         retry_config=_RETRIES,
-        credential_provider=credential_provider(environment, _home(environment)),
+        credential_provider=profile.credentials,
     )
 
 
@@ -176,11 +175,6 @@ def _other_store(parsed: ObjectUri) -> ObjectStore:
 
 def _client(*, allow_http: bool) -> ClientConfig:
     return {"allow_http": allow_http, "connect_timeout": _CONNECT, "timeout": _REQUEST}
-
-
-def _home(environment: Mapping[str, str]) -> Path:
-    home = environment.get("HOME")
-    return Path(home) if home else Path.home()
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@ import anyio
 
 from neows_async.errors import NotFoundError, most_relevant
 from neows_async.lake import layout
-from neows_async.lake.lake import read_receipt
+from neows_async.lake.lake import AsyncLake
 from neows_async.maintenance.verify.datasets import DatasetTotals, dataset_files, read_parquet
 from neows_async.maintenance.verify.figures import check_aggregate_files, check_aggregates, check_counts, check_nulls
 from neows_async.maintenance.verify.files import check_digest, check_names
@@ -51,7 +51,7 @@ async def verify(
     :raises StorageError: the lake could not be read
     """
     started_s = anyio.current_time()
-    receipt = await read_receipt(storage, snapshot)
+    receipt = await AsyncLake(storage).receipt(snapshot)
     findings = Findings()
     try:
         pages = await _check(storage, snapshot, receipt, findings, max_body_bytes)
@@ -89,7 +89,7 @@ async def _check_receipt(storage: AsyncStorage, snapshot: str, receipt: Receipt,
         findings.compare(layout.receipt_key(snapshot), "snapshot", snapshot, receipt.snapshot)
         return
     try:
-        own = await read_receipt(storage, receipt.snapshot)
+        own = await AsyncLake(storage).receipt(receipt.snapshot)
     except NotFoundError:
         findings.differ(layout.receipt_key(receipt.snapshot), "file", "the receipt", "none")
         return

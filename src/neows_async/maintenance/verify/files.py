@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from neows_async.errors import NotFoundError
-from neows_async.lake.layout import dataset_folder, receipt_key
+from neows_async.lake.layout import DATASETS, dataset_folder, receipt_key
 
 if TYPE_CHECKING:
     from neows_async.lake.async_storage import AsyncStorage
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages.values import DatasetFile
 
-DATASETS: Final = ("aggregates", "close_approaches", "neos", "quarantine")
 _CHUNK_BYTES: Final = 4 << 20
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt
+    from neows_async.lake.storage.interface import Storage
     from neows_async.maintenance.verify.findings import Findings
     from neows_async.pages import values
 
@@ -161,15 +162,15 @@ class _PageChecker:
         """The page if it is sound. Otherwise None, and a difference is added."""
         key = self.zone(position.generation).key(position.number)
         try:
-            return await self._storage.call(key, lambda: self._read(key, position.number))
+            return await self._storage.use(key, lambda storage: self._read(storage, key, position.number))
         except NotFoundError:
             self._findings.differ(key, "raw page", "one", "none")
         except BadPageError as exc:
             self._findings.differ(key, "raw page", "a whole and right one", exc)
         return None
 
-    def _read(self, key: str, number: int) -> _SoundPage:
-        data = self._storage.storage.get(key, max_bytes=self._max_body_bytes)
+    def _read(self, storage: Storage, key: str, number: int) -> _SoundPage:
+        data = storage.get(key, max_bytes=self._max_body_bytes)
         body = expand(data, self._max_body_bytes)
         # Parsing holds the interpreter lock. One thread at a time leaves it to other threads between two pages.
         with self._parsing:
