@@ -45,7 +45,7 @@ RULES = PacingRules(bursts=())
 async def planned(run: Fetching, found: LakeFacts | None = None, **settings: Any) -> PlanFacts:
     """What ``plan`` knows before ``run``, with one request."""
     before = len(run.app.served)
-    quota = SharedQuota(QuotaModel(RULES), run.ledger, clock=run.clock, listener=run.heard.append)
+    quota = SharedQuota(QuotaModel(RULES), run.quota_store, clock=run.clock, listener=run.heard.append)
     chosen = Settings(api_key=KEY, **({"limit": None} | settings))
     async with httpx.AsyncClient(transport=AsgiTransport(run.app), timeout=60) as client:
         source = NasaSource(client, base_url="https://sandbox.invalid", api_key=KEY)
@@ -90,23 +90,23 @@ async def test_the_best_minute_is_as_good_as_it_says() -> None:
     assert abs(run.clock() - ahead.now.end_s) < AIM * ahead.now.lasts_s
 
 
-async def test_an_unfinished_snapshot_of_a_run_that_the_ledger_knows() -> None:
-    ledger = MemoryQuotaStore()
+async def test_an_unfinished_snapshot_of_a_run_that_the_quota_store_knows() -> None:
+    quota_store = MemoryQuotaStore()
     first = Fetching(
-        PAGES, SCENARIO, starts_s=FULL_HOUR_S + 60 * 35, ledger=ledger, limits=GateLimits(budget_requests=120)
+        PAGES, SCENARIO, starts_s=FULL_HOUR_S + 60 * 35, quota_store=quota_store, limits=GateLimits(budget_requests=120)
     )
     await first.run()
     await anyio.sleep(600)
-    kept = frozenset(first.landed)
-    run = Fetching(PAGES, SCENARIO, starts_s=first.clock(), ledger=ledger, kept=kept)
+    stored = frozenset(first.landed)
+    run = Fetching(PAGES, SCENARIO, starts_s=first.clock(), quota_store=quota_store, stored=stored)
     run.app = first.app
-    found = LakeFacts("a", kept=(kept,), first=PageInfo(20, PAGES * 20, 0))
+    found = LakeFacts("a", kept=(stored,), first=PageInfo(20, PAGES * 20, 0))
     known = await planned(run, found)
     assert known.pages_kept == 120
     assert known.terms.requests == PAGES - 120
     now = simulate(known.terms, known.at_s)
     assert off(now.lasts_s, await went(run)) < AIM
-    assert set(run.landed) == set(range(PAGES)) - kept
+    assert set(run.landed) == set(range(PAGES)) - stored
 
 
 @pytest.mark.parametrize("minute", [5, 55])

@@ -56,6 +56,7 @@ class Fetching:
         self.pages = pages
         self.concurrency = concurrency
         self.patience = patience or FetchLimits()
+        self.quota_store = quota_store
         self.heard: list[events.Event] = []
         self.landed: Counter[int] = Counter()
         self.given_up: dict[int, str] = {}
