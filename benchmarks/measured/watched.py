@@ -26,7 +26,7 @@ from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApp
 from neows_async.outputs.parquet import ParquetSink
 from neows_async.pipeline.run import Parts, ingest
 from neows_async.settings import Settings
-from neows_async.sources import nasa
+from neows_async.sources import http_pool, nasa
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def main(url: str, pages: int, root: Path, archive: bool) -> dict[str, Any
             lags_s.append(max(0.0, time.perf_counter() - due_s))
 
     async with AsyncExitStack() as stack:
-        transport = nasa.open_transport(connections=settings.concurrency)
+        transport = http_pool.open_transport(connections=settings.concurrency)
         client = await stack.enter_async_context(
             nasa.open_client(transport, connect_timeout_s=4, timeout_s=settings.request_timeout_s)
         )

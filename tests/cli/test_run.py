@@ -100,7 +100,7 @@ def test_what_is_no_page(tmp_path: Path, answer: Callable[[Asked], Answer], code
     ("option", "said"),
     [
         (("--max-body-bytes", "10000"), "the body is larger than 10000 bytes"),
-        (("--request-timeout", "0.1s"), "no whole answer within 0.1 s"),
+        (("--request-timeout", "0.1s"), "no complete response within 0.1 s"),
     ],
 )
 def test_an_answer_is_bounded_as_one_likes(tmp_path: Path, option: tuple[str, str], said: str) -> None:

@@ -22,7 +22,7 @@ from neows_async.pacing.rules import PacingRules
 from neows_async.pages.stored import json_of
 from neows_async.pages.values import Page, RawPage
 from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
-from neows_async.sources.http_pool import HttpTransport, Pool
+from neows_async.sources.http_pool import HttpTransport
 from neows_async.sources.nasa import NasaSource, open_client
 from tests import virtual_time
 from tests.fuzz.answers import KEY, NUMBER, SIZE, good_body
@@ -30,7 +30,6 @@ from tests.fuzz.answers import KEY, NUMBER, SIZE, good_body
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import httpcore
     import httpx
 
     from neows_async.lake.raw_zone import RawZone
@@ -98,16 +97,14 @@ class _Line(ByteStream):
         self._closed = True
 
 
-def transport_of(answers: Sequence[Sequence[bytes]]) -> httpx.AsyncHTTPTransport:
+def transport_of(answers: Sequence[Sequence[bytes]]) -> HttpTransport:
     """Our own transport over answers in memory: each connection gets the next one; then all get a good page."""
     lines = iter(answers)
 
-    async def connect(_: httpcore.Request) -> ByteStream:
+    async def connect(_: httpx.URL) -> ByteStream:
         return _Line(next(lines, [_GOOD]))
 
-    transport = HttpTransport(connections=1)
-    transport._pool = Pool(connect, kept=1)  # type: ignore[assignment]  # as Connections itself does
-    return transport
+    return HttpTransport(connect, connections=1)
 
 
 @dataclass

@@ -240,8 +240,8 @@ async def test_no_attempt_begins_that_the_page_has_no_time_for() -> None:
     assert list(run.given_up) == [4]
     failed = [event for event in run.heard if isinstance(event, events.AttemptFailed)]
     assert [(event.number, event.attempt, event.reason, event.wait_s) for event in failed] == [
-        (4, 1, "sandbox.invalid: no whole answer within 60 s", None),
-        (4, 1, "sandbox.invalid: no whole answer within 60 s", None),
+        (4, 1, "sandbox.invalid: no complete response within 60 s", None),
+        (4, 1, "sandbox.invalid: no complete response within 60 s", None),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Our own connections, held to real servers: bytes on a socket, TLS, a proxy."""
+"""Our transport against real servers: bytes on a socket, TLS, a proxy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
 from neows_async.errors import AttemptError, RefusedError, UnreachableError
-from neows_async.sources.http_pool import HttpTransport
-from neows_async.sources.nasa import NasaSource, open_client, open_transport
+from neows_async.sources.http_pool import HttpTransport, connector, open_transport
+from neows_async.sources.nasa import NasaSource, open_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -31,53 +31,53 @@ GZIPPED: Final = gzip.compress(BODY)
 
 
 class Raw(bytes):
-    """Goes past the encryption."""
+    """Bytes that the server sends unencrypted."""
 
 
 @dataclass
 class Host:
-    """A server that gives each request the next answer, in the pieces it is written in, and then keeps the line open.
+    """A server that sends each request the next response, piece by piece, and keeps the connection open.
 
-    A piece of nothing closes it; after the last answer the last one is given again.
+    An empty piece closes the connection. After the last response the server repeats it.
     """
 
-    answers: Sequence[Sequence[bytes]]
+    responses: Sequence[Sequence[bytes]]
     port: int = 0
     requests: list[bytes] = field(default_factory=list)
-    lines: int = 0
-    ended: int = 0
-    news: anyio.Event = field(default_factory=anyio.Event)
+    connections: int = 0
+    closed: int = 0
+    changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def serve(self, stream: ByteStream) -> None:
-        self.lines += 1
+        self.connections += 1
         async with stream:
             with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 while True:
-                    await self._answer(stream)
-        self.ended += 1
-        self.news.set()
-        self.news = anyio.Event()
+                    await self._respond(stream)
+        self.closed += 1
+        self.changed.set()
+        self.changed = anyio.Event()
 
-    async def _answer(self, stream: Any) -> None:
+    async def _respond(self, stream: Any) -> None:
         request = b""
         while not request.endswith(b"\r\n\r\n"):
             request += await stream.receive()
         self.requests.append(request)
-        for piece in self.answers[min(len(self.requests), len(self.answers)) - 1]:
+        for piece in self.responses[min(len(self.requests), len(self.responses)) - 1]:
             if not piece:
                 await stream.aclose()
             await (stream.transport_stream if isinstance(piece, Raw) else stream).send(piece)
 
-    async def ends(self, lines: int) -> None:
-        """Wait until so many connections have ended."""
-        while self.ended < lines:
-            await self.news.wait()
+    async def wait_closed(self, connections: int) -> None:
+        """Wait until ``connections`` of them are closed."""
+        while self.closed < connections:
+            await self.changed.wait()
 
 
 @asynccontextmanager
-async def host_of(*answers: Sequence[bytes], tls: ssl.SSLContext | None = None) -> AsyncIterator[Host]:
+async def host_of(*responses: Sequence[bytes], tls: ssl.SSLContext | None = None) -> AsyncIterator[Host]:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
-        host = Host(answers, port=listener.extra(SocketAttribute.local_port))  # noqa: S610 - no database
+        host = Host(responses, port=listener.extra(SocketAttribute.local_port))  # noqa: S610 - no database
         tasks.start_soon((TLSListener(listener, tls, standard_compatible=False) if tls else listener).serve, host.serve)
         yield host
         tasks.cancel_scope.cancel()
@@ -94,7 +94,7 @@ async def source_at(
         )
 
 
-def answer(body: bytes = BODY, *headers: bytes, status: bytes = b"200 OK", version: bytes = b"1.1") -> bytes:
+def response(body: bytes = BODY, *headers: bytes, status: bytes = b"200 OK", version: bytes = b"1.1") -> bytes:
     head = [b"HTTP/%b %b" % (version, status), *(headers or (b"Content-Length: %d" % len(body),))]
     return b"\r\n".join([*head, b"", body])
 
@@ -102,85 +102,90 @@ def answer(body: bytes = BODY, *headers: bytes, status: bytes = b"200 OK", versi
 def chunked(body: bytes, size: int = 70_000) -> bytes:
     chunks = [body[at : at + size] for at in range(0, len(body), size)]
     framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-    return answer(framed + b"0\r\n\r\n", b"Transfer-Encoding: chunked")
+    return response(framed + b"0\r\n\r\n", b"Transfer-Encoding: chunked")
 
 
-GOOD: Final = answer()
+GOOD: Final = response()
 WHOLE: Final = {
-    "its length is told": [GOOD],
+    "Content-Length": [GOOD],
     "in two pieces": [GOOD[:20], GOOD[20:]],
     "in many pieces": [GOOD[at : at + 4_001] for at in range(0, len(GOOD), 4_001)],
-    "in chunks": [chunked(BODY)],
-    "in chunks in many pieces": [chunked(BODY)[at : at + 4_001] for at in range(0, len(chunked(BODY)), 4_001)],
-    "gzipped": [answer(GZIPPED, b"Content-Encoding: gzip", b"Content-Length: %d" % len(GZIPPED))],
-    "after another word": [b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", GOOD],
-    "its length is told twice": [answer(BODY, *[b"Content-Length: %d" % len(BODY)] * 2)],
+    "chunked": [chunked(BODY)],
+    "chunked in many pieces": [chunked(BODY)[at : at + 4_001] for at in range(0, len(chunked(BODY)), 4_001)],
+    "gzip": [response(GZIPPED, b"Content-Encoding: gzip", b"Content-Length: %d" % len(GZIPPED))],
+    "after informational responses": [
+        b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n",
+        GOOD,
+    ],
+    "Content-Length twice": [response(BODY, *[b"Content-Length: %d" % len(BODY)] * 2)],
 }
-LAST: Final = {
-    "the server will close": [answer(BODY, b"Connection: close", b"Content-Length: %d" % len(BODY))],
-    "an old server": [answer(version=b"1.0")],
-    "until the end": [answer(BODY, b"X: y"), b""],
-    "something follows": [GOOD + b"HTTP/1.1 200 OK\r\n"],
-    "something follows the chunks": [chunked(BODY) + b"X"],
+NOT_REUSABLE: Final = {
+    "Connection: close": [response(BODY, b"Connection: close", b"Content-Length: %d" % len(BODY))],
+    "HTTP/1.0": [response(version=b"1.0")],
+    "body until the end of the connection": [response(BODY, b"X: y"), b""],
+    "surplus bytes after the body": [GOOD + b"HTTP/1.1 200 OK\r\n"],
+    "surplus bytes after the chunks": [chunked(BODY) + b"X"],
 }
 
 
 @pytest.mark.parametrize("pieces", WHOLE.values(), ids=WHOLE)
-async def test_one_connection_serves_one_request_after_the_other(pieces: list[bytes]) -> None:
+async def test_requests_in_sequence_reuse_one_connection(pieces: list[bytes]) -> None:
     async with host_of(pieces) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
         for number in range(3):
             assert (await source.fetch(number, 20)).body == BODY
-    assert host.lines == 1
+    assert host.connections == 1
     assert [request.split()[1] for request in host.requests] == [
         b"/neo/rest/v1/neo/browse?page=%d&size=20" % number for number in range(3)
     ]
 
 
-@pytest.mark.parametrize("pieces", LAST.values(), ids=LAST)
-async def test_a_connection_that_cannot_be_used_again_is_not(pieces: list[bytes]) -> None:
+@pytest.mark.parametrize("pieces", NOT_REUSABLE.values(), ids=NOT_REUSABLE)
+async def test_unusable_connection_is_not_reused(pieces: list[bytes]) -> None:
     async with host_of(pieces) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
         for number in range(3):
             assert (await source.fetch(number, 20)).body == BODY
-        assert host.lines == 3
-        await host.ends(3)
+        assert host.connections == 3
+        await host.wait_closed(3)
 
 
-async def test_a_server_that_closed_meanwhile_costs_no_attempt() -> None:
+async def test_connection_closed_by_the_server_costs_no_attempt() -> None:
     async with host_of([GOOD, b""]) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
         for number in range(3):
             await source.fetch(number, 20)
-            await host.ends(number + 1)
-    assert host.lines == 3
+            await host.wait_closed(number + 1)
+    assert host.connections == 3
 
 
 @pytest.mark.parametrize(
-    ("pieces", "said"),
+    ("pieces", "reason"),
     [
         ([b""], "disconnected without sending a response"),
         ([b"HTTP/1.1 100 Continue\r\n\r\n", b""], "disconnected without sending a response"),
         ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "the connection broke"),
         ([GOOD[:-1], b""], r"\(received 300009 bytes, expected 300010\)"),
-        ([answer(b"", b"Content-Length: 5"), b""], r"\(received 0 bytes, expected 5\)"),
+        ([response(b"", b"Content-Length: 5"), b""], r"\(received 0 bytes, expected 5\)"),
         ([chunked(BODY)[:-9], b""], "incomplete chunked read"),
-        ([answer(b"xy", b"Content-Length: 2", b"Content-Length: 3")], "the connection broke"),
-        ([answer(b"xy", b"Content-Length: -2")], "the connection broke"),
-        ([answer(b"xy", b"Content-Length: " + b"9" * 21)], "the connection broke"),
-        ([answer(b"X" * 2_000_000)], "the body is larger than 1048576 bytes"),
-        ([answer(b"", b"Content-Length: 99999999999999999999"), b"x" * 2_000_000], "larger than 1048576 bytes"),
+        ([response(b"xy", b"Content-Length: 2", b"Content-Length: 3")], "the connection broke"),
+        ([response(b"xy", b"Content-Length: -2")], "the connection broke"),
+        ([response(b"xy", b"Content-Length: " + b"9" * 21)], "the connection broke"),
+        ([response(b"X" * 2_000_000)], "the body is larger than 1048576 bytes"),
+        ([response(b"", b"Content-Length: 99999999999999999999"), b"x" * 2_000_000], "larger than 1048576 bytes"),
         ([b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000], "the connection broke"),
         ([b"\x16\x03\x01\r\n\r\n"], "the connection broke"),
     ],
 )
-async def test_what_is_no_whole_answer_ends_the_attempt_and_its_connection(pieces: list[bytes], said: str) -> None:
+async def test_incomplete_response_fails_the_attempt_and_closes_its_connection(
+    pieces: list[bytes], reason: str
+) -> None:
     async with host_of(pieces, [GOOD]) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
-        with pytest.raises(AttemptError, match=said):
+        with pytest.raises(AttemptError, match=reason):
             await source.fetch(0, 20)
-        await host.ends(1)
+        await host.wait_closed(1)
         assert (await source.fetch(0, 20)).body == BODY
-    assert host.lines == 2
+    assert host.connections == 2
 
 
-async def test_who_is_cancelled_leaves_no_connection_behind() -> None:
+async def test_cancelled_fetch_closes_its_connection() -> None:
     async with host_of([GOOD[:1_000]]) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
@@ -188,27 +193,25 @@ async def test_who_is_cancelled_leaves_no_connection_behind() -> None:
                 while not host.requests:
                     await anyio.lowlevel.checkpoint()
                 scope.cancel()
-        await host.ends(1)
+        await host.wait_closed(1)
 
 
-async def test_no_more_connections_are_kept_than_were_asked_for() -> None:
+async def test_at_most_the_set_number_of_connections_stays_idle() -> None:
     async with host_of([GOOD]) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
         async with anyio.create_task_group() as tasks:
             for number in range(4):
                 tasks.start_soon(source.fetch, number, 20)
-        assert host.lines <= 4
-        await host.ends(host.lines - 2)
+        assert host.connections <= 4
+        await host.wait_closed(host.connections - 2)
         await source.on_idle()
-        await host.ends(host.lines)
+        await host.wait_closed(host.connections)
         assert (await source.fetch(4, 20)).body == BODY
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_all_are_closed_also_by_who_is_cancelled(encrypted: bool) -> None:
-    tls, scheme, transport = None, "http", HttpTransport(connections=3)
-    if encrypted:
-        tls, scheme = server_tls(), "https"
-        transport = HttpTransport(connections=3, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
+async def test_on_idle_closes_all_connections_during_cancellation(encrypted: bool) -> None:
+    tls, scheme = (server_tls(), "https") if encrypted else (None, "http")
+    transport = trusting(connections=3)
     async with host_of([GOOD], tls=tls) as host, source_at(f"{scheme}://localhost:{host.port}", transport) as source:
         async with anyio.create_task_group() as tasks:
             for number in range(3):
@@ -216,46 +219,55 @@ async def test_all_are_closed_also_by_who_is_cancelled(encrypted: bool) -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
             await source.on_idle()
-        await host.ends(host.lines)
+        await host.wait_closed(host.connections)
 
 
-async def test_a_connection_that_waited_too_long_is_closed_whichever_is_used() -> None:
-    transport = HttpTransport(connections=3)
+async def test_expired_idle_connections_are_closed_at_the_next_request() -> None:
+    transport = HttpTransport(connector(ssl.create_default_context()), connections=3, idle_s=0)
     async with host_of([GOOD]) as host, source_at(f"http://127.0.0.1:{host.port}", transport) as source:
         async with anyio.create_task_group() as tasks:
             for number in range(3):
                 tasks.start_soon(source.fetch, number, 20)
-        pool: Any = transport._pool
-        pool._free = [(origin, until_s if at else 0.0, one) for at, (origin, until_s, one) in enumerate(pool._free)]
-        before = host.lines
+        expired = host.connections
         await source.fetch(3, 20)
-        assert host.lines == before
-        await host.ends(1)
+        await host.wait_closed(expired)
+        assert host.connections == expired + 1
 
 
-async def test_what_else_a_client_may_ask_is_answered_too() -> None:
+async def test_an_unused_idle_connection_stays_while_another_is_reused() -> None:
+    async with host_of([GOOD]) as host, source_at(f"http://127.0.0.1:{host.port}") as source:
+        async with anyio.create_task_group() as tasks:
+            for number in range(2):
+                tasks.start_soon(source.fetch, number, 20)
+        opened = host.connections
+        for number in range(2, 5):
+            await source.fetch(number, 20)
+        assert (host.connections, host.closed) == (opened, 0)
+
+
+async def test_head_and_post_requests_work() -> None:
     async with (
-        host_of([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], [answer(b"12345")]) as host,
-        httpx.AsyncClient(transport=HttpTransport(connections=1)) as client,
+        host_of([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], [response(b"12345")]) as host,
+        httpx.AsyncClient(transport=open_transport(connections=1)) as client,
     ):
         with anyio.fail_after(5):
             assert (await client.head(f"http://127.0.0.1:{host.port}/")).headers["content-length"] == "5"
-            said = await client.post(f"http://127.0.0.1:{host.port}/", content=b"much\r\n\r\n")
-    assert said.content == b"12345"
+            received = await client.post(f"http://127.0.0.1:{host.port}/", content=b"much\r\n\r\n")
+    assert received.content == b"12345"
     assert host.requests[1].endswith(b"\r\n\r\nmuch\r\n\r\n")
-    assert host.lines == 1
+    assert host.connections == 1
 
 
-async def test_a_body_that_is_closed_twice_closes_nothing_of_others() -> None:
-    async with host_of([GOOD]) as host, httpx.AsyncClient(transport=HttpTransport(connections=1)) as client:
+async def test_closing_a_response_twice_keeps_the_connection_reusable() -> None:
+    async with host_of([GOOD]) as host, httpx.AsyncClient(transport=open_transport(connections=1)) as client:
         for _ in range(2):
-            said = await client.get(f"http://127.0.0.1:{host.port}/")
+            received = await client.get(f"http://127.0.0.1:{host.port}/")
             for _ in range(2):
-                await said.stream.aclose()  # type: ignore[union-attr]  # of an AsyncClient it is an AsyncByteStream
-    assert host.lines == 1
+                await received.stream.aclose()  # type: ignore[union-attr]  # of an AsyncClient it is an AsyncByteStream
+    assert host.connections == 1
 
 
-async def test_a_key_that_no_header_can_hold_is_told_without_it() -> None:
+async def test_error_about_an_invalid_key_does_not_show_the_key() -> None:
     key = "a-key-that-is-long\nenough-to-be-found"
     async with (
         host_of([GOOD]) as host,
@@ -264,12 +276,12 @@ async def test_a_key_that_no_header_can_hold_is_told_without_it() -> None:
         source = NasaSource(own, base_url=f"http://127.0.0.1:{host.port}", api_key=key)
         with pytest.raises(AttemptError) as caught:
             await source.fetch(0, 20)
-        await host.ends(1)
+        await host.wait_closed(1)
     assert "enough-to-be-found" not in repr(caught.value) + str(caught.value)
     assert not host.requests
 
 
-async def test_nobody_listens() -> None:
+async def test_unreachable_when_no_server_listens() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - no database
     async with source_at(f"http://127.0.0.1:{port}") as source:
@@ -286,22 +298,23 @@ def server_tls() -> ssl.SSLContext:
     return context
 
 
-def trusting() -> HttpTransport:
-    return HttpTransport(connections=1, tls=ssl.create_default_context(cafile=str(TLS / "authority.pem")))
+def trusting(connections: int = 1) -> httpx.AsyncBaseTransport:
+    tls = ssl.create_default_context(cafile=str(TLS / "authority.pem"))
+    return open_transport(connections=connections, tls=tls)
 
 
 @pytest.mark.parametrize("pieces", WHOLE.values(), ids=WHOLE)
-async def test_an_encrypted_connection_serves_one_request_after_the_other(pieces: list[bytes]) -> None:
+async def test_encrypted_requests_reuse_one_connection(pieces: list[bytes]) -> None:
     async with (
         host_of(pieces, tls=server_tls()) as host,
         source_at(f"https://localhost:{host.port}", trusting()) as source,
     ):
         for number in range(3):
             assert (await source.fetch(number, 20)).body == BODY
-    assert host.lines == 1
+    assert host.connections == 1
 
 
-async def test_an_encrypted_body_that_is_cut_short_is_not_whole() -> None:
+async def test_encrypted_body_cut_short_fails_the_attempt() -> None:
     async with (
         host_of([GOOD[:-1], b""], [GOOD], tls=server_tls()) as host,
         source_at(f"https://localhost:{host.port}", trusting()) as source,
@@ -314,7 +327,7 @@ async def test_an_encrypted_body_that_is_cut_short_is_not_whole() -> None:
 @pytest.mark.parametrize(
     "pieces", [[Raw(b"no record at all" * 9)], [GOOD[:-1], Raw(b"\x17\x03\x03\0\x20" + b"bad record" * 9)]]
 )
-async def test_what_is_damaged_beneath_the_encryption_ends_the_attempt(pieces: list[bytes]) -> None:
+async def test_damaged_tls_record_fails_the_attempt(pieces: list[bytes]) -> None:
     async with (
         host_of(pieces, [GOOD], tls=server_tls()) as host,
         source_at(f"https://localhost:{host.port}", trusting()) as source,
@@ -325,14 +338,14 @@ async def test_what_is_damaged_beneath_the_encryption_ends_the_attempt(pieces: l
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
-async def test_a_host_that_is_not_trusted_gets_no_key(name: str) -> None:
+async def test_untrusted_host_receives_no_key(name: str) -> None:
     async with host_of([GOOD], tls=server_tls()) as host, source_at(f"https://{name}:{host.port}") as source:
         with pytest.raises(RefusedError, match="secure connection failed"):
             await source.fetch(0, 20)
     assert not host.requests
 
 
-async def test_a_host_of_another_name_gets_no_key() -> None:
+async def test_host_with_another_name_receives_no_key() -> None:
     async with (
         host_of([GOOD], tls=server_tls()) as host,
         source_at(f"https://127.0.0.2:{host.port}", trusting()) as source,
@@ -345,11 +358,11 @@ async def test_a_host_of_another_name_gets_no_key() -> None:
 # -- through a proxy ------------------------------------------------------------------------------
 
 
-async def test_all_goes_through_the_proxy_if_there_is_one() -> None:
+async def test_all_requests_go_through_the_proxy() -> None:
     async with host_of([GOOD]) as proxy:
-        transport = HttpTransport(connections=1, proxy=f"http://127.0.0.1:{proxy.port}")
+        transport = open_transport(connections=1, proxy=f"http://127.0.0.1:{proxy.port}")
         async with source_at("http://127.0.0.1:9", transport) as source:
             for number in range(2):
                 assert (await source.fetch(number, 20)).body == BODY
-    assert proxy.lines == 1
+    assert proxy.connections == 1
     assert proxy.requests[0].startswith(b"GET http://127.0.0.1:9/neo/rest/v1/neo/browse?page=0&size=20 HTTP/1.1\r\n")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from neows_async.errors import SettingsError
-from neows_async.sources.nasa import NasaSource, check_base_url, open_client, open_transport
+from neows_async.sources.http_pool import open_transport
+from neows_async.sources.nasa import NasaSource, check_base_url, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

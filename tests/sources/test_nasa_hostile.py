@@ -18,7 +18,8 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from neows_async.errors import AttemptError, KeyRefusedError, NeowsError, RateLimitedError, RefusedError
-from neows_async.sources.nasa import NasaSource, open_client, open_transport
+from neows_async.sources.http_pool import open_transport
+from neows_async.sources.nasa import NasaSource, open_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -168,7 +169,7 @@ async def test_a_redirect_to_where_nothing_can_be(place: bytes) -> None:
             await source.fetch(0, 20)
     # A client of one's own looks at where it leads, and gives no answer that could be refused.
     async with httpx.AsyncClient(trust_env=False) as client, source_of(answer, client=client) as source:
-        with pytest.raises(AttemptError, match="cannot be read"):
+        with pytest.raises(AttemptError, match="response cannot be read"):
             await source.fetch(0, 20)
 
 

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from neows_async.errors import AttemptError, NeowsError, PausedError, RateLimit, TooManyRejectsError
 from neows_async.pipeline.run import ingest
 from neows_async.settings import Settings
-from neows_async.sources.nasa import NasaSource, open_client, open_transport
+from neows_async.sources.http_pool import open_transport
+from neows_async.sources.nasa import NasaSource, open_client
 from neows_async.telemetry import events
 from neows_async.telemetry.otel import telemetry
 from neows_async.telemetry.prometheus import metrics

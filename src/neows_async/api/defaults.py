@@ -39,7 +39,7 @@ async def open_nasa(
     :param proxy: of the client that this makes; not used for loopback addresses
     :raises SettingsError: there is no key, or a key must not be sent to this URL
     """
-    from neows_async.sources import nasa  # noqa: PLC0415 - it brings httpx; api.py imports it beforehand
+    from neows_async.sources import http_pool, nasa  # noqa: PLC0415 - they bring httpx; api.py imports them beforehand
 
     url = nasa.check_base_url(settings.base_url)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
@@ -53,7 +53,7 @@ async def open_nasa(
         return
     # In a thread: it reads the trusted certificates from disk.
     transport = await to_thread.run_sync(
-        lambda: nasa.open_transport(
+        lambda: http_pool.open_transport(
             connections=settings.concurrency, proxy=None if nasa.is_loopback(url.host) else proxy
         )
     )

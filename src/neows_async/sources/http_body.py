@@ -1,4 +1,4 @@
-"""The body of a response, bounded while it is received: more than the limit is never in memory."""
+"""Read the body of a response, with a limit while it is received: no more than the limit is ever in memory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _FEW_PIECES: Final = 64
 
 
 class BodyError(Exception):
-    """The body is too large, or has an encoding that was not requested. The text may quote it, with its keys."""
+    """The body is too large, or has an encoding that was not requested. The text may quote the response, unredacted."""
 
 
 async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, str | None]:
-    """The body of a response that was requested with ``stream=True``, as received, and how it is encoded.
+    """The body of a response that was opened with ``stream=True``, as received, and its encoding.
 
     It stays compressed: decompressing takes milliseconds, and this runs in the event loop.
 
-    :param max_bytes: of the body as received
+    :param max_bytes: the most bytes as received
     :returns: the body; ``gzip``, or None for a plain body
-    :raises BodyError: there is no such body
+    :raises BodyError: the body is too large, or its encoding was not requested
     :raises httpx.HTTPError: the connection broke
     """
     if response.is_stream_consumed:
-        return _read_already(response, max_bytes), None
+        return _read_by_hook(response, max_bytes), None
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("gzip", "x-gzip", "identity", ""):
         raise BodyError(f"the body is encoded as {encoding!r}, which was not requested")
-    body = _Pieces(max_bytes)
+    body = _BoundedBody(max_bytes)
     chunks = response.aiter_raw()
     async for chunk in chunks:
         try:
@@ -47,36 +47,37 @@ async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, st
     return body.joined(), GZIP if "gzip" in encoding else None
 
 
-def _read_already(response: httpx.Response, max_bytes: int) -> bytes:
-    """The body that a hook of the user's client has read, which httpx has decompressed."""
+def _read_by_hook(response: httpx.Response, max_bytes: int) -> bytes:
+    """The body that an event hook of the embedder's client has already read; httpx has decompressed it."""
     try:
         body = response.content
     except httpx.ResponseNotRead as exc:
-        raise BodyError("a hook of the client read the body and did not keep it") from exc
+        raise BodyError("an event hook of the client read the body and did not keep it") from exc
     if len(body) > max_bytes:
         raise BodyError(f"the body is larger than {max_bytes} bytes")
     return body
 
 
 async def _break_off(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
-    """Close the connection, and read on until that shows.
+    """Close the connection, then read until the closing shows.
 
-    ``chunks`` is the outermost of five nested generators, and closing it would close no other: each
-    of them ends by itself only when the innermost finds its connection closed. What had already
-    come from there is little.
+    ``chunks`` is the outermost of several nested generators, and closing it would close none of the others. Each ends
+    by itself once the innermost finds its connection closed. The bytes received before that are few.
     """
     await response.aclose()
-    come_bytes = 0
+    received_bytes = 0
     with suppress(httpx.HTTPError, httpx.StreamError):
         async for chunk in chunks:
-            come_bytes += len(chunk)
-            if come_bytes > _BUFFERED_BYTES:  # it is no connection
+            received_bytes += len(chunk)
+            if received_bytes > _BUFFERED_BYTES:  # not a connection, but a transport that never ends
                 break
 
 
-class _Pieces:
-    """A few chunks are joined once, when all are there. Many go into one growing buffer: a list of chunks of a byte
-    each would take fifty times their size.
+class _BoundedBody:
+    """Collects chunks, up to a limit.
+
+    Few chunks are joined once, at the end. Many go into one growing buffer, since a list of chunks of one byte takes
+    fifty times their size.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -86,7 +87,10 @@ class _Pieces:
         self._buffer = io.BytesIO()
 
     def add(self, chunk: bytes) -> None:
-        """:raises BodyError: the body is too large"""
+        """Add one chunk.
+
+        :raises BodyError: the body is too large
+        """
         self._bytes += len(chunk)
         if self._bytes > self._max_bytes:
             raise BodyError(f"the body is larger than {self._max_bytes} bytes")
@@ -99,7 +103,7 @@ class _Pieces:
         if not self._buffer.tell():
             return b"".join(self._pieces)
         self._flush()
-        return self._buffer.getvalue()
+        return self._buffer.getvalue()  # without a copy
 
     def _flush(self) -> None:
         self._buffer.writelines(self._pieces)

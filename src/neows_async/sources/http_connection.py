@@ -1,8 +1,7 @@
-"""One HTTP/1.1 connection: a request goes out, and its answer comes in as h11 reads it.
+"""One HTTP/1.1 connection: it sends a request, and h11 parses the response.
 
-h11 reads the head of every answer, and every body but one: that of a 200 whose head tells its length. Such a
-body is what comes next from the network, and nothing else, so it is handed on as it comes. Through h11's
-buffer, where each piece is copied three times, a page of a megabyte would take half as long again.
+h11 parses every head, and every body except one kind: the body of a 200 with a Content-Length. The bytes of such a body
+are passed on as they are received. h11 would copy each piece three times.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import h11
-import httpcore
+import httpx
 from anyio.abc import SocketAttribute
 
 if TYPE_CHECKING:
@@ -23,26 +22,28 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
-_READ_BYTES: Final = 256 << 10  # as much as asyncio takes from a socket at once
+_READ_BYTES: Final = 256 << 10  # as much as asyncio reads from a socket at once
 _HEAD_BYTES: Final = 100 << 10
-_OK: Final = 200
-# What anyio raises of a stream that is of no use any more; of an encrypted one OpenSSL's own errors come as they are.
+# A broken stream raises one of these: anyio's errors, and OpenSSL's own, which anyio does not translate.
 _BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError)
 
 
-class Connection:
-    """Carries one request after the other.
+class HttpConnection:
+    """Sends one request after the other.
 
-    :param stream: to the host; closed by :meth:`close`
+    :param stream: an open stream to the host; :meth:`close` closes it
     """
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        # Looked for once: it lies beneath layers of attributes.
+        # Looked up once: an encrypted stream searches several layers for it.
         self._socket = stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610 - no database
 
-    def is_quiet(self) -> bool:
-        """Whether nothing came since the last answer. What comes unasked is its end, or not to be trusted."""
+    def is_reusable(self) -> bool:
+        """Whether nothing was received since the last response.
+
+        Bytes that no request caused are the end of the connection, or cannot be trusted.
+        """
         if self._socket is None or self._socket.fileno() < 0:
             return False
         poll = select.poll()
@@ -50,110 +51,126 @@ class Connection:
         return not poll.poll(0)
 
     async def close(self) -> None:
-        """At once, also if we are cancelled; whoever reads from it is told."""
+        """Close the stream at once, also during a cancellation."""
         with anyio.CancelScope(shield=True):
             await anyio.aclose_forcefully(self._stream)
 
-    async def ask(self, request: httpcore.Request, ended: Callable[[Connection], Awaitable[None]]) -> httpcore.Response:
-        """Send ``request`` and wait for the head of its answer, whose body is read from what comes back.
+    async def send(
+        self, request: httpx.Request, on_reusable: Callable[[HttpConnection], Awaitable[None]]
+    ) -> httpx.Response:
+        """Send ``request`` and return the response, with an unread body, once its head is received.
 
-        :param ended: is called when the answer has been read whole, and the next request may go out
-        :raises httpcore.NetworkError: the connection broke
-        :raises httpcore.ProtocolError: that is no HTTP
+        :param on_reusable: called with this connection when the response is closed and the next request may be sent
+        :raises httpx.NetworkError: the connection broke
+        :raises httpx.ProtocolError: the request or the response is not HTTP
         """
-        protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
-        await self._send(protocol, request)
-        head = await self._head(protocol)
-        body = _Body(self, protocol, _told_bytes(request, head), ended)
-        said = {"http_version": b"HTTP/" + head.http_version, "reason_phrase": bytes(head.reason)}
-        return httpcore.Response(head.status_code, headers=head.headers.raw_items(), content=body, extensions=said)
+        # A parser for each request: h11 refuses to reuse one whose body it did not see.
+        parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
+        await self._send(parser, request)
+        head = await self._receive_head(parser)
+        return httpx.Response(
+            head.status_code,
+            headers=head.headers.raw_items(),
+            stream=_ResponseStream(self, parser, _content_length(request, head), on_reusable),
+            extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": bytes(head.reason)},
+            request=request,
+        )
 
-    async def _send(self, protocol: h11.Connection, request: httpcore.Request) -> None:
+    async def _send(self, parser: h11.Connection, request: httpx.Request) -> None:
         content: list[h11.Event] = []
         if isinstance(request.stream, AsyncIterable):
             content = [h11.Data(data=chunk) async for chunk in request.stream]
         try:
-            head = h11.Request(method=request.method, target=request.url.target, headers=request.headers)
-            sent = b"".join([protocol.send(event) or b"" for event in (head, *content, h11.EndOfMessage())])
+            head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
+            sent = b"".join([parser.send(event) or b"" for event in (head, *content, h11.EndOfMessage())])
         except h11.LocalProtocolError as exc:
-            raise httpcore.LocalProtocolError(str(exc)) from exc
+            raise httpx.LocalProtocolError(str(exc)) from exc
         with suppress(anyio.EndOfStream, *_BROKEN):
-            # A server that refuses may close before it has read all; what it said is still to be read.
+            # A server that refuses a request may close before it has read all of it. Its response can still be read.
             await self._stream.send(sent)
 
-    async def _head(self, protocol: h11.Connection) -> h11.Response:
+    async def _receive_head(self, parser: h11.Connection) -> h11.Response:
         while True:
-            event = await self.event(protocol)
+            event = await self.next_event(parser)
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
-                raise httpcore.RemoteProtocolError("Server disconnected without sending a response.")
+                raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
-    async def event(self, protocol: h11.Connection) -> object:
-        """The next thing that h11 finds in what comes."""
+    async def next_event(self, parser: h11.Connection) -> object:
+        """The next event that h11 parses from the received bytes.
+
+        :raises httpx.NetworkError: the connection broke
+        :raises httpx.RemoteProtocolError: the bytes are not HTTP, or end too early
+        """
         while True:
             try:
-                event = protocol.next_event()
+                event = parser.next_event()
                 if event is not h11.NEED_DATA:
                     return event
-                came = await self.receive()
-                if not came and protocol.their_state is h11.SEND_RESPONSE:
-                    raise httpcore.RemoteProtocolError("Server disconnected without sending a response.")
-                protocol.receive_data(came)
+                received = await self.receive()
+                if not received and parser.their_state is h11.SEND_RESPONSE:
+                    raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+                parser.receive_data(received)
             except h11.RemoteProtocolError as exc:
-                raise httpcore.RemoteProtocolError(str(exc)) from exc
+                raise httpx.RemoteProtocolError(str(exc)) from exc
 
     async def receive(self) -> bytes:
-        """What has come; nothing is the end.
+        """The next bytes; none at the end of the stream.
 
-        :raises httpcore.ReadError: the connection broke
+        :raises httpx.ReadError: the connection broke
         """
         try:
             return await self._stream.receive(_READ_BYTES)
         except anyio.EndOfStream:
             return b""
         except _BROKEN as exc:
-            raise httpcore.ReadError(str(exc)) from exc
+            raise httpx.ReadError(str(exc)) from exc
 
 
-def _told_bytes(request: httpcore.Request, head: h11.Response) -> int | None:
-    """The length of the body, if the head alone tells it. h11 has seen to it that there is one, or several alike."""
-    if request.method != b"GET" or head.status_code != _OK:
+def _content_length(request: httpx.Request, head: h11.Response) -> int | None:
+    """The length of the body, if it is given by the head alone.
+
+    h11 has checked that the header is a whole number, and that repeated headers are equal.
+    """
+    if request.method != "GET" or head.status_code != httpx.codes.OK:
         return None
-    names = dict(head.headers)
-    if b"transfer-encoding" in names or b"content-length" not in names:
+    headers = dict(head.headers)
+    if b"transfer-encoding" in headers or b"content-length" not in headers:
         return None
-    return int(names[b"content-length"])
+    return int(headers[b"content-length"])
 
 
-class _Body:
-    """The body of one answer, as httpx reads it."""
+class _ResponseStream(httpx.AsyncByteStream):
+    """The body of one response, and what becomes of its connection."""
 
     def __init__(
         self,
-        connection: Connection,
-        protocol: h11.Connection,
-        told_bytes: int | None,
-        ended: Callable[[Connection], Awaitable[None]],
+        connection: HttpConnection,
+        parser: h11.Connection,
+        content_length: int | None,
+        on_reusable: Callable[[HttpConnection], Awaitable[None]],
     ) -> None:
         self._connection = connection
-        self._protocol = protocol
-        self._told_bytes = told_bytes
-        self._ended = ended
-        self._is_read = self._is_closed = False
+        self._parser = parser
+        self._content_length = content_length
+        self._on_reusable = on_reusable
+        # Reusable only after the last byte of the body: any earlier end leaves bytes for the next response.
+        self._is_reusable = self._is_closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._by_h11() if self._told_bytes is None else self._as_told(self._told_bytes)
+        return self._parsed() if self._content_length is None else self._passed_on(self._content_length)
 
-    async def _by_h11(self) -> AsyncIterator[bytes]:
-        while isinstance(event := await self._connection.event(self._protocol), h11.Data):
+    async def _parsed(self) -> AsyncIterator[bytes]:
+        while isinstance(event := await self._connection.next_event(self._parser), h11.Data):
             yield bytes(event.data)
-        over, _ = self._protocol.trailing_data
-        self._is_read = self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE and not over
+        surplus, _ = self._parser.trailing_data
+        is_done = self._parser.our_state is h11.DONE and self._parser.their_state is h11.DONE
+        self._is_reusable = is_done and not surplus
 
-    async def _as_told(self, told_bytes: int) -> AsyncIterator[bytes]:
-        chunk, _ = self._protocol.trailing_data  # came with the head
-        left_bytes = told_bytes - len(chunk)
+    async def _passed_on(self, content_length: int) -> AsyncIterator[bytes]:
+        chunk, _ = self._parser.trailing_data  # received with the head
+        left_bytes = content_length - len(chunk)
         while True:
             if left_bytes < 0:
                 chunk = chunk[:left_bytes]
@@ -163,20 +180,21 @@ class _Body:
                 break
             chunk = await self._connection.receive()
             if not chunk:
-                raise httpcore.RemoteProtocolError(
+                raise httpx.RemoteProtocolError(
                     "peer closed connection without sending complete message body "
-                    f"(received {told_bytes - left_bytes} bytes, expected {told_bytes})"
+                    f"(received {content_length - left_bytes} bytes, expected {content_length})"
                 )
             left_bytes -= len(chunk)
-        # Of a server that closes, or speaks HTTP/1.0, h11 has said so.
-        self._is_read = self._protocol.our_state is h11.DONE and left_bytes == 0
+        # After "Connection: close" or HTTP/1.0, h11's state is not DONE. Fewer than 0 bytes left are surplus bytes.
+        self._is_reusable = self._parser.our_state is h11.DONE and left_bytes == 0
 
     async def aclose(self) -> None:
-        """What was not read whole is not waited for."""
+        """Hand the connection back, or close it: an unread rest of the body is never awaited."""
+        # httpx closes a response more than once. By then the connection may carry the next request.
         if self._is_closed:
             return
         self._is_closed = True
-        if self._is_read:
-            await self._ended(self._connection)
+        if self._is_reusable:
+            await self._on_reusable(self._connection)
         else:
             await self._connection.close()

@@ -1,19 +1,18 @@
-"""The connections to a host: opened when there is none free, used again, closed when they are not needed.
+"""The connections to NASA's host, as an httpx transport: opened when none is idle, reused, closed when idle too long.
 
-httpx stays what is talked to: its requests, answers and errors, and through a proxy its own connections too.
-Beneath it httpcore would take eight layers to hand on a piece of 64 KB; see ``docs/decisions`` for what that costs.
+It uses httpx's public transport interface only. httpx passes each piece of a body through eight layers of httpcore;
+docs/decisions/0012 says what that costs. Requests through a proxy use httpx's own transport.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
-import httpcore
 import httpx
 from anyio.streams.tls import TLSStream
 
-from neows_async.sources.http_connection import Connection
+from neows_async.sources.http_connection import HttpConnection
 
 if TYPE_CHECKING:
     import ssl
@@ -21,113 +20,129 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
-# Later than this a server may have gone without a word.
-_KEPT_S: Final = 5.0
+    Connect: TypeAlias = Callable[[httpx.URL], Awaitable[ByteStream]]
+    _Origin: TypeAlias = tuple[str, str, int]
+
+# A server may close a connection that was idle for longer, without a notice.
+_IDLE_S: Final = 5.0
+_PORTS: Final = {"http": 80, "https": 443}
 
 
-class HttpTransport(httpx.AsyncHTTPTransport):
-    """HTTP/1.1 only. Takes nothing from the environment. Of a request's time limits only ``connect`` is looked at.
+def open_transport(
+    *, connections: int, proxy: str | None = None, tls: ssl.SSLContext | None = None
+) -> httpx.AsyncBaseTransport:
+    """A transport for HTTP/1.1 that takes nothing from the environment. It may be closed, and used again after that.
 
-    There are as many connections as requests under way; ``connections`` of them are kept for the next ones.
-
-    :param proxy: through which all requests go
-    :param tls: what is trusted; None is what certifi lists
+    :param connections: the most idle connections that are kept
+    :param proxy: the URL of a proxy for all requests
+    :param tls: the trusted certificates; None is certifi's list
     """
-
-    def __init__(self, *, connections: int, proxy: str | None = None, tls: ssl.SSLContext | None = None) -> None:
-        tls = tls or httpx.create_ssl_context(trust_env=False)
+    tls = tls or httpx.create_ssl_context(trust_env=False)
+    if proxy is not None:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        super().__init__(verify=tls, trust_env=False, proxy=proxy, limits=limits)
-        if proxy is None:
-            # Its transport makes its pool itself, and has no other seam for one.
-            self._pool = Pool(_Connector(tls).connect, kept=connections)  # type: ignore[assignment]  # as above
+        return httpx.AsyncHTTPTransport(verify=tls, trust_env=False, proxy=proxy, limits=limits)
+    return HttpTransport(connector(tls), connections=connections)
 
 
-class Pool:
-    """What httpx's transport asks, in the words of httpcore's pool. HTTP has no more than it needs for pages.
+class HttpTransport(httpx.AsyncBaseTransport):
+    """Opens a connection when a request finds none idle. The caller limits the number of requests in flight.
 
-    :param connect: opens a stream to the host of a request, as long as its ``connect`` timeout allows
-    :param kept: so many connections wait for the next request, at most
+    Of a request's time limits only ``connect`` is applied; the caller limits the time of the whole request.
+
+    :param connect: opens a stream to the host of a URL
+    :param connections: the most idle connections that are kept
+    :param idle_s: seconds after which an idle connection is not used again
     """
 
-    def __init__(self, connect: Callable[[httpcore.Request], Awaitable[ByteStream]], *, kept: int) -> None:
+    def __init__(self, connect: Connect, *, connections: int, idle_s: float = _IDLE_S) -> None:
         self._connect = connect
-        self._kept = kept
-        # The one that was used last comes first: the others get the time to be closed.
-        self._free: list[tuple[httpcore.Origin, float, Connection]] = []
+        self._connections = connections
+        self._idle_s = idle_s
+        # The last used is last and is taken first, so that the others can expire.
+        self._idle: list[tuple[_Origin, float, HttpConnection]] = []
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request`` and return the response once its head is received. Close the response.
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close those that are free. Requests may be sent again afterwards."""
-        free, self._free = self._free, []
-        with anyio.CancelScope(shield=True):
-            for _, _, connection in free:
-                await connection.close()
-
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send it, and wait for the head of the answer. Close the answer's stream, or its connection stays open.
-
-        :raises httpcore.NetworkError: there is no connection, or it broke
-        :raises httpcore.ProtocolError: what came is no HTTP
-        :raises httpcore.ConnectTimeout: no connection in time. Of all else the caller limits the time
+        :raises httpx.ConnectTimeout: no connection within the ``connect`` timeout
+        :raises httpx.NetworkError: the host cannot be reached, or the connection broke
+        :raises httpx.ProtocolError: the response is not HTTP
         """
-        origin = request.url.origin
-        connection = await self._take(origin) or Connection(await self._connect(request))
+        url = request.url
+        origin = (url.scheme, url.host, _port(url))
+        connection, unusable = self._take(origin)
         try:
-            return await connection.ask(request, lambda ended: self._give_back(origin, ended))
+            for other in unusable:
+                await other.close()
+            if connection is None:
+                connection = HttpConnection(await self._open(request))
+            return await connection.send(request, lambda reusable: self._put_back(origin, reusable))
         except BaseException:
-            await connection.close()
+            # After an error or a cancellation, part of a response may still arrive: never reuse the connection.
+            if connection is not None:
+                await connection.close()
             raise
 
-    async def _take(self, origin: httpcore.Origin) -> Connection | None:
-        now_s = anyio.current_time()
-        free, self._free = self._free, []
-        taken: Connection | None = None
+    async def aclose(self) -> None:
+        """Close the idle connections. Requests in flight go on, and new ones may be sent."""
+        idle, self._idle = self._idle, []
         with anyio.CancelScope(shield=True):
-            for for_origin, until_s, connection in reversed(free):
-                if now_s >= until_s:
-                    await connection.close()
-                elif taken is not None or for_origin != origin:
-                    self._free.insert(0, (for_origin, until_s, connection))
-                elif connection.is_quiet():
-                    taken = connection
-                else:
-                    await connection.close()
-        return taken
+            for _, _, connection in idle:
+                await connection.close()
 
-    async def _give_back(self, origin: httpcore.Origin, connection: Connection) -> None:
-        if len(self._free) < self._kept:
-            self._free.append((origin, anyio.current_time() + _KEPT_S, connection))
+    def _take(self, origin: _Origin) -> tuple[HttpConnection | None, list[HttpConnection]]:
+        """An idle connection to ``origin``, if there is one, and the idle connections to close.
+
+        Without an await, so that no other task sees or takes from a half-sorted list.
+        """
+        now_s = anyio.current_time()
+        taken: HttpConnection | None = None
+        unusable: list[HttpConnection] = []
+        kept: list[tuple[_Origin, float, HttpConnection]] = []
+        for entry in reversed(self._idle):
+            to, until_s, connection = entry
+            if now_s < until_s and (taken is not None or to != origin):
+                kept.append(entry)
+            elif now_s < until_s and connection.is_reusable():
+                taken = connection
+            else:
+                unusable.append(connection)
+        self._idle = kept[::-1]
+        return taken, unusable
+
+    async def _put_back(self, origin: _Origin, connection: HttpConnection) -> None:
+        if len(self._idle) < self._connections:
+            self._idle.append((origin, anyio.current_time() + self._idle_s, connection))
         else:
             await connection.close()
 
-
-class _Connector:
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        tls.set_alpn_protocols(["http/1.1"])
-        self._tls = tls
-
-    async def connect(self, request: httpcore.Request) -> ByteStream:
-        """A stream to the host of ``request``, encrypted where its URL asks for it."""
-        origin = request.url.origin
-        host = origin.host.decode("ascii")
+    async def _open(self, request: httpx.Request) -> ByteStream:
         try:
             with anyio.fail_after(request.extensions.get("timeout", {}).get("connect")):
-                plain = await anyio.connect_tcp(host, origin.port)
-                return plain if origin.scheme == b"http" else await self._encrypted(plain, host)
+                return await self._connect(request.url)
         except TimeoutError as exc:
-            raise httpcore.ConnectTimeout(str(exc)) from exc
+            raise httpx.ConnectTimeout(str(exc)) from exc
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as exc:
-            raise httpcore.ConnectError(str(exc)) from exc
+            raise httpx.ConnectError(str(exc)) from exc
 
-    async def _encrypted(self, plain: ByteStream, host: str) -> ByteStream:
+
+def connector(tls: ssl.SSLContext) -> Connect:
+    """Opens TCP streams, encrypted where the URL is ``https``."""
+    tls.set_alpn_protocols(["http/1.1"])
+
+    async def connect(url: httpx.URL) -> ByteStream:
+        host = url.raw_host.decode("ascii")
+        stream = await anyio.connect_tcp(host, _port(url))
+        if url.scheme == "http":
+            return stream
         try:
-            return await TLSStream.wrap(plain, hostname=host, ssl_context=self._tls, standard_compatible=False)
+            return await TLSStream.wrap(stream, hostname=host, ssl_context=tls, standard_compatible=False)
         except BaseException:
-            await anyio.aclose_forcefully(plain)
+            await anyio.aclose_forcefully(stream)
             raise
+
+    return connect
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or _PORTS[url.scheme]
