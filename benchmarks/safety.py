@@ -29,7 +29,7 @@ from neows_async.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neows_async.sandbox.catalogue import Entry
+    from neows_async.sandbox.catalogue import CatalogueEntry
 
 ROUNDS: Final = 5
 PAGE_SIZE: Final = 20
@@ -96,7 +96,7 @@ def _run(source: MemorySource, archive: bool, durable: bool, folder: str | None)
     return took_s
 
 
-def _body(number: int, pages: int, entries: Sequence[Entry]) -> bytes:
+def _body(number: int, pages: int, entries: Sequence[CatalogueEntry]) -> bytes:
     offset = number // DISTINCT * DISTINCT * PAGE_SIZE
     objects = [
         entry.body.replace(f'"{entry.id}"'.encode(), f'"{int(entry.id) + offset * 100}"'.encode()) for entry in entries

@@ -99,7 +99,7 @@ def test_the_demo_keys_day_is_kept_too() -> None:
     run = simulate(terms(limit=30, daily_limit=50, requests=200), NOON_S)
     gateway = Demo()
     for at_s in run.sent_s:
-        assert gateway.judge(DEMO_KEY, at_s).status == 200
+        assert gateway.check(DEMO_KEY, at_s).status == 200
         gateway.count(DEMO_KEY, at_s)
     assert 3 < run.lasts_s / 86_400 < 5
 

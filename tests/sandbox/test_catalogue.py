@@ -10,15 +10,15 @@ import zstandard
 from neows_async.endpoints.browse import envelope
 from neows_async.errors import SettingsError
 from neows_async.sandbox.catalogue import Catalogue, ChangingCatalogue, RecordedPages, SyntheticCatalogue
-from neows_async.sandbox.page_json import Asked, browse_page
+from neows_async.sandbox.page_json import PageRequest, browse_page
 from neows_async.sandbox.scenario import Change
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def asked(number: int, size: int = 20) -> Asked:
-    return Asked(number, size, "api.nasa.gov", "DEMO_KEY")
+def asked(number: int, size: int = 20) -> PageRequest:
+    return PageRequest(number, size, "api.nasa.gov", "DEMO_KEY")
 
 
 def ids(catalogue: Catalogue) -> list[str]:
@@ -92,7 +92,7 @@ def test_pages_that_cannot_be_served_are_refused_in_one_line(tmp_path: Path) -> 
         ("page_00000.json", b"{}"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SettingsError, match=rf"{name} is no recorded Browse page") as caught:
+        with pytest.raises(SettingsError, match=rf"{name} is not a recorded Browse page") as caught:
             RecordedPages(tmp_path)
         assert "\n" not in str(caught.value)
         (tmp_path / name).unlink()
@@ -119,7 +119,7 @@ def test_pages_are_cut_and_counted(total: int, size: int, pages: int) -> None:
 
 
 def test_the_key_of_the_caller_is_in_every_link() -> None:
-    page = browse_page(SyntheticCatalogue(60), Asked(1, 20, "h:1", "k+/ é"))
+    page = browse_page(SyntheticCatalogue(60), PageRequest(1, 20, "h:1", "k+/ é"))
     assert page.count(b"api_key=k%2B%2F%20%C3%A9") == 23
     assert json.loads(page)["links"]["next"].startswith("http://h:1/neo/rest/v1/neo/browse?page=2&size=20&api_key=")
 

@@ -5,27 +5,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import SettingsError
-from neows_async.sandbox.rate_limits import REFUSALS, Gateway, GatewayRules, Verdict
+from neows_async.sandbox.rate_limits import REFUSALS, Gateway, GatewayRules, Decision
 
 HOUR_S = 3600
 MIDNIGHT_S = 20_000 * 86_400.0
 
 
-def let_through(gateway: Gateway, key: str, now_s: float, address: str = "") -> Verdict:
+def let_through(gateway: Gateway, key: str, now_s: float, address: str = "") -> Decision:
     """A request, counted as the application does."""
-    verdict = gateway.judge(key, now_s, address)
-    if verdict.status == 200:
+    decision = gateway.check(key, now_s, address)
+    if decision.status == 200:
         gateway.count(key, now_s, address)
-    return verdict
+    return decision
 
 
 def minutes_for(pages: int, start_s: float) -> float:
     """How long ``pages`` take at 4 requests/s, waiting as long as the gateway says."""
     gateway, now_s, done = Gateway(), start_s, 0
     while done < pages:
-        verdict = let_through(gateway, "key", now_s)
-        done += verdict.status == 200
-        now_s += 0.25 if verdict.retry_after_s is None else verdict.retry_after_s
+        decision = let_through(gateway, "key", now_s)
+        done += decision.status == 200
+        now_s += 0.25 if decision.retry_after_s is None else decision.retry_after_s
     return (now_s - start_s) / 60
 
 
@@ -60,24 +60,24 @@ def test_retry_after_is_long_enough_and_no_second_longer(times: list[float], lim
     for at_s in times:
         let_through(gateway, "k", at_s)
     now_s = (times[-1] if times else 0) + later_s
-    verdict = gateway.judge("k", now_s)
-    if verdict.retry_after_s is not None:
-        assert gateway.judge("k", now_s + verdict.retry_after_s).status == 200
+    decision = gateway.check("k", now_s)
+    if decision.retry_after_s is not None:
+        assert gateway.check("k", now_s + decision.retry_after_s).status == 200
     gateway = Gateway(GatewayRules(hourly_limit=limit))
     for at_s in times:
         let_through(gateway, "k", at_s)
-    if verdict.retry_after_s is not None and verdict.retry_after_s > 1:
-        assert gateway.judge("k", now_s + verdict.retry_after_s - 1).status == 429
+    if decision.retry_after_s is not None and decision.retry_after_s > 1:
+        assert gateway.check("k", now_s + decision.retry_after_s - 1).status == 429
 
 
 def test_demo_key_has_its_own_limits_by_address() -> None:
     gateway = Gateway()
     first = [let_through(gateway, "DEMO_KEY", MIDNIGHT_S, "1.1.1.1") for _ in range(31)]
-    assert [verdict.status for verdict in first] == [200] * 30 + [429]
-    assert {verdict.limit for verdict in first} == {30}
+    assert [decision.status for decision in first] == [200] * 30 + [429]
+    assert {decision.limit for decision in first} == {30}
     assert let_through(gateway, "DEMO_KEY", MIDNIGHT_S, "2.2.2.2").remaining == 29
     later = [let_through(gateway, "DEMO_KEY", MIDNIGHT_S + 2 * HOUR_S, "1.1.1.1") for _ in range(21)]
-    assert [verdict.status for verdict in later] == [200] * 20 + [429]
+    assert [decision.status for decision in later] == [200] * 20 + [429]
     # The day's limit holds for hours, as the one that was seen (31,714 s).
     assert later[-1].retry_after_s is not None
     assert later[-1].retry_after_s > 20 * HOUR_S
@@ -93,30 +93,30 @@ def test_burst_limits_are_by_key_and_by_address() -> None:
     rules = GatewayRules(burst_limits=True)
     gateway = Gateway(rules)
     by_key = [let_through(gateway, "k", MIDNIGHT_S, "a") for _ in range(21)]
-    assert [verdict.status for verdict in by_key] == [200] * 20 + [429]
+    assert [decision.status for decision in by_key] == [200] * 20 + [429]
     assert (by_key[-1].remaining, by_key[-1].retry_after_s) == (0, 2)
     gateway = Gateway(rules)
     by_address = [let_through(gateway, f"k{n}", MIDNIGHT_S, "a").status for n in range(51)]
     assert by_address == [200] * 50 + [429]
-    assert gateway.judge("k1", MIDNIGHT_S, "b").status == 200
+    assert gateway.check("k1", MIDNIGHT_S, "b").status == 200
     gateway = Gateway(rules)
     at_15_s = [let_through(gateway, "k", MIDNIGHT_S + n / 12, "a").status for n in range(151)]
     assert at_15_s == [200] * 150 + [429]
-    assert Gateway().judge("k", MIDNIGHT_S).status == 200
+    assert Gateway().check("k", MIDNIGHT_S).status == 200
     assert {let_through(Gateway(), "k", MIDNIGHT_S).status for _ in range(200)} == {200}
 
 
 @pytest.mark.parametrize("code", REFUSALS)
 def test_refused_keys_learn_why_and_nothing_of_the_quota(code: str) -> None:
     gateway = Gateway(GatewayRules(refused_keys={"bad": code}, known_keys=frozenset({"good"})))
-    assert gateway.judge("bad", MIDNIGHT_S) == Verdict(403, code)
+    assert gateway.check("bad", MIDNIGHT_S) == Decision(403, code)
 
 
 def test_unknown_and_missing_keys_are_refused() -> None:
     gateway = Gateway(GatewayRules(known_keys=frozenset({"good"})))
-    assert gateway.judge("", MIDNIGHT_S) == gateway.judge(None, MIDNIGHT_S) == Verdict(403, "API_KEY_MISSING")
-    assert gateway.judge("other", MIDNIGHT_S) == Verdict(403, "API_KEY_INVALID")
-    assert gateway.judge("good", MIDNIGHT_S).status == gateway.judge("DEMO_KEY", MIDNIGHT_S).status == 200
+    assert gateway.check("", MIDNIGHT_S) == gateway.check(None, MIDNIGHT_S) == Decision(403, "API_KEY_MISSING")
+    assert gateway.check("other", MIDNIGHT_S) == Decision(403, "API_KEY_INVALID")
+    assert gateway.check("good", MIDNIGHT_S).status == gateway.check("DEMO_KEY", MIDNIGHT_S).status == 200
 
 
 def test_remaining_jumps_when_several_nodes_count() -> None:

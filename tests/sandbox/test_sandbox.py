@@ -143,19 +143,19 @@ async def test_the_demo_key_has_thirty_an_hour() -> None:
 def test_the_window_slides() -> None:
     gateway = Gateway(hourly_limit=100)
     for _ in range(60):
-        assert gateway.judge("k", 7_200.0).status == 200
+        assert gateway.check("k", 7_200.0).status == 200
         gateway.count("k", 7_200.0)
     # Half an hour into the next one, half of them count.
-    halfway = gateway.judge("k", 10_800.0 + 1_800.0)
+    halfway = gateway.check("k", 10_800.0 + 1_800.0)
     assert halfway.remaining == 100 - 30 - 1
     for _ in range(70):
-        assert gateway.judge("k", 12_600.0).status == 200
+        assert gateway.check("k", 12_600.0).status == 200
         gateway.count("k", 12_600.0)
-    refused = gateway.judge("k", 12_600.0)
+    refused = gateway.check("k", 12_600.0)
     assert refused.status == 429
     assert refused.retry_after_s is not None
-    assert gateway.judge("k", 12_600.0 + refused.retry_after_s - 1).status == 429
-    assert gateway.judge("k", 12_600.0 + refused.retry_after_s).status == 200
+    assert gateway.check("k", 12_600.0 + refused.retry_after_s - 1).status == 429
+    assert gateway.check("k", 12_600.0 + refused.retry_after_s).status == 200
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*async_generator:pytest.PytestUnraisableExceptionWarning")

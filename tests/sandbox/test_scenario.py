@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 def test_the_first_fault_that_strikes_counts() -> None:
     scenario = Scenario(faults=(Hang(pages=frozenset({1})), Cut(), Outage()))
-    assert scenario.fault_of(1, 1, 0) == scenario.faults[0]
-    assert scenario.fault_of(2, 1, 0) == scenario.faults[1]
-    assert Scenario().fault_of(1, 1, 0) is None
+    assert scenario.fault_for(1, 1, 0) == scenario.faults[0]
+    assert scenario.fault_for(2, 1, 0) == scenario.faults[1]
+    assert Scenario().fault_for(1, 1, 0) is None
 
 
 def test_every_condition_must_be_met() -> None:
@@ -43,7 +43,7 @@ def test_every_condition_must_be_met() -> None:
         for page in range(6)
         for attempt in range(1, 4)
         for elapsed_s in (0, 10, 19.9, 20)
-        if scenario.fault_of(page, attempt, elapsed_s) is fault
+        if scenario.fault_for(page, attempt, elapsed_s) is fault
     }
     assert struck == {(page, attempt, elapsed_s) for page in (3, 4) for attempt in (1, 2) for elapsed_s in (10, 19.9)}
 
@@ -51,19 +51,19 @@ def test_every_condition_must_be_met() -> None:
 @given(st.integers(0, 5), st.floats(0, 1), st.permutations(range(40)))
 def test_whether_it_strikes_does_not_depend_on_the_order(seed: int, rate: float, order: list[int]) -> None:
     scenario = Scenario(seed=seed, faults=(Outage(rate=rate),))
-    forwards = {page: scenario.fault_of(page, 1, 0) for page in range(40)}
-    assert {page: scenario.fault_of(page, 1, 0) for page in order} == forwards
+    forwards = {page: scenario.fault_for(page, 1, 0) for page in range(40)}
+    assert {page: scenario.fault_for(page, 1, 0) for page in order} == forwards
     if rate in (0, 1):
         assert set(forwards.values()) == ({scenario.faults[0]} if rate else {None})
 
 
 def test_a_rate_is_the_share_that_is_struck() -> None:
     one, two = (Scenario(seed=seed, faults=(Outage(rate=0.2),)) for seed in (1, 2))
-    struck = [{page for page in range(5_000) if each.fault_of(page, 1, 0)} for each in (one, two)]
+    struck = [{page for page in range(5_000) if each.fault_for(page, 1, 0)} for each in (one, two)]
     assert len(struck[0]) == pytest.approx(1_000, rel=0.1)
     assert struck[0] != struck[1]
     # A second attempt is drawn anew.
-    again = {page for page in struck[0] if one.fault_of(page, 2, 0)}
+    again = {page for page in struck[0] if one.fault_for(page, 2, 0)}
     assert len(again) == pytest.approx(200, rel=0.2)
 
 

@@ -1,4 +1,4 @@
-"""What the imitation serves, in Browse order: made-up objects, recorded pages, and either of them changing."""
+"""The objects that the sandbox serves, in Browse order: synthetic ones, recorded pages, or a catalogue that changes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from neows_async.sandbox.scenario import Change
 
 _PAGE: Final = re.compile(r"page[_=]?(\d+)\.json(\.gz|\.zst)?")
-# Where in the series of synthetic objects those begin that a growing catalogue takes in.
+# The first index of the synthetic objects that a change adds.
 _NEW_INDEX: Final = 9_000_000
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _id = msgspec.json.Decoder(str)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An object as it is served.
+class CatalogueEntry:
+    """One object.
 
-    :param body: its JSON without ``links``, whose host and key are the request's
+    :param body: its JSON without ``links``, which depend on the request
     """
 
     id: str
@@ -42,20 +42,20 @@ class Entry:
 
 
 class Catalogue(Protocol):
-    """Objects in Browse order. Read from threads, several at once."""
+    """Objects in Browse order. Several threads read it at once."""
 
     @property
     def total(self) -> int:
-        """How many are announced."""
+        """The number of objects in the totals of each page."""
 
-    def entries(self, start: int, stop: int) -> list[Entry]:
-        """Those of the positions ``start`` up to ``stop``, as far as there are."""
+    def entries(self, start: int, stop: int) -> list[CatalogueEntry]:
+        """The objects at positions ``start`` to ``stop``, exclusive; fewer at the end of the catalogue."""
 
 
 class SyntheticCatalogue:
-    """Objects that follow from ``seed``, made when they are asked for.
+    """Objects made from ``seed`` and their position, on request.
 
-    :param approaches: exactly so many an object, for pages of a known size; None is as in nature
+    :param approaches: close approaches of each object, for pages of a known size; None draws a natural number
     :raises SettingsError: more objects than there are ids
     """
 
@@ -66,19 +66,19 @@ class SyntheticCatalogue:
         self._seed = seed
         self._approaches = approaches
 
-    def entries(self, start: int, stop: int) -> list[Entry]:
-        """The same bytes for the same seed and position, whatever else the catalogue holds."""
+    def entries(self, start: int, stop: int) -> list[CatalogueEntry]:
+        """The same bytes for the same seed and position, in a catalogue of any size."""
         return [_synthetic(self._seed, index, self._approaches) for index in range(start, min(stop, self.total))]
 
 
 class RecordedPages:
     """The objects of recorded pages, ``page_NNNNN.json``, ``.json.gz`` or ``.json.zst``, in the pages' order.
 
-    Each object's bytes are as they were recorded, but for its ``links``.
+    Each object keeps its recorded bytes, except its ``links``.
 
-    :param announced_total: what is said to be there, e.g. the 41,282 of a recording of whose pages only the
-        first are here; those beyond are then short or empty. None announces those that are here
-    :raises SettingsError: there are none, or one cannot be read
+    :param announced_total: the total in each page, e.g. 41,282 for a recording of the first pages only; later
+        pages are then short or empty. None is the number of recorded objects
+    :raises SettingsError: there are no pages, or one cannot be read
     """
 
     def __init__(self, folder: Path, *, announced_total: int | None = None) -> None:
@@ -90,20 +90,20 @@ class RecordedPages:
         if [number for number, _ in files] != list(range(len(files))):
             raise SettingsError(f"--pages {folder}: the pages are not numbered 0 to {len(files) - 1} without a gap")
         self._files = [file for _, file in files]
-        # Only as many as are being read are held; of the rest only how many objects they have.
+        # Only a few pages are in memory; of the others, only the number of objects.
         self._page = functools.lru_cache(maxsize=8)(self._read)
         self._starts = [0]
         for number in range(len(files)):
             self._starts.append(self._starts[-1] + len(self._page(number)))
         self.total: int = self._starts[-1] if announced_total is None else announced_total
 
-    def entries(self, start: int, stop: int) -> list[Entry]:
-        """As they were recorded.
+    def entries(self, start: int, stop: int) -> list[CatalogueEntry]:
+        """The recorded objects.
 
         :raises SettingsError: a page can no longer be read
         """
-        found: list[Entry] = []
-        # The page of the first, which is the last one that begins at or before it.
+        found: list[CatalogueEntry] = []
+        # The page that holds position ``start``: the last page that begins at or before it.
         number = bisect_right(self._starts, start) - 1
         while number < len(self._files) and self._starts[number] < min(stop, self.total):
             first = self._starts[number]
@@ -111,7 +111,7 @@ class RecordedPages:
             number += 1
         return found
 
-    def _read(self, number: int) -> list[Entry]:
+    def _read(self, number: int) -> list[CatalogueEntry]:
         file = self._files[number]
         try:
             data = file.read_bytes()
@@ -121,42 +121,42 @@ class RecordedPages:
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
             _, objects = envelope.split(data)
         except (OSError, EOFError, zstandard.ZstdError, BadPageError) as exc:
-            raise SettingsError(f"--pages: {file} is no recorded Browse page: {exc}") from exc
+            raise SettingsError(f"--pages: {file} is not a recorded Browse page: {exc}") from exc
         return [_recorded(raw) for raw in objects]
 
 
 class ChangingCatalogue:
-    """``base`` with ``changes`` while it is being read. A reader gets a view that does not change any more.
+    """``base``, changed while clients read it. Each request gets a view that no longer changes.
 
-    :param changes: each is made once, when its time has come, in the given order
+    :param changes: each is made once, when it is due, in this order
     """
 
     def __init__(self, base: Catalogue, changes: Sequence[Change], seed: int) -> None:
         self._base = base
         self._seed = seed
         self._due = list(changes)
-        self._made = 0
-        # Positions in the base; -1 is the first object that came later.
+        self._applied = 0
+        # Positions in the base. Negative numbers are added objects: -1 is the first.
         self._order: Sequence[int] = range(base.total)
         self._new = 0
 
     def view(self, requests: int, elapsed_s: float) -> Catalogue:
-        """The catalogue after so many requests and so many seconds."""
+        """The catalogue after ``requests`` requests and ``elapsed_s`` seconds."""
         while self._due and self._due[0].is_due(requests, elapsed_s):
-            self._make(self._due.pop(0))
-        return self._base if not self._made else _Reordered(self._base, self._order, self._seed)
+            self._apply(self._due.pop(0))
+        return self._base if not self._applied else _Reordered(self._base, self._order, self._seed)
 
-    def _make(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
         order = list(self._order)
         if change.remove:
             del order[change.position : change.position + change.remove]
         new = [-1 - self._new - number for number in range(change.add)]
         order[change.position : change.position] = new
         if change.shuffle:
-            random.Random(f"{self._seed}:shuffle:{self._made}").shuffle(order)  # noqa: S311 - not a secret
+            random.Random(f"{self._seed}:shuffle:{self._applied}").shuffle(order)  # noqa: S311 - not a secret
         self._order = order
         self._new += change.add
-        self._made += 1
+        self._applied += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ class _Reordered:
     def total(self) -> int:
         return len(self.order)
 
-    def entries(self, start: int, stop: int) -> list[Entry]:
-        found: list[Entry] = []
+    def entries(self, start: int, stop: int) -> list[CatalogueEntry]:
+        found: list[CatalogueEntry] = []
         for position in self.order[start:stop]:
             if position < 0:
                 found.append(_synthetic(self.seed, _NEW_INDEX - 1 - position, None))
@@ -179,25 +179,25 @@ class _Reordered:
         return found
 
 
-def _synthetic(seed: int, index: int, approaches: int | None) -> Entry:
+def _synthetic(seed: int, index: int, approaches: int | None) -> CatalogueEntry:
     if index >= MOST_OBJECTS:
-        raise SettingsError(f"there is no synthetic object {index:,}; the ids end before it")
+        raise SettingsError(f"there is no synthetic object {index:,}: there are {MOST_OBJECTS:,} ids")
     made = synthetic_object(seed, index, approaches=approaches)
-    return Entry(made["id"], msgspec.json.encode(made))
+    return CatalogueEntry(made["id"], msgspec.json.encode(made))
 
 
-def _recorded(raw: bytes) -> Entry:
+def _recorded(raw: bytes) -> CatalogueEntry:
     try:
         members = _object.decode(raw)
     except msgspec.DecodeError:
-        # Something that is no object, or holds a NaN: it is served as it is, so that a reader must cope.
-        return Entry("", raw)
+        # Not an object, or it holds a NaN. It is served unchanged, so that clients are tested with it.
+        return CatalogueEntry("", raw)
     members.pop("links", None)
     try:
         name = _id.decode(members.get("id", members.get("neo_reference_id", msgspec.Raw(b'""'))))
     except msgspec.DecodeError:
         name = ""
-    return Entry(name, msgspec.json.encode(members))
+    return CatalogueEntry(name, msgspec.json.encode(members))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""How an answer goes out: in chunks, compressed if that was asked for, and not always to its end."""
+"""Send a response: in chunks, compressed if the client accepts gzip, and up to the point where a fault ends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anyio
 from neows_async.sandbox.scenario import Cut, Endless, Hang, TruncatedGzip
 
 if TYPE_CHECKING:
-    from neows_async.sandbox.answers import Answer
+    from neows_async.sandbox.responses import SandboxResponse
     from neows_async.sandbox.scenario import After, Fault
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -21,7 +21,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 InThread: TypeAlias = "Callable[[Callable[[], bytes]], Awaitable[bytes]]"
 
 CUT: Final = "neows_async.cut"
-"""The extension of the ASGI scope that closes the connection: a function of no arguments. ASGI has no word for it."""
+"""An extension of the ASGI scope: a function without arguments that closes the connection. ASGI defines none."""
 
 _CHUNK_BYTES: Final = 16 << 10
 _GZIP_LEVEL: Final = 1
@@ -29,11 +29,12 @@ _GZIP_LEVEL: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One answer's way out.
+    """Sends one response.
 
-    :param gzip: whether the caller takes gzip
-    :param in_thread: runs what takes milliseconds
-    :param sleep: waits so many seconds
+    :param cut: closes the connection; None if the server cannot
+    :param gzip: whether the client accepts gzip
+    :param in_thread: runs a function that takes milliseconds
+    :param sleep: waits a number of seconds
     """
 
     send: Send
@@ -42,21 +43,21 @@ class Delivery:
     in_thread: InThread
     sleep: Callable[[float], Awaitable[None]]
 
-    async def deliver(self, answer: Answer, fault: Fault | None) -> None:
-        """Send ``answer``, as far as ``fault`` lets it.
+    async def deliver(self, response: SandboxResponse, fault: Fault | None) -> None:
+        """Send ``response``, up to the point where ``fault`` ends it.
 
-        :raises ConnectionAbortedError: the fault is a cut, and the server has no way to close the connection
+        :raises ConnectionAbortedError: the fault is a cut, and the server cannot close the connection
         """
         if isinstance(fault, Hang | Cut) and fault.after == "request":
             await self._end(fault)
-        headers = [(b"content-type", answer.content_type.encode("latin-1"))]
-        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-        body = answer.body
+        headers = [(b"content-type", response.content_type.encode("latin-1"))]
+        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+        body = response.body
         if self.gzip and body and not isinstance(fault, Endless):
-            body = await self.in_thread(lambda: gzip.compress(answer.body, _GZIP_LEVEL, mtime=0))
+            body = await self.in_thread(lambda: gzip.compress(response.body, _GZIP_LEVEL, mtime=0))
             headers += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
-        # No content-length: it goes in chunks, as the source sends it.
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        # No Content-Length: NASA sends chunked responses.
+        await self.send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send_body(body, fault)
 
     async def _send_body(self, body: bytes, fault: Fault | None) -> None:
@@ -64,7 +65,7 @@ class Delivery:
             body = body[: len(body) // 2]
         end = len(body)
         if isinstance(fault, Hang | Cut):
-            end = _reached(len(body), fault.after)
+            end = _sent_bytes(len(body), fault.after)
         for start in range(0, end, _CHUNK_BYTES):
             await self._send_part(body[start : min(start + _CHUNK_BYTES, end)])
         if isinstance(fault, Hang | Cut):
@@ -82,10 +83,10 @@ class Delivery:
             if self.cut is None:
                 raise ConnectionAbortedError("the scenario cuts the connection here")
             self.cut()
-        # Until the server says that the caller has left, which ends the exchange.
+        # The client's disconnect cancels this: see SandboxApp.__call__.
         await anyio.sleep_forever()
         raise AssertionError
 
 
-def _reached(length: int, after: After) -> int:
+def _sent_bytes(length: int, after: After) -> int:
     return length // 2 if after == "body" else 0

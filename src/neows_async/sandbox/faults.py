@@ -1,11 +1,11 @@
-"""What comes of a request: the page, an error, or what a fault makes of either. Pure."""
+"""The response to a request: a page, an error, or a page changed by a fault. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from neows_async.sandbox import answers
+from neows_async.sandbox import responses
 from neows_async.sandbox.page_json import browse_page
 from neows_async.sandbox.scenario import (
     Fault,
@@ -22,73 +22,75 @@ from neows_async.sandbox.scenario import (
 )
 
 if TYPE_CHECKING:
-    from neows_async.sandbox.answers import Answer
     from neows_async.sandbox.catalogue import Catalogue
-    from neows_async.sandbox.page_json import Asked
-    from neows_async.sandbox.rate_limits import Verdict
+    from neows_async.sandbox.page_json import PageRequest
+    from neows_async.sandbox.rate_limits import Decision
     from neows_async.sandbox.request import Request
+    from neows_async.sandbox.responses import SandboxResponse
 
 _FORBIDDEN = 403
 
 
-def refusal(verdict: Verdict, request: Request) -> Answer:
-    """The gateway lets nobody through."""
-    return with_quota(answers.by_gateway(verdict.status, verdict.code, as_html=request.wants_html), verdict)
+def refusal(decision: Decision, request: Request) -> SandboxResponse:
+    """The gateway's own 403 or 429."""
+    return with_quota(responses.by_gateway(decision.status, decision.code, as_html=request.wants_html), decision)
 
 
-def mistake(request: Request, *, right_path: bool) -> Answer:
-    """What was asked for does not exist, or not in this way."""
-    if not right_path:
-        return answers.by_gateway(404, "NOT_FOUND", as_html=request.wants_html)
+def bad_request(request: Request, *, is_browse: bool) -> SandboxResponse:
+    """The error for a request that is not a valid one for Browse."""
+    if not is_browse:
+        return responses.by_gateway(404, "NOT_FOUND", as_html=request.wants_html)
     if request.method != "GET":
-        return answers.by_backend(405, f"Request method '{request.method}' not supported", request.path, request.key)
-    return answers.by_backend(400, "page and size must be whole numbers, from 0 and from 1", request.path, request.key)
+        return responses.by_backend(405, f"Request method '{request.method}' not supported", request.path, request.key)
+    return responses.by_backend(
+        400, "page and size must be whole numbers, from 0 and from 1", request.path, request.key
+    )
 
 
-def instead(fault: Fault | None, verdict: Verdict, request: Request) -> Answer | None:
-    """What comes instead of a page; None is nothing, the page comes."""
+def error_response(fault: Fault | None, decision: Decision, request: Request) -> SandboxResponse | None:
+    """The response that ``fault`` sends in place of a page; None if the page is sent."""
     match fault:
         case Outage():
-            answer = answers.by_platform(503)
+            response = responses.by_platform(503)
         case Status(shape="html"):
-            answer = answers.by_platform(fault.status)
+            response = responses.by_platform(fault.status)
         case Status(shape="gateway"):
-            answer = answers.by_gateway(fault.status, "INTERNAL_SERVER_ERROR", as_html=request.wants_html)
+            response = responses.by_gateway(fault.status, "INTERNAL_SERVER_ERROR", as_html=request.wants_html)
         case Status():
-            answer = answers.by_backend(fault.status, "Something went wrong", request.path, request.key)
+            response = responses.by_backend(fault.status, "Something went wrong", request.path, request.key)
         case OverRateLimit():
-            return answers.over_rate_limit(verdict.limit, fault.retry_after_s, as_html=request.wants_html)
+            return responses.over_rate_limit(decision.limit, fault.retry_after_s, as_html=request.wants_html)
         case Refused():
-            return answers.by_gateway(_FORBIDDEN, fault.code, as_html=request.wants_html)
+            return responses.by_gateway(_FORBIDDEN, fault.code, as_html=request.wants_html)
         case Html():
-            answer = answers.maintenance_page()
+            response = responses.maintenance_page()
         case Redirect():
-            answer = answers.Answer(fault.status, b"", answers.HTML, (("location", fault.location),))
+            response = responses.SandboxResponse(fault.status, b"", responses.HTML, (("location", fault.location),))
         case Replace():
-            answer = answers.Answer(fault.status, fault.body.encode(), fault.content_type)
+            response = responses.SandboxResponse(fault.status, fault.body.encode(), fault.content_type)
         case _:
             return None
-    return with_quota(answer, verdict)
+    return with_quota(response, decision)
 
 
-def page_under(fault: Fault | None, catalogue: Catalogue, asked: Asked) -> bytes:
-    """The page, or what ``fault`` makes of it. Takes milliseconds."""
+def page_body(fault: Fault | None, catalogue: Catalogue, page_request: PageRequest) -> bytes:
+    """The page, changed by ``fault``. Takes milliseconds."""
     match fault:
         case WrongPage():
-            return browse_page(catalogue, replace(asked, number=_other(asked, fault)))
+            return browse_page(catalogue, replace(page_request, number=_wrong_number(page_request, fault)))
         case ShortPage():
-            return browse_page(catalogue, asked, without_last_neos=fault.missing_neos)
+            return browse_page(catalogue, page_request, without_last_neos=fault.missing_neos)
         case TruncatedJson():
-            whole = browse_page(catalogue, asked)
+            whole = browse_page(catalogue, page_request)
             return whole[: len(whole) // 2]
         case _:
-            return browse_page(catalogue, asked)
+            return browse_page(catalogue, page_request)
 
 
-def _other(asked: Asked, fault: WrongPage) -> int:
-    return asked.number + 1 if fault.number is None else fault.number
+def _wrong_number(page_request: PageRequest, fault: WrongPage) -> int:
+    return page_request.number + 1 if fault.number is None else fault.number
 
 
-def with_quota(answer: Answer, verdict: Verdict) -> Answer:
-    """``answer`` with what the gateway says of the quota."""
-    return replace(answer, headers=answer.headers + answers.rate_limit_headers(verdict))
+def with_quota(response: SandboxResponse, decision: Decision) -> SandboxResponse:
+    """``response`` with the gateway's headers about the quota."""
+    return replace(response, headers=response.headers + responses.rate_limit_headers(decision))

@@ -1,4 +1,4 @@
-"""A Browse page around its objects: the links, which carry the caller's key, and what is announced. Pure."""
+"""The JSON of a Browse page: its links, which hold the client's key, its totals, and its objects. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from urllib.parse import quote
 import msgspec
 
 if TYPE_CHECKING:
-    from neows_async.sandbox.catalogue import Catalogue, Entry
+    from neows_async.sandbox.catalogue import Catalogue, CatalogueEntry
 
 API: Final = "/neo/rest/v1"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Asked:
-    """Which page, and what its links are made of.
+class PageRequest:
+    """A request for a page.
 
     :param number: from 0
     :param size: objects a page
-    :param host: as the caller called us
-    :param key: the caller's; the source puts it into every link
+    :param host: the ``Host`` header, used in links
+    :param key: the client's key, which NASA puts into every link
     """
 
     number: int
@@ -30,19 +30,19 @@ class Asked:
     key: str
 
 
-def browse_page(catalogue: Catalogue, asked: Asked, *, without_last_neos: int = 0) -> bytes:
+def browse_page(catalogue: Catalogue, request: PageRequest, *, without_last_neos: int = 0) -> bytes:
     """The JSON of one page. Beyond the last page the list is empty, in the same envelope.
 
-    :param without_last_neos: leave so many objects out, though they are announced
+    :param without_last_neos: the number of objects to leave out, though the totals include them
     """
-    total, number, size = catalogue.total, asked.number, asked.size
+    total, number, size = catalogue.total, request.number, request.size
     pages = -(-total // size)
     links = {}
     if number + 1 < pages:
-        links["next"] = _page_link(asked, number + 1)
+        links["next"] = _page_link(request, number + 1)
     if number > 0:
-        links["prev"] = _page_link(asked, number - 1)
-    links["self"] = _page_link(asked, number)
+        links["prev"] = _page_link(request, number - 1)
+    links["self"] = _page_link(request, number)
     entries = catalogue.entries(number * size, (number + 1) * size)
     if without_last_neos:
         entries = entries[:-without_last_neos]
@@ -50,21 +50,21 @@ def browse_page(catalogue: Catalogue, asked: Asked, *, without_last_neos: int = 
     return b'{"links":%b,"page":%b,"near_earth_objects":[%b]}' % (
         msgspec.json.encode(links),
         msgspec.json.encode(page),
-        b",".join(_with_links(entry, asked) for entry in entries),
+        b",".join(_with_links(entry, request) for entry in entries),
     )
 
 
-def _page_link(asked: Asked, number: int) -> str:
-    return f"{_base(asked)}/browse?page={number}&size={asked.size}&api_key={quote(asked.key, safe='')}"
+def _page_link(request: PageRequest, number: int) -> str:
+    return f"{_base(request)}/browse?page={number}&size={request.size}&api_key={quote(request.key, safe='')}"
 
 
-def _with_links(entry: Entry, asked: Asked) -> bytes:
+def _with_links(entry: CatalogueEntry, request: PageRequest) -> bytes:
     if not entry.body.startswith(b"{"):
         return entry.body
-    link = f"{_base(asked)}/{quote(entry.id, safe='')}?api_key={quote(asked.key, safe='')}"
+    link = f"{_base(request)}/{quote(entry.id, safe='')}?api_key={quote(request.key, safe='')}"
     rest = entry.body[1:].lstrip()
     return b'{"links":%b%b%b' % (msgspec.json.encode({"self": link}), b"" if rest == b"}" else b",", rest)
 
 
-def _base(asked: Asked) -> str:
-    return f"http://{asked.host}{API}/neo"
+def _base(request: PageRequest) -> str:
+    return f"http://{request.host}{API}/neo"

@@ -1,7 +1,10 @@
-"""The gateway's word on each request, from the facts known of api.data.gov's software. Pure: the time is an argument.
+"""The gateway's decision on each request, as api.data.gov's software makes it. Pure: the time is an argument.
 
-Each limit is a sliding estimate over windows aligned to the epoch: what was counted in this window, and
-of the last one's count the share that is still inside. Refused requests are not counted.
+Each limit applies to a sliding estimate over windows aligned to the epoch::
+
+    current window's count + floor(previous window's count * share of it still inside)
+
+Refused requests are not counted.
 """
 
 from __future__ import annotations
@@ -28,21 +31,21 @@ REFUSALS: Final = (
 
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
-_FORGET_EVERY: Final = 10_000
+_DROP_EVERY: Final = 10_000
 _PERMITTED, _FORBIDDEN, _TOO_MANY = 200, 403, 429
 
 
 class GatewayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the gateway holds its callers to.
+    """The gateway's limits.
 
-    :param hourly_limit: requests an hour of every key but ``DEMO_KEY``
-    :param demo_hourly_limit: of ``DEMO_KEY``, by address; also ``demo_daily_limit``
-    :param burst_limits: also hold to 20 requests/s and 150 per 15 s a key, 50/s and 250 per 15 s an address
-    :param known_keys: others are ``API_KEY_INVALID``; None takes any key for a registered one
+    :param hourly_limit: requests an hour for each key except ``DEMO_KEY``
+    :param demo_hourly_limit: requests an hour with ``DEMO_KEY`` from one address; ``demo_daily_limit``: a day
+    :param burst_limits: also apply 20 requests/s and 150 per 15 s to a key, 50/s and 250 per 15 s to an address
+    :param known_keys: other keys are ``API_KEY_INVALID``; None accepts every key
     :param refused_keys: key → one of :data:`REFUSALS`
-    :param remaining_jitter: ``X-RateLimit-Remaining`` is off by up to so many, as when several nodes count
+    :param remaining_jitter: the largest error of ``X-RateLimit-Remaining``, as when several nodes count
 
-    :raises SettingsError: a limit below 1, or a refusal that the gateway does not know
+    :raises SettingsError: a limit below 1, or an unknown refusal
     """
 
     hourly_limit: int = 1_000
@@ -65,13 +68,14 @@ class GatewayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the gateway does with a request.
+class Decision:
+    """The gateway's decision on a request.
 
-    :param status: 200 lets it through; 403 and 429 end it
-    :param code: the gateway's own name for a refusal
-    :param limit: requests an hour; None where the gateway says nothing of it
-    :param remaining: of them, after this request
+    :param status: 200 forwards the request; 403 and 429 refuse it
+    :param code: the gateway's name of the refusal
+    :param limit: requests an hour; None if the response has no such header
+    :param remaining: requests left of ``limit`` after this one
+    :param retry_after_s: whole seconds until a request is forwarded again; None unless the status is 429
     """
 
     status: int
@@ -82,8 +86,8 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Window:
-    """One caller's count against one limit."""
+class _RateWindow:
+    """One client's count against one limit."""
 
     limit: int
     length_s: int
@@ -107,7 +111,7 @@ class _Window:
     def retry_after_s(self, now_s: float) -> int:
         """The fewest whole seconds after which the estimate is below the limit; at least 1."""
         least, most = 1, 2 * self.length_s
-        while least < most:  # with no further request the estimate only falls
+        while least < most:  # without further requests the estimate only falls
             middle = (least + most) // 2
             if self.used(now_s + middle) < self.limit:
                 most = middle
@@ -119,7 +123,7 @@ class _Window:
 class Gateway:
     """Counts requests by key and by address.
 
-    :param hourly_limit: short for rules with this limit
+    :param hourly_limit: replaces the limit of ``rules``
     """
 
     def __init__(self, rules: GatewayRules | None = None, *, hourly_limit: int | None = None) -> None:
@@ -127,63 +131,65 @@ class Gateway:
         self.rules: GatewayRules = (
             rules if hourly_limit is None else msgspec.structs.replace(rules, hourly_limit=hourly_limit)
         )
-        self._windows: dict[str, list[_Window]] = {}
+        self._windows: dict[str, list[_RateWindow]] = {}
         self._counted = 0
         self._jitter = random.Random("several nodes")  # noqa: S311 - not a secret
 
-    def judge(self, key: str | None, now_s: float, address: str = "") -> Verdict:
-        """What becomes of a request of ``key`` from ``address`` at ``now_s`` (UTC, seconds since 1970).
+    def check(self, key: str | None, now_s: float, address: str = "") -> Decision:
+        """The decision on a request with ``key`` from ``address`` at ``now_s`` (UTC, seconds since 1970).
 
-        Nothing is counted yet: see :meth:`count`.
+        It does not count the request: see :meth:`count`.
         """
         if not key:
-            return Verdict(_FORBIDDEN, "API_KEY_MISSING")
+            return Decision(_FORBIDDEN, "API_KEY_MISSING")
         if key in self.rules.refused_keys:
-            return Verdict(_FORBIDDEN, self.rules.refused_keys[key])
+            return Decision(_FORBIDDEN, self.rules.refused_keys[key])
         if self.rules.known_keys is not None and key not in self.rules.known_keys and key != DEMO_KEY:
-            return Verdict(_FORBIDDEN, "API_KEY_INVALID")
+            return Decision(_FORBIDDEN, "API_KEY_INVALID")
         limit = self.rules.demo_hourly_limit if key == DEMO_KEY else self.rules.hourly_limit
-        windows = self._of(key, address)
+        windows = self._windows_of(key, address)
         for window in windows:
             window.roll(now_s)
         exceeded = [window for window in windows if window.used(now_s) >= window.limit]
         if exceeded:
             wait_s = max(window.retry_after_s(now_s) for window in exceeded)
-            return Verdict(_TOO_MANY, OVER_RATE_LIMIT, limit, 0, wait_s)
+            return Decision(_TOO_MANY, OVER_RATE_LIMIT, limit, 0, wait_s)
         remaining = limit - next(window for window in windows if window.length_s == _HOUR_S).used(now_s) - 1
         off = round((2 * self._jitter.random() - 1) * self.rules.remaining_jitter)
-        return Verdict(_PERMITTED, limit=limit, remaining=min(max(remaining + off, 0), limit))
+        return Decision(_PERMITTED, limit=limit, remaining=min(max(remaining + off, 0), limit))
 
     def count(self, key: str, now_s: float, address: str = "") -> None:
-        """Count a request that was let through."""
-        for window in self._of(key, address):
+        """Count a forwarded request."""
+        for window in self._windows_of(key, address):
             window.roll(now_s)
             window.now += 1
         self._counted += 1
-        if self._counted % _FORGET_EVERY == 0:
-            self._forget(now_s)
+        if self._counted % _DROP_EVERY == 0:
+            self._drop_unused(now_s)
 
-    def _of(self, key: str, address: str) -> list[_Window]:
-        """The windows that a request must fit into."""
+    def _windows_of(self, key: str, address: str) -> list[_RateWindow]:
+        """The windows that count a request."""
         demo = key == DEMO_KEY
-        who = f"key {key} {address if demo else ''}"
-        if who not in self._windows:
+        client = f"key {key} {address if demo else ''}"
+        if client not in self._windows:
             limit = self.rules.demo_hourly_limit if demo else self.rules.hourly_limit
-            windows = [_Window(limit, _HOUR_S)]
+            windows = [_RateWindow(limit, _HOUR_S)]
             if demo:
-                windows.append(_Window(self.rules.demo_daily_limit, _DAY_S))
+                windows.append(_RateWindow(self.rules.demo_daily_limit, _DAY_S))
             if self.rules.burst_limits:
-                windows += [_Window(20, 1), _Window(150, 15)]
-            self._windows[who] = windows
+                windows += [_RateWindow(20, 1), _RateWindow(150, 15)]
+            self._windows[client] = windows
         if not self.rules.burst_limits:
-            return self._windows[who]
-        where = f"address {address}"
-        if where not in self._windows:
-            self._windows[where] = [_Window(50, 1), _Window(250, 15)]
-        return self._windows[who] + self._windows[where]
+            return self._windows[client]
+        by_address = f"address {address}"
+        if by_address not in self._windows:
+            self._windows[by_address] = [_RateWindow(50, 1), _RateWindow(250, 15)]
+        return self._windows[client] + self._windows[by_address]
 
-    def _forget(self, now_s: float) -> None:
-        """Drop callers that have not been heard of: any key is taken, so there is no end of them."""
+    def _drop_unused(self, now_s: float) -> None:
+        """Drop clients whose windows are empty: every key is accepted, so their number has no limit."""
         self._windows = {
-            who: windows for who, windows in self._windows.items() if any(window.used(now_s) for window in windows)
+            client: windows
+            for client, windows in self._windows.items()
+            if any(window.used(now_s) for window in windows)
         }

@@ -1,4 +1,4 @@
-"""A request, as the gateway and the backend read it. Pure."""
+"""A request, as the gateway and the backend parse it. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from neows_async.sandbox.answers import wants_html
+from neows_async.sandbox.responses import wants_html
 
 if TYPE_CHECKING:
     from neows_async.sandbox.delivery import Message
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Request:
-    """What was asked, and by whom."""
+    """The parts of a request that decide its response."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class Request:
 
     @classmethod
     def of(cls, scope: Message) -> Request:
-        """From an ASGI scope."""
+        """Parse an ASGI scope."""
         query_string = scope.get("query_string", b"").decode("latin-1")
         return cls(
             method=scope["method"],
@@ -38,18 +38,18 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The caller's, the header before the query; empty if there is none."""
+        """The client's key: from the header, else from the query, else empty."""
         return self.headers.get("x-api-key") or self.query.get("api_key", "")
 
     @property
     def wants_html(self) -> bool:
-        """The format of the gateway's own answers."""
+        """Whether the gateway's own responses are HTML."""
         return wants_html(self.path, self.query.get("format"), self.headers.get("accept", ""))
 
     def number(self, name: str, default: int) -> int | None:
-        """A whole number of the query; None if it is none."""
+        """A whole number in the query; None if the text is not one."""
         text = self.query.get(name, str(default))
         sign, digits = text[:1] == "-", text.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):  # noqa: PLR2004 - Java's int, about
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):  # noqa: PLR2004 - about Java's int
             return None
         return -int(digits) if sign else int(digits)

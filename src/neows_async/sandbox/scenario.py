@@ -1,7 +1,7 @@
-"""The source's bad days: which requests go wrong, how, and when. Values alone, repeatable from a seed.
+"""Scenarios: which requests fail, how, and when. Only values, reproducible from a seed.
 
-Whether a fault strikes depends on the seed, the page and the attempt, never on the order of the
-requests: the same scenario gives the same trouble at any concurrency. As a file::
+Whether a fault applies depends on the seed, the page and the attempt, not on the order of the requests. So a scenario
+causes the same faults at any concurrency. A scenario file::
 
     seed = 7
 
@@ -12,22 +12,22 @@ requests: the same scenario gives the same trouble at any concurrency. As a file
     median_s = 2.0
 
     [[faults]]
-    kind = "outage"        # an HTML 503 for every page …
-    from_s = 60            # … from a minute after the first request
+    kind = "outage"        # an HTML 503 for every page,
+    from_s = 60            # from a minute after the first request
     until_s = 180
 
     [[faults]]
-    kind = "cut"           # the connection breaks in mid-body …
-    rate = 0.05            # … of every twentieth request
+    kind = "cut"           # the connection closes in the middle of the body
+    rate = 0.05            # of 1 request in 20
 
     [[faults]]
     kind = "status"
     status = 502
     pages = [3, 4]
-    attempts = [1, 2]      # the third succeeds
+    attempts = [1, 2]      # the third attempt succeeds
 
     [[changes]]
-    after_requests = 5     # a new object comes in, and shifts the rest
+    after_requests = 5     # a new object shifts the others
     add = 1
 """
 
@@ -49,17 +49,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 After: TypeAlias = Literal["request", "headers", "body"]
-"""How far an answer gets: nothing of it, its headers, or half its body."""
+"""What the client receives before the fault: nothing, the headers, or half of the body."""
 
 
 class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    """Which requests are struck: those that meet every condition given.
+    """A fault applies to the requests that meet all of its conditions.
 
-    :param pages: their numbers, from 0; None is all
-    :param attempts: the how-manieth request of its page, from 1; None is all
-    :param rate: the share of them
-    :param from_s: seconds since the first request of all; also ``until_s``
-    :raises SettingsError: a condition that nothing can meet
+    :param pages: page numbers, from 0; None is all
+    :param attempts: which requests of a page, counted from 1; None is all
+    :param rate: the share of these requests, 0 to 1
+    :param from_s: seconds after the first request of the run; also ``until_s``
+    :raises SettingsError: no request can meet a condition
     """
 
     pages: frozenset[int] | None = None
@@ -70,21 +70,21 @@ class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
-            raise self._wrong("rate", "from 0 to 1", self.rate)
+            raise self._error("rate", "from 0 to 1", self.rate)
         if not self.from_s >= 0:
-            raise self._wrong("from_s", "0 or more", self.from_s)
+            raise self._error("from_s", "0 or more", self.from_s)
         if self.until_s is not None and not self.until_s > self.from_s:
-            raise self._wrong("until_s", f"after from_s, {self.from_s:g}", self.until_s)
+            raise self._error("until_s", f"after from_s, {self.from_s:g}", self.until_s)
         if self.pages is not None and any(page < 0 for page in self.pages):
-            raise self._wrong("pages", "0 or more; pages count from 0", min(self.pages))
+            raise self._error("pages", "0 or more; pages count from 0", min(self.pages))
         if self.attempts is not None and any(attempt < 1 for attempt in self.attempts):
-            raise self._wrong("attempts", "1 or more; attempts count from 1", min(self.attempts))
+            raise self._error("attempts", "1 or more; attempts count from 1", min(self.attempts))
 
-    def _wrong(self, name: str, must: str, value: object) -> SettingsError:
-        return SettingsError(f"fault {self.__struct_config__.tag!r}: {name} must be {must}; it is {value!r}")
+    def _error(self, name: str, must: str, value: object) -> SettingsError:
+        return SettingsError(f"fault {self.__struct_config__.tag!r}: {name} must be {must}, not {value!r}")
 
-    def strikes(self, page: int, attempt: int, elapsed_s: float, share: float) -> bool:
-        """Whether this request is struck; ``share`` is its draw, in [0, 1)."""
+    def applies(self, page: int, attempt: int, elapsed_s: float, share: float) -> bool:
+        """Whether the fault applies to this request; ``share`` is the request's random number in [0, 1)."""
         return (
             (self.pages is None or page in self.pages)
             and (self.attempts is None or attempt in self.attempts)
@@ -95,11 +95,11 @@ class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Outage(_Fault, frozen=True, kw_only=True, tag="outage"):
-    """The platform's HTML 503, with normal rate-limit headers: each retry costs quota."""
+    """The hosting platform's HTML 503, with normal rate-limit headers: each retry costs quota."""
 
 
 class Status(_Fault, frozen=True, kw_only=True, tag="status"):
-    """An error: in the flat JSON of the ``backend``, in the ``gateway``'s shape, or ``html``."""
+    """An error status: in the ``backend``'s flat JSON, in the ``gateway``'s JSON, or as ``html``."""
 
     status: int = 500
     shape: Literal["backend", "gateway", "html"] = "backend"
@@ -107,81 +107,81 @@ class Status(_Fault, frozen=True, kw_only=True, tag="status"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 400 <= self.status <= 599:  # noqa: PLR2004 - HTTP's errors
-            raise self._wrong("status", "from 400 to 599", self.status)
+            raise self._error("status", "from 400 to 599", self.status)
 
 
 class OverRateLimit(_Fault, frozen=True, kw_only=True, tag="over_rate_limit"):
-    """A spurious 429; it is not counted. ``retry_after_s`` None leaves the header out."""
+    """A 429 below the limit; the request is not counted. With ``retry_after_s`` None, the header is left out."""
 
     retry_after_s: int | None = 1
 
 
 class Refused(_Fault, frozen=True, kw_only=True, tag="refused"):
-    """A 403 with one of the gateway's codes, e.g. when a key is disabled in mid-run."""
+    """A 403 with one of the gateway's codes, e.g. for a key that is disabled during a run."""
 
     code: str = "API_KEY_DISABLED"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.code not in REFUSALS:
-            raise self._wrong("code", f"one of {', '.join(REFUSALS)}", self.code)
+            raise self._error("code", f"one of {', '.join(REFUSALS)}", self.code)
 
 
 class Slow(_Fault, frozen=True, kw_only=True, tag="slow"):
-    """The right answer, after ``delay_s`` seconds more."""
+    """The right response, ``delay_s`` seconds later."""
 
     delay_s: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.delay_s >= 0:
-            raise self._wrong("delay_s", "0 or more", self.delay_s)
+            raise self._error("delay_s", "0 or more", self.delay_s)
 
 
 class Hang(_Fault, frozen=True, kw_only=True, tag="hang"):
-    """Nothing more comes, and the connection stays open."""
+    """The server sends nothing more, and the connection stays open."""
 
     after: After = "request"
 
 
 class Cut(_Fault, frozen=True, kw_only=True, tag="cut"):
-    """The connection is closed before the answer is whole."""
+    """The server closes the connection before the response is complete."""
 
     after: After = "body"
 
 
 class TruncatedGzip(_Fault, frozen=True, kw_only=True, tag="truncated_gzip"):
-    """A well-ended answer whose gzip stream is not; half of it."""
+    """A complete response whose body is half of a gzip stream."""
 
 
 class TruncatedJson(_Fault, frozen=True, kw_only=True, tag="truncated_json"):
-    """A 200 whose JSON ends in its middle."""
+    """A 200 with the first half of the JSON."""
 
 
 class WrongPage(_Fault, frozen=True, kw_only=True, tag="wrong_page"):
-    """A whole page, but another one: ``number``, or the next."""
+    """A whole page with another number: ``number``, or the next one."""
 
     number: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.number is not None and self.number < 0:
-            raise self._wrong("number", "0 or more", self.number)
+            raise self._error("number", "0 or more", self.number)
 
 
 class ShortPage(_Fault, frozen=True, kw_only=True, tag="short_page"):
-    """The page with so many of its objects left out, though it announces them."""
+    """The page without its last ``missing_neos`` objects, though its totals include them."""
 
     missing_neos: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.missing_neos < 1:
-            raise self._wrong("missing_neos", "1 or more", self.missing_neos)
+            raise self._error("missing_neos", "1 or more", self.missing_neos)
 
 
 class WrongType(_Fault, frozen=True, kw_only=True, tag="wrong_type"):
-    """The right body under another content type."""
+    """The right body with another content type."""
 
     content_type: str = "text/plain"
 
@@ -191,21 +191,21 @@ class Html(_Fault, frozen=True, kw_only=True, tag="html"):
 
 
 class Redirect(_Fault, frozen=True, kw_only=True, tag="redirect"):
-    """To another host."""
+    """A redirect to another host."""
 
     location: str = "https://elsewhere.invalid/neo/rest/v1/neo/browse"
     status: Literal[301, 302, 303, 307, 308] = 302
 
 
 class Endless(_Fault, frozen=True, kw_only=True, tag="endless"):
-    """The right page, and then white space without end, 16 KiB every ``interval_s`` seconds."""
+    """The right page, then endless white space, 16 KiB every ``interval_s`` seconds."""
 
     interval_s: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.interval_s >= 0:
-            raise self._wrong("interval_s", "0 or more", self.interval_s)
+            raise self._error("interval_s", "0 or more", self.interval_s)
 
 
 class Replace(_Fault, frozen=True, kw_only=True, tag="replace"):
@@ -237,7 +237,7 @@ Fault: TypeAlias = (
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long answers take: log-normal about ``median_s``, a factor of ``spread`` either way for two thirds.
+    """The time to a response: log-normal around ``median_s``; two thirds lie within a factor of ``spread``.
 
     :raises SettingsError: a time below 0, or a spread below 1
     """
@@ -251,16 +251,16 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise SettingsError("latency: median_s and most_s must be 0 or more, spread 1 or more")
 
     def of(self, one: float, two: float) -> float:
-        """Seconds, from two draws in [0, 1)."""
+        """Seconds, from two random numbers in [0, 1)."""
         normal = math.sqrt(-2 * math.log(1 - one)) * math.cos(2 * math.pi * two)
         return float(min(self.most_s, self.median_s * self.spread**normal))
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The catalogue changes while it is being read.
+    """A change of the catalogue while clients read it.
 
-    When: after so many pages were asked for, or so many seconds after the first request. What: at
-    ``position`` (from 0) first ``remove`` objects, then ``add`` new ones, then ``shuffle`` all.
+    It is made after ``after_requests`` requests for pages, or ``after_s`` seconds after the first request. At
+    ``position`` (from 0), it removes ``remove`` objects and adds ``add`` new ones; then it may ``shuffle`` all.
 
     :raises SettingsError: neither a time nor a count, or both; a number below 0
     """
@@ -279,14 +279,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise SettingsError("change: position, remove and add must be 0 or more")
 
     def is_due(self, requests: int, elapsed_s: float) -> bool:
-        """Whether its time has come."""
+        """Whether to make the change now."""
         if self.after_requests is not None:
             return requests >= self.after_requests
         return self.after_s is not None and elapsed_s >= self.after_s
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What goes wrong. Of the faults that strike a request the first counts."""
+    """All that goes wrong. If several faults apply to a request, the first one is used."""
 
     seed: int = 0
     gateway: GatewayRules = GatewayRules()
@@ -294,15 +294,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     faults: tuple[Fault, ...] = ()
     changes: tuple[Change, ...] = ()
 
-    def fault_of(self, page: int, attempt: int, elapsed_s: float) -> Fault | None:
-        """What strikes the ``attempt``-th request (from 1) of ``page``, ``elapsed_s`` after the first of all."""
+    def fault_for(self, page: int, attempt: int, elapsed_s: float) -> Fault | None:
+        """The fault for attempt ``attempt`` (from 1) at ``page``, ``elapsed_s`` seconds after the first request."""
         for place, fault in enumerate(self.faults):
-            if fault.strikes(page, attempt, elapsed_s, self._draws(f"fault {place}", page, attempt).random()):
+            if fault.applies(page, attempt, elapsed_s, self._draws(f"fault {place}", page, attempt).random()):
                 return fault
         return None
 
     def latency_s(self, page: int, attempt: int) -> float:
-        """How long its answer takes."""
+        """Seconds before the response begins."""
         if self.latency is None:
             return 0.0
         draws = self._draws("latency", page, attempt)
@@ -316,9 +316,9 @@ _FAULTS = {str(kind.__struct_config__.tag): kind for kind in get_args(Fault)}
 
 
 def read_scenario(file: Path) -> Scenario:
-    """The scenario that ``file`` describes; the form is shown in :mod:`neows_async.sandbox.scenario`.
+    """Read a scenario file; :mod:`neows_async.sandbox.scenario` shows its format.
 
-    :raises SettingsError: it cannot be read, is no TOML, or means nothing
+    :raises SettingsError: the file cannot be read, is not TOML, or has unknown names or invalid values
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -331,9 +331,9 @@ def read_scenario(file: Path) -> Scenario:
 
 
 def parse_scenario(text: str) -> Scenario:
-    """The scenario that the TOML ``text`` describes.
+    """Parse the TOML text of a scenario.
 
-    :raises SettingsError: it is no TOML, or means nothing
+    :raises SettingsError: the text is not TOML, or has unknown names or invalid values
     """
     try:
         table = tomllib.loads(text)
@@ -347,7 +347,7 @@ def parse_scenario(text: str) -> Scenario:
 
 
 def _check_names(table: dict[str, Any]) -> None:
-    """Every name, for msgspec would only say that it is unknown."""
+    """Check every name, to suggest the nearest one. msgspec would only report an unknown field."""
     _check_table("", table, Scenario)
     for name, kind in (("gateway", GatewayRules), ("latency", Latency)):
         if isinstance(table.get(name), dict):

@@ -1,4 +1,4 @@
-"""The imitation on loopback, by uvicorn."""
+"""Serves the sandbox on loopback, with uvicorn."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _BACKLOG = 128
 _GRACE_S = 1
 
 
-class _Connection(H11Protocol):
-    """A connection that its application can close."""
+class _CuttableProtocol(H11Protocol):
+    """Lets the application close its connection."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
         app: Any = self.app
 
@@ -41,8 +41,8 @@ class _Connection(H11Protocol):
         self.app = with_cut
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without a hand on the process's signals, and without patience for hung connections."""
+class _QuietServer(uvicorn.Server):
+    """uvicorn without signal handlers, and without a wait for hung connections at the end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -55,11 +55,11 @@ class _Server(uvicorn.Server):
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on loopback; 0 chooses a free port. Requests wait until it is served.
+    """A socket that listens on loopback; port 0 is a free one. Requests wait in its backlog until it is served.
 
     :raises SettingsError: the port is taken or not allowed
     """
-    # Only for a socket that says it is TCP does asyncio turn off Nagle's algorithm, which costs 40 ms a page.
+    # asyncio turns off Nagle's algorithm, which costs 40 ms a page, only if the socket names TCP as its protocol.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,20 +73,20 @@ def listen(port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """What to give as ``--base-url``."""
+    """The URL to pass as ``--base-url``."""
     return f"http://{_HOST}:{listening.getsockname()[1]}"
 
 
 async def serve(
     app: AsgiApp, listening: socket.socket, on_started: Callable[[uvicorn.Server], None] = lambda _: None
 ) -> None:
-    """Serve on ``listening`` until cancelled, on asyncio; then every connection is closed, and the socket.
+    """Serve on ``listening`` until cancelled, on asyncio. Then close every connection and the socket.
 
-    :param on_started: is given the server, whose ``should_exit`` ends it from any thread
+    :param on_started: receives the server; setting its ``should_exit`` ends it, from any thread
     """
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=_CuttableProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -95,12 +95,13 @@ async def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = _Server(config)
+    server = _QuietServer(config)
     on_started(server)
     try:
         await server.serve(sockets=[listening])
     except asyncio.CancelledError:
         if server.started:
+            # Shielded, or the cancellation would leave connections open; limited, or a hung one would block the exit.
             with anyio.move_on_after(2 * _GRACE_S, shield=True):
                 await server.shutdown([listening])
         raise
@@ -108,7 +109,7 @@ async def serve(
 
 @contextmanager
 def serving(app: AsgiApp, port: int = 0) -> Iterator[str]:
-    """Serve from a thread until the block ends; gives the URL. For tests and benchmarks, on any event loop.
+    """Serve from a thread until the block ends, and yield the URL. For tests and benchmarks, on any event loop.
 
     :raises SettingsError: the port is taken or not allowed
     """

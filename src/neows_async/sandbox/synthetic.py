@@ -1,7 +1,7 @@
-"""Synthetic near-Earth objects in NASA's exact shape: each follows from a seed and its index alone.
+"""Synthetic near-Earth objects in NASA's exact format. A seed and an index determine each object.
 
-The same bytes on every version of Python and every processor: of the generator only ``random()`` is
-drawn, the one method whose values are promised, and nothing goes through the C library's mathematics.
+The bytes are the same on every version of Python and every processor. So only ``random()`` is drawn, the one method
+whose values Python guarantees, and no function of the C library's mathematics is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST_APPROACHES: Final = 473
 MOST_OBJECTS: Final = 9_999_999
-"""Ids have eight digits and start with 9, which no real one does."""
+"""Ids have eight digits and start with 9; no real id does."""
 
 _FIRST_ID: Final = 90_000_000
 _SYLLABLES: Final = ("ka", "lo", "mi", "ren", "tu", "vas", "el", "or", "bi", "dun", "sha", "pex")
@@ -27,9 +27,9 @@ _FIRST_MINUTE: Final = -36_816_480  # 1900-01-01
 _MINUTES: Final = 158_310_720  # to the end of 2200
 _TEN_BILLION: Final = 10**10
 
-# Curves from which a draw in [0, 1) becomes a value: the points at which the shares are reached.
+# Cumulative distributions, as points (share, value); they turn a random number in [0, 1) into a value.
 _Curve = tuple[tuple[float, float], ...]
-# How many approaches, as in the first 200 real objects: a tenth have none, the mean is some 23.
+# Close approaches of an object, as in the first 200 real ones: a tenth have none, the mean is about 23.
 _APPROACHES: Final[_Curve] = (
     (0.1, 1),
     (0.2, 3),
@@ -45,7 +45,7 @@ _APPROACHES: Final[_Curve] = (
     (0.999, 240),
     (1.0, MOST_APPROACHES + 1),
 )
-# H, as in the whole catalogue, of which the first 200 are the bright end.
+# H, as in the whole catalogue; the first 200 objects are its bright end.
 _MAGNITUDE: Final[_Curve] = (
     (0, 9.2),
     (0.01, 14),
@@ -57,7 +57,7 @@ _MAGNITUDE: Final[_Curve] = (
     (1, 33.6),
 )
 _SPEED_KM_S: Final[_Curve] = ((0, 1.3), (0.08, 6), (0.25, 9.8), (0.5, 13.5), (0.75, 18.9), (0.92, 27.6), (1, 43))
-# Until which draw it is this body, and its distances in au; both as in the first 200.
+# The share up to which an approach is to this body, and its distances in au; both as in the first 200 objects.
 _BODIES: Final[tuple[tuple[float, str, _Curve], ...]] = (
     (
         0.6350,
@@ -84,33 +84,33 @@ _CLASSES: Final = {
 
 
 def synthetic_object(seed: int, index: int, *, approaches: int | None = None) -> dict[str, Any]:
-    """Object ``index`` (from 0) of the catalogue of ``seed``, its members in NASA's order, without ``links``.
+    """Object ``index`` (from 0) of the catalogue of ``seed``, with its members in NASA's order, without ``links``.
 
-    About a tenth have no approaches, the mean is some 23, the most 473.
+    About a tenth of the objects have no close approaches; the mean is about 23, the maximum 473.
 
-    :param approaches: exactly so many, for pages of a known size: with 100, twenty objects make some 0.93 MB
+    :param approaches: their number, for pages of a known size: 20 objects with 100 each are about 0.93 MB
     """
     draw = random.Random(f"{seed}:{index}").random  # noqa: S311 - not a secret
     number = index + 1
-    hundredths = int(_on(_MAGNITUDE, draw()) * 100)
+    hundredths = int(_value_at(_MAGNITUDE, draw()) * 100)
     count = _approach_count(draw()) if approaches is None else approaches
     orbit, moid_au = _orbit(draw)
     return _names(draw, number) | {
         "nasa_jpl_url": f"https://ssd.jpl.nasa.gov/tools/sbdb_lookup.html#/?sstr={_FIRST_ID + number}",
         "absolute_magnitude_h": hundredths / 100,
         "estimated_diameter": _diameters(hundredths),
-        # The definition of a potentially hazardous one: 22 or brighter, and within 0.05 au of our orbit.
+        # The definition of potentially hazardous: H of 22 or brighter, and within 0.05 au of Earth's orbit.
         "is_potentially_hazardous_asteroid": hundredths <= 2200 and moid_au <= 0.05,  # noqa: PLR2004
         "close_approach_data": [
             _approach(minute, draw) for minute in sorted([_FIRST_MINUTE + int(draw() * _MINUTES) for _ in range(count)])
         ],
         "orbital_data": orbit,
-        "is_sentry_object": draw() < 0.05,  # noqa: PLR2004 - about as many as there are on that list
+        "is_sentry_object": draw() < 0.05,  # noqa: PLR2004 - about the share of objects on that list
     }
 
 
-def _on(curve: _Curve, share: float) -> float:
-    """The value that a share of ``share`` lies below; straight between the points."""
+def _value_at(curve: _Curve, share: float) -> float:
+    """The value at ``share``, interpolated between the points of ``curve``."""
     at, value = curve[0]
     for next_at, next_value in curve[1:]:
         if share < next_at:
@@ -120,7 +120,7 @@ def _on(curve: _Curve, share: float) -> float:
 
 
 def _approach_count(share: float) -> int:
-    return 0 if share < _APPROACHES[0][0] else int(_on(_APPROACHES, share))
+    return 0 if share < _APPROACHES[0][0] else int(_value_at(_APPROACHES, share))
 
 
 def _names(draw: Callable[[], float], number: int) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _names(draw: Callable[[], float], number: int) -> dict[str, Any]:
         + (_SYLLABLES[int(draw() * len(_SYLLABLES))] + _SYLLABLES[int(draw() * len(_SYLLABLES))]).capitalize()
     )
     temporary = f"SANDBOX {number:06}"
-    named = draw() < 0.6  # noqa: PLR2004 - of the first 200, 127 are
+    named = draw() < 0.6  # noqa: PLR2004 - 127 of the first 200 have a name
     entry = {
         "id": f"{_FIRST_ID + number}",
         "neo_reference_id": f"{_FIRST_ID + number}",
@@ -143,9 +143,9 @@ def _names(draw: Callable[[], float], number: int) -> dict[str, Any]:
 def _approach(minute: int, draw: Callable[[], float]) -> dict[str, Any]:
     share = draw()
     body, curve = next((name, curve) for until, name, curve in _BODIES if share < until)
-    # Whole numbers of 1e-10 au and 1e-10 km/s; what follows from them is then exact, as in the source.
-    distance = int(_on(curve, draw()) * _TEN_BILLION)
-    speed = int(_on(_SPEED_KM_S, draw()) * _TEN_BILLION)
+    # Whole numbers of 1e-10 au and 1e-10 km/s, so that the other units are exact, as in NASA's data.
+    distance = int(_value_at(curve, draw()) * _TEN_BILLION)
+    speed = int(_value_at(_SPEED_KM_S, draw()) * _TEN_BILLION)
     at = _EPOCH + dt.timedelta(minutes=minute)
     return {
         "close_approach_date": f"{at.year}-{at.month:02}-{at.day:02}",
@@ -167,13 +167,13 @@ def _approach(minute: int, draw: Callable[[], float]) -> dict[str, Any]:
 
 
 def _ten_places(number: int) -> str:
-    """``number`` of 1e-10 as the source writes it: up to ten places, without zeros at the end."""
+    """``number`` * 1e-10 in NASA's notation: up to ten decimal places, without trailing zeros."""
     text = f"{number // _TEN_BILLION}.{number % _TEN_BILLION:010}".rstrip("0")
     return f"{text}0" if text.endswith(".") else text
 
 
 def _diameters(magnitude_hundredths: int) -> dict[str, Any]:
-    """From H by the albedos 0.25 and 0.05, as the source does."""
+    """Diameters from H with the albedos 0.25 and 0.05, as NASA computes them."""
     exact = decimal.Context(prec=28)
     dimmer = exact.power(decimal.Decimal(10), exact.divide(decimal.Decimal(-magnitude_hundredths), 500))
     least_km, most_km = exact.multiply(dimmer, 2658), exact.multiply(dimmer, decimal.Decimal("5943.468684194"))
@@ -192,9 +192,9 @@ def _rounded(value: decimal.Decimal) -> float:
 
 
 def _orbit(draw: Callable[[], float]) -> tuple[dict[str, Any], float]:
-    """The orbital data, and how near the orbit comes to ours, in au."""
+    """The orbital data, and the orbit's minimum distance from Earth's orbit in au."""
     near = 0.2 + 1.09 * draw()
-    # Eccentric enough to reach our orbit from inside.
+    # Eccentric enough to reach Earth's orbit from inside.
     least = max(0.05, (0.99 - near) / (0.99 + near))
     eccentricity = least + (0.92 - least) * draw()
     axis = near / (1 - eccentricity)
@@ -237,5 +237,5 @@ def _orbit(draw: Callable[[], float]) -> tuple[dict[str, Any], float]:
 
 
 def _digits(value: float, digits: int) -> str:
-    """So many significant digits, without the zero before the point, as JPL writes it."""
+    """``value`` with ``digits`` significant digits, without the zero before the point, in JPL's notation."""
     return f"{value:.{digits}g}".removeprefix("0")

@@ -1,6 +1,6 @@
-"""An ASGI application as an httpx transport that streams and honours timeouts.
+"""An httpx transport to an ASGI application that streams and applies timeouts.
 
-httpx's own runs the application to its end before the first byte is read, and ignores timeouts.
+httpx's own ASGI transport runs the application to its end before the client reads a byte, and ignores timeouts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
 
 class AsgiTransport(httpx.AsyncBaseTransport):
-    """Runs ``app`` beside the client: it waits until its chunks are read.
+    """Runs ``app`` in tasks of its own. The application waits until the client has read its last chunk.
 
-    Its tasks live between ``__aenter__`` and ``__aexit__``, which the client's own call; leaving ends
-    them. The request's ``read`` timeout holds for each wait for the application, ``pool`` for a free
-    connection; there is nothing to connect to, and a request is never waited for.
+    The tasks run between ``__aenter__`` and ``__aexit__``, which the client calls. A request's ``read`` timeout limits
+    each wait for the application, and ``pool`` the wait for a free connection. Other timeouts are not used.
 
-    :param max_connections: more requests at once wait; None is no limit
+    :param max_connections: the most requests in flight, others wait; None is no limit
     """
 
     def __init__(self, app: AsgiApp, *, max_connections: int | None = None) -> None:
@@ -56,15 +55,15 @@ class AsgiTransport(httpx.AsyncBaseTransport):
         for exchange in list(self._open):
             exchange.close()
         tasks.cancel_scope.cancel()
-        # Not told of the caller's exception: it would come out in a group.
+        # Without the caller's exception: the task group would raise it in an exception group.
         await tasks.__aexit__(None, None, None)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The application's answer, as soon as it begins.
+        """The application's response, once it has begun.
 
-        :raises httpx.ReadTimeout: nothing came within the request's ``read`` timeout
-        :raises httpx.PoolTimeout: no connection became free within its ``pool`` timeout
-        :raises httpx.RemoteProtocolError: the application ended without a whole answer; its exception is the cause
+        :raises httpx.ReadTimeout: the application sent nothing within the ``read`` timeout
+        :raises httpx.PoolTimeout: no connection became free within the ``pool`` timeout
+        :raises httpx.RemoteProtocolError: the application ended without a complete response; its exception is the cause
         """
         if self._tasks is None:
             raise RuntimeError("the transport is not entered: use the client in an `async with`")
@@ -78,7 +77,7 @@ class AsgiTransport(httpx.AsyncBaseTransport):
         except BaseException:
             exchange.close()
             raise
-        return httpx.Response(start["status"], headers=start["headers"], stream=_Body(exchange), request=request)
+        return httpx.Response(start["status"], headers=start["headers"], stream=_AsgiStream(exchange), request=request)
 
     async def _begin(self, exchange: _Exchange, pool_s: float | None) -> None:
         try:
@@ -95,60 +94,60 @@ class AsgiTransport(httpx.AsyncBaseTransport):
 
 
 class _Exchange:
-    """One request: the application on one side, the client on the other."""
+    """One request between the client and the application."""
 
     def __init__(self, timeout_s: float | None, on_end: Callable[[_Exchange], None]) -> None:
         self._timeout_s = timeout_s
         self._on_end = on_end
         self._is_open = False
         self._scope = anyio.CancelScope()
-        self._left = anyio.Event()
+        self._disconnected = anyio.Event()
         self._failure: Exception | None = None
         self._started = False
 
     def open(self) -> None:
-        # No buffer: a chunk leaves the application when the client takes it.
+        # No buffer: the application continues when the client has received its chunk.
         self._send, self._receive = anyio.create_memory_object_stream[Any](0)
         self._is_open = True
 
     async def run(self, app: AsgiApp, scope: Message, body: bytes) -> None:
-        """The application's side, until it ends or the client leaves."""
+        """Run the application, until it ends or the client closes the response."""
         unread = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
             if unread:
                 return unread.pop()
-            await self._left.wait()
+            await self._disconnected.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
             try:
                 await self._send.send(message)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return  # the connection is closed: as servers do, what is sent goes nowhere
+                return  # the connection is closed: like a server, drop the message
 
         def cut() -> None:
             self._send.close()
-            self._left.set()
+            self._disconnected.set()
 
         scope["extensions"] = {CUT: cut}
         with self._scope, self._send:
             try:
                 await app(scope, receive, send)
-            except Exception as exc:  # noqa: BLE001 - the connection breaks, as with a server; the client is told why
+            except Exception as exc:  # noqa: BLE001 - the client sees a broken connection, with this exception as the cause
                 self._failure = exc
 
     async def next_message(self) -> Message:
-        """What the application sends next.
+        """The application's next message.
 
-        :raises httpx.ReadTimeout: nothing came in time
-        :raises httpx.RemoteProtocolError: nothing will come
+        :raises httpx.ReadTimeout: the application sent nothing in time
+        :raises httpx.RemoteProtocolError: the application ended before its response was complete
         """
         try:
             with anyio.fail_after(self._timeout_s):
                 message: Message = await self._receive.receive()
         except TimeoutError as exc:
-            raise httpx.ReadTimeout(f"nothing came within {self._timeout_s:g} s") from exc
+            raise httpx.ReadTimeout(f"nothing received within {self._timeout_s:g} s") from exc
         except anyio.EndOfStream as exc:
             whole = "complete message body" if self._started else "a response"
             text = f"the peer closed the connection without sending {whole}"
@@ -157,19 +156,19 @@ class _Exchange:
         return message
 
     def close(self) -> None:
-        """The client has left, or has all it wanted."""
+        """End the exchange: cancel the application and free the connection."""
         if not self._is_open:
             return
         self._is_open = False
-        self._left.set()
+        self._disconnected.set()
         self._scope.cancel()
         self._receive.close()
         self._send.close()
         self._on_end(self)
 
 
-class _Body(httpx.AsyncByteStream):
-    # No generator: one that is left in the middle would have to be closed by httpx, which does not.
+class _AsgiStream(httpx.AsyncByteStream):
+    # Not a generator: httpx does not close one that is not read to its end.
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
         self._ended = False

@@ -1,4 +1,4 @@
-"""The words of the gateway, the backend and the platform below it, when they do not give a page. Pure."""
+"""Responses other than a page, as the gateway, the backend and the hosting platform send them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from neows_async.sandbox.rate_limits import OVER_RATE_LIMIT
 
 if TYPE_CHECKING:
-    from neows_async.sandbox.rate_limits import Verdict
+    from neows_async.sandbox.rate_limits import Decision
 
 JSON: Final = "application/json;charset=UTF-8"
 HTML: Final = "text/html; charset=utf-8"
@@ -32,8 +32,8 @@ _TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Answer:
-    """A whole answer. ``headers`` come after the content type."""
+class SandboxResponse:
+    """A whole response. ``headers`` follow the content type."""
 
     status: int
     body: bytes
@@ -41,18 +41,18 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def rate_limit_headers(verdict: Verdict) -> tuple[tuple[str, str], ...]:
-    """What the gateway says of the quota: nothing on a 403."""
+def rate_limit_headers(decision: Decision) -> tuple[tuple[str, str], ...]:
+    """The gateway's headers about the quota; none on a 403."""
     values = (
-        ("x-ratelimit-limit", verdict.limit),
-        ("x-ratelimit-remaining", verdict.remaining),
-        ("retry-after", verdict.retry_after_s),
+        ("x-ratelimit-limit", decision.limit),
+        ("x-ratelimit-remaining", decision.remaining),
+        ("retry-after", decision.retry_after_s),
     )
     return tuple((name, str(value)) for name, value in values if value is not None)
 
 
 def wants_html(path: str, query_format: str | None, accept: str) -> bool:
-    """The format of the gateway's own answers: by the path's suffix, then ``?format=``, then ``Accept``."""
+    """Whether the gateway's own responses are HTML: by the path's suffix, then ``?format=``, then ``Accept``."""
     suffix = path.rpartition("/")[2].rpartition(".")[2] if "." in path.rpartition("/")[2] else ""
     for named in (suffix, query_format):
         if named in ("json", "html"):
@@ -61,44 +61,46 @@ def wants_html(path: str, query_format: str | None, accept: str) -> bool:
     return first in ("text/html", "application/xhtml+xml")
 
 
-def by_gateway(status: int, code: str, *, as_html: bool) -> Answer:
-    """The gateway's own word, e.g. 403 ``API_KEY_INVALID``."""
+def by_gateway(status: int, code: str, *, as_html: bool) -> SandboxResponse:
+    """A response of the gateway itself, e.g. 403 ``API_KEY_INVALID``."""
     message = _MESSAGES.get(code, code)
     if as_html:
         text = f"<html><body><h1>{html.escape(code)}</h1><p>{html.escape(message)}</p></body></html>"
-        return Answer(status, text.encode(), "text/html")
-    return Answer(status, json.dumps({"error": {"code": code, "message": message}}).encode(), "application/json")
+        return SandboxResponse(status, text.encode(), "text/html")
+    return SandboxResponse(
+        status, json.dumps({"error": {"code": code, "message": message}}).encode(), "application/json"
+    )
 
 
-def by_backend(status: int, message: str, request: str, key: str) -> Answer:
-    """The backend's errors are flat, and name the request with the caller's key."""
+def by_backend(status: int, message: str, request: str, key: str) -> SandboxResponse:
+    """A flat error of the backend. It quotes the request with the caller's key, as the real one does."""
     error = {
         "code": status,
         "http_error": _NAMES.get(status, "INTERNAL_SERVER_ERROR"),
         "error_message": message,
         "request": f"http://api.nasa.gov{request}{'&' if '?' in request else '?'}api_key={quote(key, safe='')}",
     }
-    return Answer(status, json.dumps(error).encode())
+    return SandboxResponse(status, json.dumps(error).encode())
 
 
-def by_platform(status: int) -> Answer:
-    """The page of the hosting platform, when the application behind it is down."""
+def by_platform(status: int) -> SandboxResponse:
+    """The hosting platform's HTML page for an application that is down."""
     text = (
         "<!DOCTYPE html>\n<html>\n  <head>\n    <title>Application error</title>\n  </head>\n  <body>\n"
         "    <h1>Application error</h1>\n    <p>An error occurred in the application and your page could not be "
         "served.</p>\n  </body>\n</html>\n"
     )
-    return Answer(status, text.encode(), HTML, (("via", "1.1 heroku-router"),))
+    return SandboxResponse(status, text.encode(), HTML, (("via", "1.1 heroku-router"),))
 
 
-def maintenance_page() -> Answer:
-    """HTML with 200, as portals and careless proxies send it."""
-    return Answer(200, b"<!DOCTYPE html>\n<html><body>We will be back soon.</body></html>\n", HTML)
+def maintenance_page() -> SandboxResponse:
+    """HTML with status 200, as captive portals and careless proxies send it."""
+    return SandboxResponse(200, b"<!DOCTYPE html>\n<html><body>We will be back soon.</body></html>\n", HTML)
 
 
-def over_rate_limit(limit: int | None, retry_after_s: int | None, *, as_html: bool) -> Answer:
+def over_rate_limit(limit: int | None, retry_after_s: int | None, *, as_html: bool) -> SandboxResponse:
     """A 429, with its headers."""
-    answer = by_gateway(_TOO_MANY, OVER_RATE_LIMIT, as_html=as_html)
+    response = by_gateway(_TOO_MANY, OVER_RATE_LIMIT, as_html=as_html)
     values = (("x-ratelimit-limit", limit), ("x-ratelimit-remaining", 0), ("retry-after", retry_after_s))
     headers = tuple((name, str(value)) for name, value in values if value is not None)
-    return Answer(answer.status, answer.body, answer.content_type, headers)
+    return SandboxResponse(response.status, response.body, response.content_type, headers)
