@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neows_async.errors import SettingsError
-from neows_async.sandbox.rate_limits import REFUSALS, Gateway, GatewayRules, Decision
+from neows_async.sandbox.rate_limits import REFUSALS, Decision, Gateway, GatewayRules
 
 HOUR_S = 3600
 MIDNIGHT_S = 20_000 * 86_400.0

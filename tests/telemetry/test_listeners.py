@@ -278,7 +278,7 @@ def test_what_a_hostile_source_makes_up_gets_no_time_series(told: Told) -> None:
 
 async def test_an_outage_and_a_wait_show_while_they_last(told: Told) -> None:
     for event, up, waits in (
-        (events.RunStarted("nasa", synthetic=False), 1, 0),
+        (events.RunStarted("nasa", synthetic=False, compiled_scanner=True), 1, 0),
         (events.SourceDown(1.0, 301.0, "503"), 0, 0),
         (events.SourceStillDown(1.0, 601.0, "503"), 0, 0),
         (events.SourceUp(300.0), 1, 0),

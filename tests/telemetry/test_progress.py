@@ -97,7 +97,7 @@ def test_it_begins_anew_with_a_new_run() -> None:
         PLANNED,
         fetched(0),
         events.Committed("a"),
-        events.RunStarted("x", False),
+        events.RunStarted("x", synthetic=False, compiled_scanner=True),
         events.SnapshotOpened("b", False, 0),
     )
     assert (figures.snapshot, figures.pages, figures.pages_fetched, figures.committed) == ("b", 0, 0, False)

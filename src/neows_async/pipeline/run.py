@@ -23,7 +23,7 @@ import pyarrow as pa
 from anyio import to_thread
 
 from neows_async._version import __version__
-from neows_async.endpoints.browse import schema
+from neows_async.endpoints.browse import approach_scan, schema
 from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_relevant
 from neows_async.lake.async_storage import AsyncStorage
@@ -112,7 +112,7 @@ def run_events(source: Source, listener: events.Listener, outcome: Callable[[], 
     :param outcome: of a block that raises nothing
     """
     started_s = anyio.current_time()
-    listener(events.RunStarted(source.origin, source.synthetic))
+    listener(events.RunStarted(source.origin, source.synthetic, approach_scan.IS_COMPILED))
     try:
         yield
     except BaseException as exc:

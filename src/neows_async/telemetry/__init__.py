@@ -1,6 +1,16 @@
-"""Ready-made listeners, one file each: a run's events as metrics, spans and logs.
+"""The events of a run, and ready-made listeners that turn them into progress, metrics, spans and logs.
 
-Each file is an extra of its own (``pip install 'neows-async[prometheus]'``) and knows the events, never the
-engine. Several listen at once through :func:`neows_async.telemetry.events.each`. No figure, label, attribute or line
-holds a key, and what a label can say is bounded.
+::
+
+    a run ── events.py ──> listener ─┬─ progress.py     figures at any time, from any thread; no dependency
+                                     ├─ prometheus.py   metrics in a registry     extra "prometheus"
+                                     ├─ otel.py         a span and metrics        extra "otel"
+                                     └─ structlog.py    one log event each        extra "structlog"
+
+A listener is a function of one event. Across the border: the frozen values in events.py (start here), and
+:class:`~neows_async.telemetry.progress.Figures`. Each listener knows the events and never the engine.
+:func:`neows_async.telemetry.events.each` passes events to several listeners.
+
+Promises: ``RunStarted`` is first and ``RunEnded`` is last, however a run ends. No figure, label, attribute or log line
+holds a key. The variety of labels is bounded, whatever a source sends. Proof: tests/telemetry.
 """

@@ -1,10 +1,10 @@
-"""What a run says while it goes on: one frozen value each, to a plain function.
+"""The events of a run: frozen values, each passed to a listener, which is a plain function.
 
-A listener is called in the event loop's thread, must be quick, and must not raise. ``RunStarted`` is the
-first it hears of a run and ``RunEnded`` the last, however the run ends. No text holds a key.
+A listener is called in the event loop's thread, must be quick, and must not raise. ``RunStarted`` is the first event of
+a run and ``RunEnded`` the last, however the run ends. No text holds a key.
 
-What has one name means the same everywhere: ``number`` is a page's, from 0, ``snapshot`` an id, ``rate_limit`` what the
-answer said of the quota, or None if it said nothing, and ``reason`` one line for people.
+A field's name has one meaning in all events: ``number`` is a page's number, from 0; ``snapshot`` a snapshot's id;
+``rate_limit`` the quota in the response's headers, or None if it has none; ``reason`` one line for people.
 
 Ready-made listeners are in :mod:`neows_async.telemetry`.
 """
@@ -25,22 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run begins; nothing was read or asked for yet.
+    """A run begins. No page was read or requested yet.
 
-    :param origin: what the pages are of, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
+    :param origin: the source of the pages, see :attr:`Source.origin <neows_async.protocols.Source.origin>`
     :param synthetic: the objects are made up
+    :param compiled_scanner: this installation has the compiled page scanner; without it, decoding takes twice as long
     """
 
     origin: str
     synthetic: bool
+    compiled_scanner: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotOpened:
-    """The run knows where it writes.
+    """The run has opened the snapshot that it writes.
 
-    :param resumed: an earlier try began the snapshot
-    :param pages_kept: of an earlier try, already in the raw zone; they are not asked for again
+    :param resumed: an earlier run began the snapshot
+    :param pages_kept: pages that an earlier run stored in the raw zone; they are not requested again
     """
 
     snapshot: str
@@ -50,7 +52,7 @@ class SnapshotOpened:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPassedOver:
-    """An unfinished snapshot that could be meant is not resumed, and why."""
+    """An unfinished snapshot with similar settings is not resumed, for ``reason``."""
 
     snapshot: str
     reason: str
@@ -58,13 +60,13 @@ class SnapshotPassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The first page of a generation told how large the catalogue is.
+    """The size of the catalogue is known from the first page of a generation.
 
-    :param total_elements: objects in all
-    :param page_size: objects a page, as the source answered
-    :param pages: to be read in this generation
-    :param generation: 0, and 1 when it changed meanwhile and is read once more
-    :param positions: Browse positions wanted; fewer than the limit when there are no more
+    :param total_elements: objects in the catalogue
+    :param page_size: objects a page, from the response
+    :param pages: pages to read in this generation
+    :param positions: Browse positions to read; fewer than the limit if the catalogue is smaller
+    :param generation: 0; 1 when the catalogue changed during the run and is read again
     """
 
     total_elements: int
@@ -76,10 +78,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class PageFetched:
-    """A whole, right page came.
+    """A complete and valid page was received.
 
-    :param body_bytes: of its JSON
-    :param fetch_s: for the attempt that succeeded
+    :param body_bytes: the size of its JSON
+    :param fetch_s: seconds that the successful attempt took
     """
 
     number: int
@@ -90,13 +92,12 @@ class PageFetched:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt failed, as another one need not.
+    """An attempt at a page failed; a retry may succeed.
 
-    :param attempt: from 1
-    :param wait_s: it is tried again so much later, at the earliest; None when the page's budget is spent
+    :param attempt: counted from 1
+    :param wait_s: seconds until the earliest retry; None if the page's retry budget is spent
     :param error: the exception's name in :mod:`neows_async.errors`
-    :param status: the HTTP status, where there was an answer
-    :param rate_limit: what that answer said of the quota, if it said
+    :param status: the HTTP status; None without a response
     """
 
     number: int
@@ -110,7 +111,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class WaitingForQuota:
-    """No request may go out before ``until_s`` (UTC, seconds since 1970), ``wait_s`` from now."""
+    """The quota allows no request before ``until_s`` (UTC, seconds since 1970), which is ``wait_s`` from now."""
 
     until_s: float
     wait_s: float
@@ -118,17 +119,17 @@ class WaitingForQuota:
 
 @dataclass(frozen=True, slots=True)
 class QuotaSharingFailed:
-    """The ledger cannot be used: from here on the run goes by its own requests alone."""
+    """The quota store failed: from now on, the run counts its own requests only."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDown:
-    """Different pages fail in a row: the source is taken to be down, and is asked rarely.
+    """Requests for different pages failed in a row. The source counts as down, and the run only probes it.
 
-    :param since_s: UTC, seconds since 1970: the first failure
-    :param next_probe_s: UTC, when it is asked next
+    :param since_s: the first failure; UTC, seconds since 1970
+    :param next_probe_s: the next request; UTC, seconds since 1970
     """
 
     since_s: float
@@ -138,10 +139,10 @@ class SourceDown:
 
 @dataclass(frozen=True, slots=True)
 class SourceStillDown:
-    """During an outage it was asked, in vain.
+    """A probe during an outage failed.
 
-    :param since_s: UTC, seconds since 1970: the first failure
-    :param next_probe_s: UTC, when it is asked next
+    :param since_s: the first failure; UTC, seconds since 1970
+    :param next_probe_s: the next request; UTC, seconds since 1970
     """
 
     since_s: float
@@ -151,9 +152,9 @@ class SourceStillDown:
 
 @dataclass(frozen=True, slots=True)
 class SourceUp:
-    """After an outage a good page came.
+    """The outage is over: a valid page was received.
 
-    :param down_s: how long it lasted
+    :param down_s: its length in seconds
     """
 
     down_s: float
@@ -161,7 +162,7 @@ class SourceUp:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The run ends for ``reason``; before, what comes of ``requests`` that are under way is kept."""
+    """The run ends for ``reason``. Before, it stores the responses to ``requests`` requests in flight."""
 
     reason: str
     requests: int
@@ -169,7 +170,7 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class PageDeferred:
-    """A page failed for its whole retry budget; the others go first, then it is tried again."""
+    """A page used up its retry budget. It is requested again after the other pages."""
 
     number: int
     reason: str
@@ -177,7 +178,7 @@ class PageDeferred:
 
 @dataclass(frozen=True, slots=True)
 class PageMissing:
-    """A page stays a hole, as was allowed."""
+    """A page could not be read; ``--max-missing-pages`` allows it."""
 
     number: int
     reason: str
@@ -185,7 +186,7 @@ class PageMissing:
 
 @dataclass(frozen=True, slots=True)
 class PageDamaged:
-    """A page of the raw zone can't be read any more: it was set aside and is fetched again."""
+    """A page in the raw zone is damaged. It was set aside and is requested again."""
 
     number: int
     reason: str
@@ -193,9 +194,9 @@ class PageDamaged:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRejected:
-    """An object could not be read; it goes to the quarantine.
+    """An object could not be read. It is written to the quarantine.
 
-    :param rejected: which, why, and its own text
+    :param rejected: its place, the reason, and its text
     """
 
     rejected: Rejected
@@ -203,9 +204,9 @@ class ObjectRejected:
 
 @dataclass(frozen=True, slots=True)
 class PageWritten:
-    """Every sink and aggregator has taken the page; a stream has given it out.
+    """Every sink and aggregator has processed the page; in a stream, the consumer has received it.
 
-    :param neos: rows of it that were written, without duplicates and rejects; ``close_approaches`` those of them
+    :param neos: written objects of the page, without duplicates and rejects; ``close_approaches``: theirs
     """
 
     number: int
@@ -215,9 +216,9 @@ class PageWritten:
 
 @dataclass(frozen=True, slots=True)
 class Aggregated:
-    """The aggregators' figures so far: told after the first page, then once a second at most, and after the last.
+    """The aggregators' results so far: after the first page, then at most once a second, and after the last page.
 
-    :param results: by the aggregator's name
+    :param results: aggregator's name → its result
     """
 
     results: Mapping[str, Mapping[str, Json]]
@@ -225,9 +226,9 @@ class Aggregated:
 
 @dataclass(frozen=True, slots=True)
 class Committing:
-    """The last page is written; files are about to get their final names.
+    """The last page is written. Next, the files get their final names.
 
-    :param files: how many, of ``bytes`` in all
+    :param files: the number of files, with ``bytes`` bytes in all
     """
 
     files: int
@@ -245,11 +246,11 @@ class Committed:
 class RunEnded:
     """The run, or the stream, is over.
 
-    :param outcome: ``committed``; of a stream ``read`` to its end, or left before as ``stopped``; ``paused`` by the
-        quota or the budget, ``cancelled`` from outside, ``failed`` otherwise, also by what the user of a stream raised
-    :param error: the name of the exception that ended it; None if there is none
-    :param reason: its text, if it is one of :mod:`neows_async.errors`; that of others is not known to be free of keys
-    :param run_s: since ``RunStarted``
+    :param outcome: ``committed``; for a stream, ``read`` to its end or ``stopped`` before; ``paused`` by the quota or
+        the budget; ``cancelled`` by the caller; ``failed`` otherwise, also if the consumer of a stream raised
+    :param error: the name of the exception that ended the run; None without one
+    :param reason: the exception's text, if it is of :mod:`neows_async.errors`; the text of others may hold a key
+    :param run_s: seconds since ``RunStarted``
     """
 
     outcome: Literal["committed", "read", "stopped", "paused", "cancelled", "failed"]
@@ -285,19 +286,19 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 def ignore(_: Event) -> None:
-    """The listener of those who do not listen."""
+    """A listener that does nothing."""
 
 
 def each(*listeners: Listener) -> Listener:
-    """One listener that tells all of ``listeners``, in their order."""
+    """A listener that passes each event to all ``listeners``, in their order."""
 
-    def tell(event: Event) -> None:
+    def listen(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    return tell
+    return listen
 
 
 def name_of(event: Event) -> str:
-    """How logs call it: ``page_fetched`` for :class:`PageFetched`."""
+    """The event's name in logs: ``page_fetched`` for :class:`PageFetched`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -1,8 +1,8 @@
 """A run's events as OpenTelemetry spans and metrics.
 
 Names are ``neows.*`` and units UCUM; ``error.type`` and ``http.response.status_code`` are those of the semantic
-conventions. The HTTP client's own names (``http.client.request.duration``) are left to the instrumentation of
-httpx, which can stand beside this one.
+conventions. The HTTP client's own metrics (``http.client.request.duration``) are left to the
+instrumentation of httpx, which works beside this listener.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 _SCOPE: Final = "neows_async"
 _S: Final = 1_000_000_000  # spans count nanoseconds
 _MAX_PAGE_SPANS: Final = 128
-# An SDK keeps 128 events a span by default, and drops the oldest.
+# By default, an SDK keeps 128 events of a span and drops the oldest.
 _MAX_SPAN_EVENTS: Final = 100
 _FETCH_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
 _RUN_BUCKETS_S: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0)
 _STATUS: Final = "http.response.status_code"
-# One that a hostile source makes up gets no time series of its own.
+# Other statuses get no attribute: a hostile source could create a time series for each.
 _STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
 _ERROR: Final = "error.type"
-# The fields that are told, and as what. Of a rejected object its text is not.
+# The exported fields and their attributes. The text of a rejected object is not exported.
 _NAMES: Final = {
     "snapshot": "neows.snapshot.id",
     "resumed": "neows.run.resumed",
@@ -53,8 +53,8 @@ _NAMES: Final = {
     "files": "neows.snapshot.files",
     "bytes": "neows.snapshot.size",
 }
-# They come again and again, or say what the span's end says.
-_UNTOLD: Final = (events.PageWritten, events.Aggregated, events.Committed)
+# Events of each page, and events that the end of the span repeats.
+_NOT_EXPORTED: Final = (events.PageWritten, events.Aggregated, events.Committed)
 
 
 def telemetry(
@@ -63,20 +63,21 @@ def telemetry(
     *,
     max_page_spans: int = _MAX_PAGE_SPANS,
 ) -> Listener:
-    """A listener that makes a span of a run, and metrics of it.
+    """A listener that exports a span and metrics for each run.
 
-    The span ``neows.run`` is a child of the span that is current where the run begins. The first
-    ``max_page_spans`` pages that are fetched are child spans of it; the rest are counted in its attribute
-    ``neows.page.spans_omitted``. What befalls a run (a plan, waits, outages, failures) are events of its span.
+    The span ``neows.run`` is a child of the span that is current when the run begins. The first ``max_page_spans``
+    fetched pages are its child spans; the attribute ``neows.page.spans_omitted`` counts the others. Plans, waits,
+    outages and failures are events of the span.
 
-    One listener is for one run at a time; make one each for runs side by side.
+    One listener serves one run at a time. Runs in parallel need one each.
 
-    :param tracer_provider: by default the global one
-    :param meter_provider: by default the global one
+    :param tracer_provider: None is the global one
+    :param meter_provider: None is the global one
+    :param max_page_spans: the most spans of pages in a run
     """
     meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
     spans = _Spans(trace.get_tracer(_SCOPE, tracer_provider=tracer_provider), max_page_spans)
-    return events.each(spans, _of_runs(meter), _of_the_source(meter))
+    return events.each(spans, _run_metrics(meter), _source_metrics(meter))
 
 
 class _Spans:
@@ -93,12 +94,12 @@ class _Spans:
         elif isinstance(event, events.RunEnded):
             self._end(self._run, event)
         elif isinstance(event, events.PageFetched):
-            self._page(self._run, event)
+            self._add_page(self._run, event)
         else:
-            self._note(self._run, event)
+            self._add_event(self._run, event)
 
     def _begin(self, event: events.RunStarted) -> None:
-        self._pages = self._notes = 0
+        self._pages = self._events = 0
         self._run = self._tracer.start_span(
             "neows.run", attributes={"neows.source.origin": event.origin, "neows.source.synthetic": event.synthetic}
         )
@@ -108,7 +109,7 @@ class _Spans:
             {
                 "neows.run.outcome": event.outcome,
                 "neows.page.spans_omitted": max(0, self._pages - self._max_page_spans),
-                "neows.run.events_omitted": max(0, self._notes - _MAX_SPAN_EVENTS),
+                "neows.run.events_omitted": max(0, self._events - _MAX_SPAN_EVENTS),
             }
         )
         if event.error is not None:
@@ -118,7 +119,7 @@ class _Spans:
         run.end()
         self._run = None
 
-    def _page(self, run: Span, event: events.PageFetched) -> None:
+    def _add_page(self, run: Span, event: events.PageFetched) -> None:
         self._pages += 1
         if self._pages > self._max_page_spans:
             return
@@ -132,28 +133,28 @@ class _Spans:
         )
         span.end(ended_ns)
 
-    def _note(self, run: Span, event: Event) -> None:
+    def _add_event(self, run: Span, event: Event) -> None:
         if isinstance(event, events.SnapshotOpened):
             run.set_attributes(_attributes(event))
-        elif not isinstance(event, _UNTOLD):
-            self._notes += 1
-            # How it ended is told in any case.
-            if self._notes <= _MAX_SPAN_EVENTS or isinstance(event, events.Committing):
+        elif not isinstance(event, _NOT_EXPORTED):
+            self._events += 1
+            # The end of a run is exported in any case.
+            if self._events <= _MAX_SPAN_EVENTS or isinstance(event, events.Committing):
                 run.add_event(f"neows.{events.name_of(event)}", _attributes(event))
 
 
 def _attributes(event: Event) -> dict[str, AttributeValue]:
-    what = event.rejected if isinstance(event, events.ObjectRejected) else event
-    values = {name: getattr(what, field, None) for field, name in _NAMES.items()}
+    fields = event.rejected if isinstance(event, events.ObjectRejected) else event
+    values = {name: getattr(fields, field, None) for field, name in _NAMES.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _of_runs(meter: Meter) -> Listener:
+def _run_metrics(meter: Meter) -> Listener:
     run_s = meter.create_histogram(
-        "neows.run.duration", "s", "How long runs took.", explicit_bucket_boundaries_advisory=_RUN_BUCKETS_S
+        "neows.run.duration", "s", "Duration of runs.", explicit_bucket_boundaries_advisory=_RUN_BUCKETS_S
     )
     active = meter.create_up_down_counter("neows.run.active", "{run}", "Runs that have begun and not ended.")
-    pages = meter.create_counter("neows.page.written", "{page}", "Pages that every sink and aggregator has taken.")
+    pages = meter.create_counter("neows.page.written", "{page}", "Pages that every sink and aggregator has processed.")
     neos = meter.create_counter("neows.neo.written", "{neo}", "Near-Earth objects written.")
     approaches = meter.create_counter("neows.close_approach.written", "{close_approach}", "Close approaches written.")
     rejected = meter.create_counter("neows.neo.rejected", "{neo}", "Objects that could not be read.")
@@ -177,21 +178,21 @@ def _of_runs(meter: Meter) -> Listener:
     return listen
 
 
-def _of_the_source(meter: Meter) -> Listener:
+def _source_metrics(meter: Meter) -> Listener:
     fetch_s = meter.create_histogram(
         "neows.page.fetch.duration",
         "s",
-        "From the request of a page to its last byte, where it was whole and right.",
+        "Time from the request for a page to its last byte, for valid pages.",
         explicit_bucket_boundaries_advisory=_FETCH_BUCKETS_S,
     )
-    came = meter.create_counter("neows.page.fetch.io", "By", "Bytes of JSON in the pages that came.")
+    fetched_bytes = meter.create_counter("neows.page.fetch.io", "By", "Bytes of JSON in the received pages.")
     failed = meter.create_counter("neows.page.fetch.failures", "{attempt}", "Attempts that failed.")
-    waits = meter.create_counter("neows.quota.waits", "{wait}", "Waits for the quota that were worth telling.")
-    outages = meter.create_counter("neows.source.outages", "{outage}", "Times that the source was taken to be down.")
-    limit = meter.create_gauge("neows.quota.limit", "{request}", "Requests an hour, as the last answer said.")
-    left = meter.create_gauge("neows.quota.remaining", "{request}", "What the last answer said is left of them.")
+    waits = meter.create_counter("neows.quota.waits", "{wait}", "Waits for the quota that were reported.")
+    outages = meter.create_counter("neows.source.outages", "{outage}", "Outages of the source.")
+    limit = meter.create_gauge("neows.quota.limit", "{request}", "Requests an hour, from the last response.")
+    left = meter.create_gauge("neows.quota.remaining", "{request}", "Requests left this hour, from the last response.")
 
-    def quota(event: events.PageFetched | events.AttemptFailed) -> None:
+    def set_quota(event: events.PageFetched | events.AttemptFailed) -> None:
         if event.rate_limit is not None:
             limit.set(event.rate_limit.limit)
             left.set(event.rate_limit.remaining)
@@ -200,11 +201,11 @@ def _of_the_source(meter: Meter) -> Listener:
         match event:
             case events.PageFetched():
                 fetch_s.record(event.fetch_s)
-                came.add(event.body_bytes)
-                quota(event)
+                fetched_bytes.add(event.body_bytes)
+                set_quota(event)
             case events.AttemptFailed(error=error, status=status):
                 failed.add(1, {_ERROR: error, _STATUS: status} if status in _STATUSES else {_ERROR: error})
-                quota(event)
+                set_quota(event)
             case events.WaitingForQuota():
                 waits.add(1)
             case events.SourceDown():

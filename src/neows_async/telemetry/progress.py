@@ -1,4 +1,4 @@
-"""How far a run is, at any time and from any thread: a listener that keeps count, and the figures so far."""
+"""The progress of a run, readable at any time and from any thread: a listener that counts, and its figures."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ _HOUR_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A run's figures at one moment. Times are UTC, seconds since 1970; None is not known (yet), or not so.
+    """The figures of a run at one moment. Times are UTC, seconds since 1970; None is unknown, or not the case.
 
-    :param at_s: when it was asked
-    :param started_s: the first that was heard of the run
-    :param snapshot: its id; None before it is known, and for a stream, which makes none
-    :param generation: how often the catalogue had been read before, since it changed meanwhile
-    :param total_elements: how many objects the catalogue holds
-    :param positions: Browse positions wanted
-    :param pages: to be fetched in all generations
-    :param pages_kept: of ``pages``, those that an earlier try had fetched
-    :param pages_fetched: fetched, ``pages_kept`` among them
-    :param pages_written: taken by every sink and aggregator, or given out by a stream
-    :param pages_missing: given up, as the settings allow
+    :param at_s: the moment of the figures
+    :param started_s: the first event of the run
+    :param snapshot: the snapshot's id; None before it is known, and for a stream, which has no snapshot
+    :param generation: 0; 1 after the catalogue changed and is read again
+    :param total_elements: objects in the catalogue
+    :param positions: Browse positions to read
+    :param pages: pages to fetch in all generations
+    :param pages_kept: pages of these that an earlier run fetched
+    :param pages_fetched: fetched pages, including ``pages_kept``
+    :param pages_written: pages that every sink and aggregator has processed, or that a stream's consumer received
+    :param pages_missing: pages that could not be read
     :param neos: near-Earth objects in ``pages_written``; also ``close_approaches``
     :param rejected: objects that could not be read
-    :param retries: attempts that failed
-    :param body_bytes: of JSON, fetched by this try
-    :param rate_limit: what the last answer said of the quota: requests an hour, and those left
-    :param waiting_until_s: the quota lets no request out before
-    :param outage_since_s: the source is taken to be down since
-    :param next_probe_s: during an outage, when the source is asked next
-    :param aggregates: name → result of each aggregator, a second old at most while pages come
-    :param eta_s: seconds until all pages are fetched, at the rate so far, the quota and its wait
-        considered; 0 when they are
+    :param retries: failed attempts
+    :param body_bytes: bytes of JSON that this run fetched
+    :param rate_limit: the quota in the last response: requests an hour, and those left
+    :param waiting_until_s: the end of a wait for the quota
+    :param outage_since_s: the begin of an outage of the source
+    :param next_probe_s: the next request during an outage
+    :param aggregates: name → result of each aggregator, at most a second older than the last page
+    :param eta_s: seconds until all pages are fetched, at the rate so far, within the quota; 0 when they are
     :param committed: the snapshot exists
     """
 
@@ -71,40 +70,40 @@ class Figures:
 
     @property
     def pages_left(self) -> int:
-        """Pages still to be fetched."""
+        """Pages still to fetch."""
         return max(0, self.pages - self.pages_fetched - self.pages_missing)
 
     @property
     def pages_per_s(self) -> float:
-        """Pages fetched a second by this try; 0 before the first."""
+        """Pages a second that this run fetched; 0 before the first."""
         if self.started_s is None:
             return 0.0
         return (self.pages_fetched - self.pages_kept) / max(self.at_s - self.started_s, 1e-3)
 
 
 class Progress:
-    """A listener that knows how far one run is.
+    """A listener that counts the progress of one run.
 
-    Give it as ``on_event``, and ask it whenever you like, also from another thread. It costs the run
-    some microseconds an event, and asking costs it nothing::
+    Pass it as ``on_event``, and call :meth:`figures` at any time, also from another thread. An event costs the run a
+    few microseconds::
 
         watch = Progress()
         tasks.start_soon(partial(ingest, settings, on_event=watch))
         …
         watch.figures().neos
 
-    When it hears of a new run it begins anew.
+    The first event of another run resets the figures.
 
     :param clock: UTC, seconds since 1970
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        # One value that is replaced and never changed, so that another thread sees all of it or nothing.
+        # Replaced as a whole and never changed, so that other threads see all of an event or nothing.
         self._figures = Figures()
 
     def __call__(self, event: events.Event) -> None:
-        """Take in what happened."""
+        """Count the event."""
         now_s = self._clock()
         figures = self._figures
         if figures.started_s is None or isinstance(event, events.RunStarted):
@@ -160,10 +159,10 @@ def _planned(figures: Figures, planned: events.Planned) -> dict[str, Any]:
     }
     if planned.generation:
         return changes | {"pages": figures.pages + planned.pages}
-    # An earlier try may have kept pages that this one does not want.
+    # An earlier run may have stored pages beyond this run's plan.
     kept = min(figures.pages_kept, planned.pages)
-    came = figures.pages_fetched - figures.pages_kept
-    return changes | {"pages": planned.pages, "pages_kept": kept, "pages_fetched": kept + came}
+    fetched = figures.pages_fetched - figures.pages_kept
+    return changes | {"pages": planned.pages, "pages_kept": kept, "pages_fetched": kept + fetched}
 
 
 def _waits(figures: Figures, event: events.Event) -> dict[str, Any]:
@@ -190,7 +189,7 @@ def _eta_s(figures: Figures) -> float | None:
         return None
     eta_s = left / figures.pages_per_s
     if figures.rate_limit is not None and left > figures.rate_limit.remaining:
-        # What the hour's quota does not hold comes as old requests leave it.
+        # Pages beyond this hour's quota are fetched as old requests leave the window.
         beyond = left - figures.rate_limit.remaining
         eta_s = max(eta_s, beyond / max(1, figures.rate_limit.limit) * _HOUR_S)
     if figures.waiting_until_s is not None:

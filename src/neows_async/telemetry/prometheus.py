@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from neows_async.errors import RateLimit
     from neows_async.telemetry.events import Event, Listener
 
-# NeoWs answers in tenths of a second on a good day, and is cut off after a minute.
+# NeoWs usually responds within tenths of a second; a request times out after a minute.
 _FETCH_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
-# From a sandbox to a whole catalogue under a nearly spent quota.
+# From a run against the sandbox to a whole catalogue with a nearly spent quota.
 _RUN_BUCKETS_S: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0, 14_400.0, 43_200.0)
 _STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
 
@@ -29,10 +29,10 @@ _STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
 def metrics(registry: CollectorRegistry, *, clock: Callable[[], float] = time.time) -> Listener:
     """A listener that keeps metrics called ``neows_…`` in ``registry``.
 
-    One listener serves any number of runs, also at once: the counters add them up, the gauges are of
-    whichever spoke last. Call it once for each registry; a second call finds the names taken.
+    One listener serves any number of runs, also in parallel: counters add up, and gauges show the last event of any
+    run. Call this function once for each registry; a second call fails, since the names are taken.
 
-    :param registry: yours, or :data:`prometheus_client.REGISTRY` for the process's own
+    :param registry: your registry, or :data:`prometheus_client.REGISTRY`, the process's own
     :param clock: UTC, seconds since 1970
     :raises ValueError: the registry has metrics of these names
     """
@@ -46,7 +46,7 @@ def _runs(registry: CollectorRegistry, clock: Callable[[], float]) -> Listener:
     in_progress = Gauge("neows_runs_in_progress", "Runs that have begun and not ended.", registry=registry)
     ended = Counter("neows_runs", "Runs that ended.", ["outcome"], registry=registry)
     for outcome in ("committed", "read", "stopped", "paused", "cancelled", "failed"):
-        ended.labels(outcome)  # a rate needs the zero that comes before the first
+        ended.labels(outcome)  # a rate is right only if its counter starts at zero
     took = Histogram(
         "neows_run_duration_seconds", "How long runs took.", ["outcome"], buckets=_RUN_BUCKETS_S, registry=registry
     )
@@ -83,20 +83,20 @@ class _Written:
 
 
 def _pages(registry: CollectorRegistry) -> Listener:
-    def count(name: str, told: str) -> Counter:
-        return Counter(f"neows_{name}", told, registry=registry)
+    def count(name: str, help_text: str) -> Counter:
+        return Counter(f"neows_{name}", help_text, registry=registry)
 
-    planned = Gauge("neows_run_planned_pages", "Pages that the newest plan is made of.", registry=registry)
+    planned = Gauge("neows_run_planned_pages", "Pages in the newest plan.", registry=registry)
     written = _Written(
-        count("pages_written", "Pages that every sink and aggregator has taken."),
+        count("pages_written", "Pages that every sink and aggregator has processed."),
         count("neos_written", "Near-Earth objects written."),
         count("close_approaches_written", "Close approaches written."),
     )
     rejected = count("objects_rejected", "Objects that could not be read.")
-    trouble = {
-        events.PageDeferred: count("pages_set_back", "Pages that used up their retry budget and are tried last."),
-        events.PageMissing: count("pages_missing", "Pages that stay holes."),
-        events.PageDamaged: count("pages_damaged", "Raw pages that could not be read any more."),
+    failures = {
+        events.PageDeferred: count("pages_set_back", "Pages that used up their retry budget and are requested last."),
+        events.PageMissing: count("pages_missing", "Pages that could not be read."),
+        events.PageDamaged: count("pages_damaged", "Damaged pages in the raw zone."),
     }
 
     def listen(event: Event) -> None:
@@ -110,7 +110,7 @@ def _pages(registry: CollectorRegistry) -> Listener:
             case events.ObjectRejected():
                 rejected.inc()
             case events.PageDeferred() | events.PageMissing() | events.PageDamaged():
-                trouble[type(event)].inc()
+                failures[type(event)].inc()
             case _:
                 pass
 
@@ -120,43 +120,45 @@ def _pages(registry: CollectorRegistry) -> Listener:
 def _source(registry: CollectorRegistry) -> Listener:
     fetched = Histogram(
         "neows_page_fetch_duration_seconds",
-        "From the request of a page to its last byte, where it was whole and right.",
+        "Time from the request for a page to its last byte, for valid pages.",
         buckets=_FETCH_BUCKETS_S,
         registry=registry,
     )
-    came = Counter("neows_fetched_bytes", "Bytes of JSON in the pages that came.", registry=registry)
+    fetched_bytes = Counter("neows_fetched_bytes", "Bytes of JSON in the received pages.", registry=registry)
     failed = Counter(
         "neows_page_attempts_failed",
         "Attempts that failed.",
         ["error", "status"],
         registry=registry,
     )
-    limit = Gauge("neows_quota_limit_requests", "Requests an hour, as the last answer said.", registry=registry)
-    remaining = Gauge("neows_quota_remaining_requests", "What the last answer said is left of them.", registry=registry)
-    waits = Counter("neows_quota_waits", "Waits for the quota that were worth telling.", registry=registry)
+    limit = Gauge("neows_quota_limit_requests", "Requests an hour, from the last response.", registry=registry)
+    remaining = Gauge(
+        "neows_quota_remaining_requests", "Requests left this hour, from the last response.", registry=registry
+    )
+    waits = Counter("neows_quota_waits", "Waits for the quota that were reported.", registry=registry)
     until = Gauge(
         "neows_quota_wait_until_timestamp_seconds",
-        "Until when the newest wait for the quota lasts or lasted, in seconds since 1970.",
+        "End of the newest wait for the quota, in seconds since 1970.",
         registry=registry,
     )
-    up = Gauge("neows_source_up", "0 while the source is taken to be down.", registry=registry)
+    up = Gauge("neows_source_up", "0 while the source counts as down.", registry=registry)
     up.set(1)
-    outages = Counter("neows_source_outages", "Times that the source was taken to be down.", registry=registry)
+    outages = Counter("neows_source_outages", "Outages of the source.", registry=registry)
 
-    def quota(said: RateLimit | None) -> None:
-        if said is not None:
-            limit.set(said.limit)
-            remaining.set(said.remaining)
+    def set_quota(rate_limit: RateLimit | None) -> None:
+        if rate_limit is not None:
+            limit.set(rate_limit.limit)
+            remaining.set(rate_limit.remaining)
 
     def listen(event: Event) -> None:
         match event:
-            case events.PageFetched(body_bytes=body_bytes, fetch_s=fetch_s, rate_limit=said):
+            case events.PageFetched(body_bytes=body_bytes, fetch_s=fetch_s, rate_limit=rate_limit):
                 fetched.observe(fetch_s)
-                came.inc(body_bytes)
-                quota(said)
-            case events.AttemptFailed(error=error, status=status, rate_limit=said):
+                fetched_bytes.inc(body_bytes)
+                set_quota(rate_limit)
+            case events.AttemptFailed(error=error, status=status, rate_limit=rate_limit):
                 failed.labels(error, _label(status)).inc()
-                quota(said)
+                set_quota(rate_limit)
             case events.WaitingForQuota(until_s=until_s):
                 waits.inc()
                 until.set(until_s)
@@ -172,7 +174,7 @@ def _source(registry: CollectorRegistry) -> Listener:
 
 
 def _label(status: int | None) -> str:
-    """A status that a hostile source makes up gets no time series of its own."""
+    """A label of bounded variety: a hostile source could otherwise create a time series for each status."""
     if status is None:
         return "none"
     return str(status) if status in _STATUSES else "other"

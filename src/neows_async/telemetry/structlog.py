@@ -1,4 +1,4 @@
-"""A run's events as structlog's."""
+"""A run's events as structlog events."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from neows_async.telemetry import events
 if TYPE_CHECKING:
     from neows_async.telemetry.events import Event, Listener
 
-_EACH_PAGE: Final = (events.PageFetched, events.PageWritten)
-_TROUBLE: Final = (
+_ONCE_A_PAGE: Final = (events.PageFetched, events.PageWritten)
+_WARNINGS: Final = (
     events.SnapshotPassedOver,
     events.AttemptFailed,
     events.QuotaSharingFailed,
@@ -38,16 +38,16 @@ _LEVELS: Final = {
 def logs(logger: Any = None) -> Listener:
     """A listener that logs each event under its name (``page_fetched``), with its fields as the event dictionary.
 
-    What comes once a page is ``debug``, trouble is ``warning``, a failed run ``error``, the rest ``info``.
-    Of a rejected object its place and the reason are logged, not its text.
+    Events of each page have the level ``debug``, failures ``warning``, a failed run ``error``, others ``info``.
+    Of a rejected object, the place and the reason are logged, but not its text.
 
-    :param logger: yours, with whatever you bound to it; by default one called ``neows_async``
+    :param logger: your logger, with the values you bound to it; by default one called ``neows_async``
     """
     log = logger if logger is not None else structlog.get_logger("neows_async")
 
     def listen(event: Event) -> None:
         if isinstance(event, events.Aggregated):
-            return  # hundreds of figures a second
+            return  # hundreds of figures, up to once a second
         log.log(_level(event), events.name_of(event), **_fields(event))
 
     return listen
@@ -56,9 +56,9 @@ def logs(logger: Any = None) -> Listener:
 def _level(event: Event) -> int:
     if isinstance(event, events.RunEnded):
         return _LEVELS[event.outcome]
-    if isinstance(event, _EACH_PAGE):
+    if isinstance(event, _ONCE_A_PAGE):
         return logging.DEBUG
-    return logging.WARNING if isinstance(event, _TROUBLE) else logging.INFO
+    return logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _fields(event: Event) -> dict[str, Any]:
             "reason": rejected.reason,
         }
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
-    said = fields.pop("rate_limit", None)
-    if said is not None:
-        fields |= {"quota_limit": said.limit, "quota_remaining": said.remaining}
+    rate_limit = fields.pop("rate_limit", None)
+    if rate_limit is not None:
+        fields |= {"quota_limit": rate_limit.limit, "quota_remaining": rate_limit.remaining}
     return fields
