@@ -1,30 +1,30 @@
-"""The one tree of exceptions that leaves this package.
+"""Every exception that leaves this package, and the quota in a response's headers.
 
 ::
 
     NeowsError
-    ├── SettingsError              a setting is wrong, or two of them do not go together
-    ├── DataError                  what the source said cannot become a snapshot
-    │   ├── EmptyCatalogueError    it has no objects at all
-    │   ├── TooManyRejectsError    more objects were unreadable than was allowed
-    │   └── DifferenceError        a snapshot is not what its receipt says
-    ├── SourceError                a page could not be had
-    │   ├── UnavailableError       it was tried as long as was allowed; ``__cause__`` is the last reason
-    │   │   └── OutageError        the source as a whole is down, for longer than was allowed
-    │   ├── RefusedError           asking again cannot help (400, 404, a redirect …)
-    │   │   └── KeyRefusedError    the key is missing, unknown, disabled or not allowed
-    │   └── AttemptError           one attempt failed; another may succeed
-    │       ├── UnreachableError   nothing listens there, or the name does not resolve
-    │       ├── RateLimitedError   429: the source names when to come back
-    │       └── BadPageError       an answer came, but it is not the whole, right page
-    ├── PausedError                the quota is spent for now; resumable from ``resume_at_s``
-    ├── PartError                  a part that was handed in failed; ``__cause__`` is its own exception
+    ├── SettingsError              a setting is wrong, or two settings do not fit together
+    ├── DataError                  the source's data cannot become a snapshot
+    │   ├── EmptyCatalogueError    the catalogue has no objects
+    │   ├── TooManyRejectsError    more objects could not be read than the settings allow
+    │   └── DifferenceError        a snapshot differs from its receipt
+    ├── SourceError                a page could not be fetched
+    │   ├── UnavailableError       all retries failed; ``__cause__`` is the last failure
+    │   │   └── OutageError        the whole source is down for longer than the settings allow
+    │   ├── RefusedError           a retry cannot succeed (400, 404, a redirect …)
+    │   │   └── KeyRefusedError    the key is missing, unknown, disabled or not authorized
+    │   └── AttemptError           one attempt failed; a retry may succeed
+    │       ├── UnreachableError   no server listens there, or the name does not resolve
+    │       ├── RateLimitedError   429; it may say when to retry
+    │       └── BadPageError       a response was received, but it is not the complete, valid page
+    ├── PausedError                the quota is used up; the run can be resumed from ``resume_at_s`` on
+    ├── PartError                  a sink, source or aggregator of the caller failed; ``__cause__`` is its exception
     ├── SnapshotHeldError          another live run writes this snapshot
     └── StorageError               the lake could not be read or written
-        ├── NotFoundError          no object of that name
-        └── AlreadyExistsError     create-only, and somebody was first
+        ├── NotFoundError          there is no object of this name
+        └── AlreadyExistsError     the object exists, and must not be overwritten
 
-Every text is one line that says what was wrong, where, and what to do. No text holds a key.
+Each text is one line that says what is wrong, where, and what to do. No text holds a key.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What the last answer said of the hour; it may jump between answers, since several nodes count.
+    """The quota in a response's headers. Values may jump between responses, since several nodes count.
 
     :param limit: ``X-RateLimit-Limit``: requests an hour
-    :param remaining: ``X-RateLimit-Remaining``: those left of them
+    :param remaining: ``X-RateLimit-Remaining``: requests left of ``limit``
     """
 
     limit: int
@@ -48,52 +48,52 @@ class RateLimit:
 
 
 class NeowsError(Exception):
-    """The root: ``except NeowsError`` catches whatever a run raises on purpose.
+    """The root: ``except NeowsError`` catches every exception that a run raises on purpose.
 
-    It can be copied and pickled, as worker processes and schedulers do; its cause stays behind.
+    It can be copied and pickled, as worker processes and schedulers do, but without its cause.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As it is, and not made anew: not all that it was made of stands in its arguments.
-        return _as_it_was, (type(self), self.args), vars(self)
+        # Not by calling the class again: ``args`` does not hold all arguments of every constructor.
+        return _restore, (type(self), self.args), vars(self)
 
 
 class SettingsError(NeowsError):
-    """A setting is wrong, or two of them do not go together."""
+    """A setting is wrong, or two settings do not fit together."""
 
 
 class DataError(NeowsError):
-    """What the source said cannot become a snapshot."""
+    """The source's data cannot become a snapshot."""
 
 
 class EmptyCatalogueError(DataError):
-    """The source announces a catalogue of no objects."""
+    """The catalogue has no objects."""
 
 
 class TooManyRejectsError(DataError):
-    """More objects were unreadable than the settings allow."""
+    """More objects could not be read than the settings allow."""
 
 
 class DifferenceError(DataError):
-    """A snapshot is not what its receipt says."""
+    """A snapshot differs from its receipt."""
 
 
 class SourceError(NeowsError):
-    """A page could not be had."""
+    """A page could not be fetched."""
 
 
 class UnavailableError(SourceError):
-    """The source was tried for as long as was allowed; ``__cause__`` is the last real reason."""
+    """All retries that the settings allow failed; ``__cause__`` is the last failure."""
 
 
 class OutageError(UnavailableError):
-    """The source as a whole has been down for longer than is to be waited for: no page can be had."""
+    """The whole source is down for longer than the settings allow."""
 
 
 class RefusedError(SourceError):
-    """Asking again cannot help: the request itself is what the source refuses.
+    """The source refuses the request itself, so a retry cannot succeed.
 
-    :param status: the HTTP status, where there was an answer
+    :param status: the HTTP status; None without a response
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -102,15 +102,15 @@ class RefusedError(SourceError):
 
 
 class KeyRefusedError(RefusedError):
-    """The key is missing, unknown, disabled or not allowed to ask."""
+    """The key is missing, unknown, disabled or not authorized."""
 
 
 class AttemptError(SourceError):
-    """One attempt failed in a way that another attempt may not.
+    """One attempt failed; a retry may succeed.
 
-    :param status: the HTTP status, where there was an answer
-    :param rate_limit: what that answer said of the quota, if it said
-    :param body: what came instead of a page, already scrubbed, for inspection; may be cut short
+    :param status: the HTTP status; None without a response
+    :param rate_limit: the quota in the response's headers; None if it has none
+    :param body: the redacted body of the response, for inspection; may be cut short
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class AttemptError(SourceError):
 
 
 class UnreachableError(AttemptError):
-    """Nothing listens at the address, or its name does not resolve."""
+    """No server listens at the address, or its name does not resolve."""
 
 
 class RateLimitedError(AttemptError):
-    """The gateway refuses for now; the status is 429.
+    """The gateway refuses requests for now; the status is 429.
 
-    :param retry_after_s: seconds from now, in its own word; None if it gave none
+    :param retry_after_s: seconds from now, from ``Retry-After``; None without this header
     """
 
     def __init__(
@@ -140,13 +140,13 @@ class RateLimitedError(AttemptError):
 
 
 class BadPageError(AttemptError):
-    """An answer came, but it is not the whole, right page; it never enters the raw zone."""
+    """A response was received, but it is not the complete, valid page. It is never stored in the raw zone."""
 
 
 class PausedError(NeowsError):
-    """The quota (or the budget) is spent for now. What was fetched is kept.
+    """The quota or the budget is used up for now. Fetched pages are stored.
 
-    :param resume_at_s: UTC, seconds since 1970, from when the same command can go on
+    :param resume_at_s: from this time on, the same command resumes the run; UTC, seconds since 1970
     """
 
     def __init__(self, message: str, *, resume_at_s: float) -> None:
@@ -156,11 +156,11 @@ class PausedError(NeowsError):
 
 
 class PartError(NeowsError):
-    """A sink, source or aggregator that was handed in failed in a way of its own."""
+    """A sink, source or aggregator of the caller raised an exception of another kind; ``__cause__`` is it."""
 
 
 class SnapshotHeldError(NeowsError):
-    """Another live run writes this snapshot; the text says who."""
+    """Another live run writes this snapshot; the text names it."""
 
 
 class StorageError(NeowsError):
@@ -168,21 +168,19 @@ class StorageError(NeowsError):
 
 
 class NotFoundError(StorageError):
-    """There is no object of that name."""
+    """There is no object of this name."""
 
 
 class AlreadyExistsError(StorageError):
-    """The object was to be created, but exists."""
+    """The object exists, and must not be overwritten."""
 
 
-def _as_it_was(kind: type[NeowsError], args: tuple[Any, ...]) -> NeowsError:
+def _restore(kind: type[NeowsError], args: tuple[Any, ...]) -> NeowsError:
     return kind.__new__(kind, *args)
 
 
 def most_relevant(raised: BaseException) -> BaseException:
-    """Of what several tasks raised at once the one that tells most: the user's word to end, then one of
-    ours before a stranger.
-    """
+    """The one exception to report of a group: an interrupt by the user, else the first of this tree, else the first."""
     if not isinstance(raised, BaseExceptionGroup):
         return raised
     leaves = [most_relevant(exc) for exc in raised.exceptions]
@@ -194,6 +192,6 @@ def most_relevant(raised: BaseException) -> BaseException:
 
 
 def known_name(exc: BaseException) -> str:
-    """Its name, if it is of this tree; else that of the first of its ancestors that is, or its own if none is."""
+    """The name of the nearest class of this tree that ``exc`` belongs to, or else the name of its own class."""
     ours = (cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == __name__)
     return next(ours, type(exc).__name__)
