@@ -1,4 +1,4 @@
-"""What embedders call. Everything is an argument; nothing is read from the environment, set up or left behind."""
+"""What embedders call: a run into a lake, and streams without one. Nothing is read from the environment."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import importlib
 import inspect
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
+import neows_async.sources.http_pool  # imported here, or the first call would block its event loop
+import neows_async.sources.nasa  # noqa: F401 - as above
 from neows_async.api import defaults
 from neows_async.api.streams import BatchStream, NeoStream
 from neows_async.errors import SettingsError
@@ -19,7 +22,6 @@ from neows_async.lake.storage import open_storage
 from neows_async.maintenance.prune import Rules, prune
 from neows_async.pipeline import run, stream
 from neows_async.pipeline.fetch_loop import UNPACED, Origin
-from neows_async.sources import nasa as _gateway  # noqa: F401 - now, or the first call would hold its event loop up
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _log: Final = logging.getLogger("neows_async")
 _log.addHandler(logging.NullHandler())
 
 
-async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left out
+async def ingest(  # noqa: PLR0913 - each is an independent, named part, and may be left out
     settings: Settings,
     *,
     source: Source | None = None,
@@ -52,43 +54,45 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
     quota_store: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> Receipt:
-    """Fetch, save, aggregate, commit: a whole run, which leaves one snapshot in the lake.
+    """Run once: fetch, store, aggregate and commit one snapshot in the lake.
 
-    An unfinished snapshot of an earlier try with the same identity settings is resumed. What is None
-    is the default part, made of ``settings``; sinks and aggregators are used up by a run.
+    An unfinished snapshot of an earlier run with the same identity settings is resumed. A part that is None is the
+    default one, made from ``settings``. Sinks and aggregators serve one run.
 
-    Cancelling it (a cancel scope, ``task.cancel()``, a time limit) ends it within a second, but for a
-    commit that has begun, and leaves a state that the next call resumes.
+    A cancellation (a cancel scope, ``task.cancel()``, a timeout) ends the run within a second, unless the commit has
+    begun. The next call resumes the run.
 
-    :param source: where pages come from; None is NeoWs at ``settings.base_url``, with ``settings.api_key``
-    :param client: whose connections the default source uses (transport, proxies, TLS, event hooks), but
-        not its headers, cookies, auth, time limits or redirects. It stays open, and yours
-    :param storage: where the lake lies; None is ``settings.root``. Credentials of an object store come
-        from where its client finds them, which is the environment, too
-    :param sinks: take the pages, each under a name of its own; None is Parquet, one file set a dataset. An empty
-        list writes none
-    :param aggregators: fold the pages, each under a name of its own; None is ours
-    :param aggregate_writer: writes their results; None is JSON
-    :param pacing: what the source's gateway demands that its answers do not tell; None is what is known of
-        NASA's for the default source there, and nothing for others
-    :param quota_store: what runs with one key share, so that they keep to its quota together; None shares nothing
-    :param on_event: a plain function, told what happens in the event loop's thread, in order; must be quick. One
-        that raises is logged, as ``neows_async`` at ERROR, and told nothing more: a run does not fail for its watchers
+    :param source: the source of the pages; None is NeoWs at ``settings.base_url``, with ``settings.api_key``
+    :param client: the connections of the default source (transport, proxies, TLS, event hooks); its headers, cookies,
+        auth, timeouts and redirects are not used. The caller closes it
+    :param storage: the lake; None is ``settings.root``. An object store's client finds its credentials itself, which
+        includes the environment
+    :param sinks: write the pages, each with a name of its own; None is Parquet, one sink a dataset; an empty list
+        writes no data
+    :param aggregators: aggregate the pages, each with a name of its own; None is all of ours
+    :param aggregate_writer: writes the aggregators' results; None is JSON
+    :param pacing: limits of the source's gateway that its responses do not show; None is NASA's for the default
+        source there, and none for other sources
+    :param quota_store: shared by all runs with one key, so that together they stay within its quota; None shares
+        nothing
+    :param on_event: a plain function, called with each event in order, in the event loop's thread; it must be quick.
+        If it raises, the exception is logged (``neows_async``, ERROR), and it is not called again. The run goes on
     :returns: the receipt of the committed snapshot
-    :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was done
-    :raises KeyRefusedError: the gateway does not take the key
-    :raises SourceError: a page could not be had for as long as the settings allow
-    :raises PausedError: the quota or the budget is spent, and the settings allow no longer wait
-    :raises DataError: too much of the catalogue could not be read, or it is empty
+    :raises SettingsError: a setting is wrong, or two settings do not fit together; nothing was done
+    :raises KeyRefusedError: the gateway refuses the key
+    :raises SourceError: a page could not be fetched within the limits of the settings
+    :raises PausedError: the quota or the budget is used up, and the settings allow no longer wait
+    :raises DataError: the catalogue is empty, or too much of it could not be read
     :raises SnapshotHeldError: another run writes this snapshot
     :raises StorageError: the lake could not be read or written
-    :raises PartError: a part that was handed in failed; its own exception is the cause
+    :raises PartError: a part of the caller failed; its exception is the cause
     """
     listener = _listener(on_event)
     chosen_sinks = defaults.default_sinks(settings) if sinks is None else list(sinks)
-    async with _origin(settings, source, client, pacing, quota_store) as origin:
+    options = _SourceOptions(source, client, pacing, quota_store)
+    async with _open_origin(settings, options) as origin:
         if storage is None:
-            # In a thread: a local root is made and looked at.
+            # In a thread: it creates and inspects a local folder.
             storage = await to_thread.run_sync(open_storage, settings.root)
         return await run.ingest(
             settings,
@@ -109,15 +113,15 @@ async def ingest(  # noqa: PLR0913 - each is a seam, has a name, and may be left
 
 
 async def keep_newest(settings: Settings, keep: int, *, storage: Storage | None = None) -> Pruned:
-    """Remove all but the newest ``keep`` snapshots of the lake, and what dead runs left that no run resumes.
+    """Remove all but the newest ``keep`` snapshots, and the leftovers of dead runs that no run would resume.
 
-    Never removes the latest, nor one from whose raw pages another one that stays was made, nor what a
-    live run holds. May be cancelled at any time; the next call goes on.
+    It never removes the latest snapshot, a snapshot whose raw pages a kept one was made from, or the files of a live
+    run. It may be cancelled at any time; the next call continues.
 
     :param keep: at least 1
-    :param storage: where the lake lies; None is ``settings.root``
-    :raises StorageError: the lake failed
-    :raises DataError: the receipt of the latest is damaged
+    :param storage: the lake; None is ``settings.root``
+    :raises StorageError: the lake could not be read or written
+    :raises DataError: the receipt of the latest snapshot is damaged
     """
     if storage is None:
         storage = await to_thread.run_sync(open_storage, settings.root)
@@ -136,7 +140,7 @@ async def open_neos(
     quota_store: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> AsyncIterator[NeoStream]:
-    """Validated objects as they come, in Browse order, without a lake.
+    """Stream validated objects in Browse order, without a lake.
 
     ::
 
@@ -144,31 +148,31 @@ async def open_neos(
             async for neo in neos:
                 print(neo.name, neo.closest_approach())
 
-    Quota, retries, outages, limits and rejects are those of :func:`ingest`, and so are the parameters ``source``,
-    ``client``, ``pacing``, ``quota_store`` and ``on_event``. Nothing is stored: what needs a lake (``root``,
-    ``archive``, ``snapshot`` …) is ignored, and nothing can be resumed.
+    Quota, retries, outages, limits and rejects work as in :func:`ingest`, and so do the parameters ``source``,
+    ``client``, ``pacing``, ``quota_store`` and ``on_event``. Nothing is stored: settings of the lake (``root``,
+    ``archive``, ``snapshot`` …) are ignored, and a stream cannot be resumed.
 
-    *Backpressure.* At most ``settings.window_pages`` pages are fetched ahead of the reading (from an archive, where
-    they wait without their JSON, four times as many), which is at most ``settings.queue_neos`` objects (or one page)
-    ahead of whoever iterates; then no request goes out.
+    *Backpressure.* The stream fetches at most ``settings.window_pages`` pages ahead of the consumer (from an archive,
+    whose pages wait without their JSON, four times as many), and at most ``settings.queue_neos`` objects or one page.
+    Then it sends no request.
 
-    *Rejected objects* are told to ``on_event`` and counted in ``neos.records``; more than ``max_rejects`` are an error.
+    *Rejected objects* are events, and ``neos.records`` counts them. More than ``max_rejects`` raise an error.
 
-    *A catalogue that changes* while it is read shifts its pages. What was given out cannot be taken back, so no id
-    comes twice, the first wins; and if its size changed and all of it was wanted, it is read once more, at most
-    ``max_generations`` times in all, for what was missed. ``neos.complete`` tells in the end.
+    *A catalogue that changes* during the stream shifts its pages. Each id is delivered once, as first received. If the
+    size changed and the whole catalogue is read, it is read again for missed objects, at most ``max_generations`` times
+    in all. ``neos.complete`` is the result.
 
-    *Ending early*, by ``break``, an exception or a cancellation, ends all tasks and requests with the block. What
-    the block raises comes out as it is. An error of the run is raised where the next object is asked for, after
-    all that came before it: in particular :class:`~neows_async.errors.PausedError` when the quota (``max_wait_s``)
-    or the budget (``budget_requests``) is spent; then begin anew from ``exc.resume_at_s`` on.
+    *Ending early*, by ``break``, an exception or a cancellation, ends all tasks and requests with the block. An
+    exception in the block is raised unchanged. An error of the run is raised after all objects before it. If it is a
+    :class:`~neows_async.errors.PausedError`, since the quota (``max_wait_s``) or the budget (``budget_requests``) is
+    used up, open a new stream after ``exc.resume_at_s``.
 
-    :raises SettingsError: a setting is wrong, or two of them do not go together; nothing was asked for
-    :raises NeowsError: as :func:`ingest`, while iterating
+    :raises SettingsError: a setting is wrong, or two settings do not fit together; nothing was requested
+    :raises NeowsError: as :func:`ingest`, during the iteration
     """
-    # The classes of the objects take tens of milliseconds to build: not on the loop, when the first one is made.
+    # In a thread: importing pydantic's classes of the objects would block the event loop for tens of milliseconds.
     await to_thread.run_sync(importlib.import_module, "neows_async.endpoints.browse.neo")
-    async with _open_pages(settings, source, client, pacing, quota_store, on_event) as pages:
+    async with _open_pages(settings, _SourceOptions(source, client, pacing, quota_store), on_event) as pages:
         yield NeoStream(pages)
 
 
@@ -182,7 +186,7 @@ async def open_batches(
     quota_store: QuotaStore | None = None,
     on_event: events.Listener | None = None,
 ) -> AsyncIterator[BatchStream]:
-    """The same as Arrow record batches, a pair a page, at a fraction of the cost.
+    """Stream Arrow record batches, a pair for each page, much faster than :func:`open_neos`.
 
     ::
 
@@ -191,65 +195,66 @@ async def open_batches(
                 ...
 
     Their schemas are :data:`neows_async.NEOS` and :data:`neows_async.CLOSE_APPROACHES`, the columns of the lake.
-    Everything else is as with :func:`open_neos`.
+    Everything else works as in :func:`open_neos`.
     """
-    async with _open_pages(settings, source, client, pacing, quota_store, on_event) as pages:
+    async with _open_pages(settings, _SourceOptions(source, client, pacing, quota_store), on_event) as pages:
         yield BatchStream(pages)
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceOptions:
+    """The parameters about the source that all three functions have; None is the default of :func:`ingest`."""
+
+    source: Source | None
+    client: httpx.AsyncClient | None
+    pacing: PacingRules | None
+    quota_store: QuotaStore | None
 
 
 @asynccontextmanager
 async def _open_pages(
-    settings: Settings,
-    source: Source | None,
-    client: httpx.AsyncClient | None,
-    pacing: PacingRules | None,
-    quota_store: QuotaStore | None,
-    on_event: events.Listener | None,
+    settings: Settings, options: _SourceOptions, on_event: events.Listener | None
 ) -> AsyncIterator[stream.PageStream]:
     listener = _listener(on_event)
     async with (
-        _origin(settings, source, client, pacing, quota_store) as origin,
+        _open_origin(settings, options) as origin,
         stream.open_pages(settings, origin, listener) as pages,
     ):
         yield pages
 
 
 @asynccontextmanager
-async def _origin(
-    settings: Settings,
-    source: Source | None,
-    client: httpx.AsyncClient | None,
-    pacing: PacingRules | None,
-    quota_store: QuotaStore | None,
-) -> AsyncIterator[Origin]:
-    """The source that was handed over, or the default one, open until the block ends."""
-    if source is not None:
-        if client is not None:
-            raise SettingsError("a client is for the default source; give the source that you hand over its own")
-        yield Origin(source, UNPACED if pacing is None else pacing, quota_store)
+async def _open_origin(settings: Settings, options: _SourceOptions) -> AsyncIterator[Origin]:
+    """The caller's source, or the default one, open until the block ends."""
+    if options.source is not None:
+        if options.client is not None:
+            raise SettingsError("a client is for the default source; a source of your own needs none here")
+        yield Origin(options.source, options.pacing or UNPACED, options.quota_store)
         return
-    async with defaults.open_nasa(settings, client=client) as gateway:
-        yield Origin(gateway, defaults.gateway_rules(settings) if pacing is None else pacing, quota_store)
+    async with defaults.open_nasa(settings, client=options.client) as nasa:
+        yield Origin(nasa, options.pacing or defaults.gateway_rules(settings), options.quota_store)
 
 
 def _listener(on_event: events.Listener | None) -> events.Listener:
     if on_event is None:
         return events.ignore
-    if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(getattr(on_event, "__call__", None)):  # noqa: B004 - not whether, but what
-        raise SettingsError("on_event must be a plain function; nobody would await what a coroutine function gives")
+    if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(getattr(on_event, "__call__", None)):  # noqa: B004 - its type matters, not whether it exists
+        raise SettingsError("on_event must be a plain function; a coroutine function would never be awaited")
     return _isolated(on_event)
 
 
 def _isolated(listener: events.Listener) -> events.Listener:
-    listening = True
+    """``listener``, but an exception in it does not fail the run: it is logged once, and ends the calls."""
+    has_failed = False
 
-    def tell(event: events.Event) -> None:
-        nonlocal listening
-        if listening:
-            try:
-                listener(event)
-            except Exception:  # noqa: BLE001 - whatever it is, it is the listener's own, and logged
-                listening = False
-                _log.exception("on_event failed at %s; it is told nothing more of this run", type(event).__name__)
+    def listen(event: events.Event) -> None:
+        nonlocal has_failed
+        if has_failed:
+            return
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 - any error of the caller's function; it is logged
+            has_failed = True
+            _log.exception("on_event failed at %s; it receives no more events of this run", type(event).__name__)
 
-    return tell
+    return listen

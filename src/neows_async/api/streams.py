@@ -1,4 +1,4 @@
-"""Objects or record batches as they come, without a lake: what the iteration of a stream gives."""
+"""The iterators of objects and of record batches that a stream without a lake returns."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Batches(NamedTuple):
     neos: pa.RecordBatch
     """Schema :data:`neows_async.NEOS`: one row an object."""
     close_approaches: pa.RecordBatch
-    """Schema :data:`neows_async.CLOSE_APPROACHES`: those of the first object, then those of the second …"""
+    """Schema :data:`neows_async.CLOSE_APPROACHES`: first those of the first object, then those of the second …"""
 
 
-class _Stream:
-    """What both kinds share. One task iterates at a time."""
+class _RecordStream:
+    """The common part of both streams. Only one task may iterate at a time."""
 
     def __init__(self, pages: PageStream) -> None:
         self._pages = pages
@@ -39,18 +39,22 @@ class _Stream:
 
     @property
     def complete(self) -> bool | Literal["unknown"] | None:
-        """Whether every object of the catalogue came: None until the end, then True, False or, when the
-        catalogue changed meanwhile, ``"unknown"``. It never claims more than is known.
+        """Whether the stream delivered every object of the catalogue.
+
+        None before the end; then True, False, or ``"unknown"`` if the catalogue changed during the stream.
         """
         return self._pages.complete
 
     @property
     def records(self) -> RecordCounts:
-        """What was read until now, which is ahead of what was given out: ``seen = written + duplicates + rejected``."""
+        """Counts of the objects read so far, which may be ahead of those delivered.
+
+        ``seen = written + duplicates + rejected``.
+        """
         return self._pages.records
 
 
-class NeoStream(_Stream):
+class NeoStream(_RecordStream):
     """Validated objects, in Browse order. Opened by :func:`neows_async.open_neos`."""
 
     def __init__(self, pages: PageStream) -> None:
@@ -58,16 +62,16 @@ class NeoStream(_Stream):
         self._objects: Iterator[Neo] = iter(())
 
     async def __anext__(self) -> Neo:
-        """The next object. Cancelled while it waits, it loses nothing.
+        """The next object. A cancellation during the wait loses no object.
 
-        :raises NeowsError: why there are no more, after all that came before
+        :raises NeowsError: the run failed; all objects before the failure were delivered
         :raises anyio.ClosedResourceError: the block has ended
-        :raises anyio.BusyResourceError: another task is waiting for the next one
+        :raises anyio.BusyResourceError: another task iterates
         """
-        from neows_async.endpoints.browse.neo import objects  # noqa: PLC0415 - loads pydantic, for those who need it
+        from neows_async.endpoints.browse.neo import objects  # noqa: PLC0415 - it loads pydantic, which batches do not need
 
         with self._guard:
-            await checkpoint()  # other tasks get their turn between any two objects
+            await checkpoint()  # other tasks can run between any two objects
             while True:
                 self._pages.check_open()
                 for neo in self._objects:
@@ -75,15 +79,15 @@ class NeoStream(_Stream):
                 self._objects = objects(await _next(self._pages))
 
 
-class BatchStream(_Stream):
+class BatchStream(_RecordStream):
     """Record batches, in Browse order, one pair a page. Opened by :func:`neows_async.open_batches`."""
 
     async def __anext__(self) -> Batches:
-        """The next page's. Cancelled while it waits, it loses nothing.
+        """The batches of the next page. A cancellation during the wait loses no page.
 
-        :raises NeowsError: why there are no more, after all that came before
+        :raises NeowsError: the run failed; all objects before the failure were delivered
         :raises anyio.ClosedResourceError: the block has ended
-        :raises anyio.BusyResourceError: another task is waiting for the next one
+        :raises anyio.BusyResourceError: another task iterates
         """
         with self._guard:
             await checkpoint()
