@@ -1,4 +1,4 @@
-"""Compiles what is compiled; where there is no C compiler, the package is built without it and reads pages slower."""
+"""Compile the page scanner. Without a C compiler, the package is built without it, and decodes pages slower."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _BINARY = "_approach_scan.abi3.so"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """One file, of C, of which one binary serves Python 3.11 and all that follow."""
+    """Compiles one C file. Its binary works with Python 3.11 and all later versions (stable ABI)."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the binary to a wheel, or lay it beside its source for an editable one."""
+        """Add the binary to the wheel; for an editable install, write it beside its source."""
         source = Path(self.root) / _SOURCE
         if version == "editable":
-            _compiled(source, source.with_name(_BINARY))
+            _compile(source, source.with_name(_BINARY))
             return
         self._folder = tempfile.TemporaryDirectory()
         binary = Path(self._folder.name) / _BINARY
-        if _compiled(source, binary):
-            # That a binary runs on every Linux is not for us to say.
+        if _compile(source, binary):
+            # Not "manylinux": nobody checked that this binary runs on every Linux.
             platform = next(
                 tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux"))
             )
@@ -39,15 +39,15 @@ class CustomBuildHook(BuildHookInterface[Any]):
             build_data["tag"] = f"cp311-abi3-{platform}"
 
     def finalize(self, *_: object) -> None:
-        """Leave nothing behind."""
+        """Remove the temporary folder."""
         if hasattr(self, "_folder"):
             self._folder.cleanup()
 
 
-def _compiled(source: Path, binary: Path) -> bool:
+def _compile(source: Path, binary: Path) -> bool:
     linker, position = (sysconfig.get_config_var(name) for name in ("LDSHARED", "CCSHARED"))
     compiler, *flags = shlex.split(linker or "cc -shared")
-    # Written aside: a program that runs may have the old one mapped.
+    # Written aside, then renamed: a running program may have the old binary mapped.
     aside = binary.with_name(f"{binary.name}.{os.getpid()}")
     command = [
         *(*shlex.split(os.environ.get("CC") or compiler), *flags),
@@ -57,13 +57,13 @@ def _compiled(source: Path, binary: Path) -> bool:
     ]
     try:
         if sys.implementation.name != "cpython":
-            raise OSError(f"{sys.implementation.name} does not load what is made for CPython")
+            raise OSError(f"{sys.implementation.name} cannot load a binary for CPython")
         subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - the compiler
         aside.replace(binary)
     except (OSError, subprocess.CalledProcessError) as exc:
-        why = exc.stderr if isinstance(exc, subprocess.CalledProcessError) else exc
-        sys.stderr.write(f"Pages will be read by Python alone, which is slower: {shlex.join(command)}\n{why}\n")
-        for left in (aside, binary):
-            left.unlink(missing_ok=True)
+        reason = exc.stderr if isinstance(exc, subprocess.CalledProcessError) else exc
+        sys.stderr.write(f"No page scanner was compiled, so pages are decoded in Python, which takes twice as long: {shlex.join(command)}\n{reason}\n")
+        for leftover in (aside, binary):
+            leftover.unlink(missing_ok=True)
         return False
     return True
