@@ -62,7 +62,9 @@ def _compile(source: Path, binary: Path) -> bool:
         aside.replace(binary)
     except (OSError, subprocess.CalledProcessError) as exc:
         reason = exc.stderr if isinstance(exc, subprocess.CalledProcessError) else exc
-        sys.stderr.write(f"No page scanner was compiled, so pages are decoded in Python, which takes twice as long: {shlex.join(command)}\n{reason}\n")
+        sys.stderr.write(
+            f"No page scanner was compiled, so decoding pages takes longer: {shlex.join(command)}\n{reason}\n"
+        )
         for leftover in (aside, binary):
             leftover.unlink(missing_ok=True)
         return False

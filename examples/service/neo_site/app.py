@@ -1,4 +1,4 @@
-"""The site: routes over the newest committed catalogue, and its refresh beneath them."""
+"""The site: routes over the newest committed catalogue, and a refresh in the background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import to_thread
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_STALE_AFTERST, CollectorRegistry, generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,9 +21,9 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from neo_site.answers import bad_parameters, on_fault, on_http_error
 from neo_site.query import NeoQuery
 from neo_site.refresh import Refresher
+from neo_site.responses import bad_parameters, on_bug, on_http_error
 from neo_site.traffic import Traffic
 from neows_async.telemetry.prometheus import metrics
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from neo_site.catalogue import Catalogue
     from neo_site.config import Config
 
-_QUERIES = 4  # at once; more would only wait for the processor, and hold threads while they do
-_SOON_S = 5
-_LATE = 2  # refreshes: a catalogue that is older is stale
+_MAX_QUERIES = 4  # at once; more would occupy threads while they wait for the processor
+_RETRY_AFTER_S = 5
+_STALE_AFTER = 2  # refresh intervals: an older catalogue is stale
 
 
 class Site:
-    """The routes and what they share."""
+    """The routes and their shared state."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._registry = CollectorRegistry()
         self._refresher = Refresher(config, metrics(self._registry))
-        self._threads = anyio.CapacityLimiter(_QUERIES)
+        self._threads = anyio.CapacityLimiter(_MAX_QUERIES)
         self._page = files("neo_site").joinpath("page.html").read_text("utf-8")
         self._policy = _policy(self._page)
         self.app = Starlette(
@@ -62,13 +62,13 @@ class Site:
                 Route("/metrics", self._metrics),
             ],
             middleware=[Middleware(Traffic, registry=self._registry)],
-            exception_handlers={HTTPException: on_http_error, Exception: on_fault},
+            exception_handlers={HTTPException: on_http_error, Exception: on_bug},
             lifespan=self._lifespan,
         )
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Refresh in the background for as long as the application serves."""
+        """Refresh in the background while the application serves."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._refresher.run)
             yield
@@ -77,10 +77,10 @@ class Site:
     # -- the catalogue ------------------------------------------------------------------------
 
     def _catalogue(self) -> Catalogue:
-        """The one of this moment; a request keeps to it."""
+        """The current catalogue. A request uses one catalogue from beginning to end."""
         catalogue = self._refresher.catalogue
         if catalogue is None:
-            wait_s = math.ceil(self._refresher.progress.figures().eta_s or _SOON_S)
+            wait_s = math.ceil(self._refresher.progress.figures().eta_s or _RETRY_AFTER_S)
             raise HTTPException(503, "the first catalogue is being fetched", {"Retry-After": str(max(1, wait_s))})
         return catalogue
 
@@ -124,11 +124,11 @@ class Site:
         return JSONResponse({"status": "live"})
 
     async def _health(self, _: Request) -> Response:
-        """All there is to say, for people and for the page."""
+        """The whole report, for people and for the page."""
         return JSONResponse(self._report())
 
     async def _ready(self, _: Request) -> Response:
-        """Whether there is a catalogue; a stale one is better than none, and says so."""
+        """200 once there is a catalogue, also a stale one."""
         return JSONResponse(self._report(), 503 if self._refresher.catalogue is None else 200)
 
     def _report(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Site:
             return {"status": "starting", "catalogue": None, "refresh": self._refresh()}
         receipt = catalogue.receipt
         age_s = time.time() - receipt.committed_at.timestamp()
-        told = {
+        described = {
             "snapshot": receipt.snapshot,
             "age_s": round(age_s, 1),
             "committed_at": receipt.committed_at.isoformat(timespec="seconds"),
@@ -147,8 +147,8 @@ class Site:
             "synthetic": receipt.source.synthetic,
             "origin": receipt.source.origin,
         }
-        stale = age_s > _LATE * self._config.refresh_every_s
-        return {"status": "stale" if stale else "ready", "catalogue": told, "refresh": self._refresh()}
+        stale = age_s > _STALE_AFTER * self._config.refresh_every_s
+        return {"status": "stale" if stale else "ready", "catalogue": described, "refresh": self._refresh()}
 
     def _refresh(self) -> dict[str, Any]:
         refresher = self._refresher
@@ -168,11 +168,11 @@ class Site:
         }
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_STALE_AFTERST})
 
 
 def _policy(page: str) -> str:
-    """Only the page's own script and style run, and they speak with this site alone."""
+    """Allow only the page's own script and style, and only requests to this site."""
     allowed = {
         tag: " ".join(f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in found)
         for tag in ("script", "style")
@@ -185,5 +185,5 @@ def _policy(page: str) -> str:
 
 
 def create_app(config: Config) -> Starlette:
-    """The application; it begins to refresh when it is started."""
+    """The application; its refresh begins when it starts."""
     return Site(config).app

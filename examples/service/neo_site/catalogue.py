@@ -1,4 +1,4 @@
-"""One committed snapshot, asked with SQL. Blocking: to be called in threads, several at once."""
+"""SQL queries on one committed snapshot. They block: call them in threads, several at once."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _APPROACH: Final = """
 
 
 class Catalogue:
-    """The tables of one snapshot, in memory: its files may be removed while it is asked.
+    """The tables of one snapshot, in memory. The snapshot's files may be removed during queries.
 
-    :param receipt: what the lake says of the snapshot
+    :param receipt: the receipt of the snapshot
     """
 
     def __init__(self, receipt: Receipt, database: duckdb.DuckDBPyConnection) -> None:
@@ -46,9 +46,9 @@ class Catalogue:
 
     @classmethod
     def load(cls, storage: Storage, receipt: Receipt) -> Self:
-        """Read the files that the receipt names, wherever the lake lies.
+        """Read the files in the receipt, from any kind of storage.
 
-        :raises StorageError: they cannot be read
+        :raises StorageError: a file cannot be read
         """
         database = duckdb.connect(":memory:", config={"threads": 1, "preserve_insertion_order": True})
         for dataset in ("neos", "close_approaches"):
@@ -60,7 +60,7 @@ class Catalogue:
         return cls(receipt, database)
 
     def neos(self, query: NeoQuery) -> tuple[int, list[dict[str, Any]]]:
-        """How many there are, and the rows of the page that was asked for."""
+        """The number of matching objects, and the rows of the requested page."""
         where, values = query.where()
         cursor = self._database.cursor()
         counted = cursor.execute(f"SELECT count(*) FROM neos WHERE {where}", values).fetchone()  # noqa: S608 - conditions of ours; values are bound
@@ -68,7 +68,7 @@ class Catalogue:
         return counted[0] if counted else 0, _dicts(cursor.execute(sql, [*values, query.limit, query.offset]))
 
     def neo(self, neo_id: str) -> dict[str, Any] | None:
-        """An object with all its approaches, in its own order; None if there is none of this id."""
+        """An object with all its close approaches, in the source's order; None if there is no such id."""
         cursor = self._database.cursor()
         found = _dicts(cursor.execute(f"SELECT {_NEO_DETAIL} FROM neos WHERE id = ?", [neo_id]))  # noqa: S608 - columns of ours
         if not found:
@@ -82,13 +82,13 @@ def _rows(storage: Storage, receipt: Receipt, dataset: str) -> pa.Table:
     for file in receipt.files:
         if file.dataset == dataset:
             with storage.open_input(file.path) as opened:
-                # One thread: the others are for those who ask.
+                # One thread: the others serve requests.
                 tables.append(parquet.read_table(opened, use_threads=False))
     return pa.concat_tables([_without_zones(table) for table in tables])
 
 
 def _without_zones(table: pa.Table) -> pa.Table:
-    """All is UTC; DuckDB would want a library of time zones to say so."""
+    """The table with timestamps without a zone. All are UTC, and DuckDB needs an extension for zones."""
     fields = [
         field.with_type(pa.timestamp(field.type.unit)) if pa.types.is_timestamp(field.type) else field
         for field in table.schema

@@ -1,4 +1,4 @@
-"""What the site is told by its environment. The library reads none, so an application does."""
+"""The site's settings from environment variables. The library reads no environment, so the application does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PREFIX = "NEO_SITE_"
 class Config(BaseModel):
     """One site's settings: ``NEO_SITE_PORT`` sets ``port``.
 
-    :param api_key: of ``NASA_API_KEY``; without it a sandbox stands in for NASA, and its objects are synthetic
-    :param root: beneath it, synthetic and real catalogues lie in folders of their own
-    :param refresh_every_s: from one committed catalogue to the next try
-    :param retry_after_s: from a failed try to the next
-    :param keep: so many catalogues stay in the lake
-    :param limit: the first so many objects; None is all
+    :param api_key: ``NASA_API_KEY``; without it, a sandbox replaces NASA, and the objects are synthetic
+    :param root: holds separate folders for synthetic and for real catalogues
+    :param refresh_every_s: seconds from a committed catalogue to the next refresh
+    :param retry_after_s: seconds from a failed refresh to the next
+    :param keep: the number of catalogues to keep in the lake
+    :param limit: read only the first objects, this many; None is all
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -40,7 +40,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Of the variables ``NEO_SITE_…`` and ``NASA_API_KEY``; a misspelt one is an error."""
+        """Read ``NEO_SITE_…`` and ``NASA_API_KEY``; an unknown variable ``NEO_SITE_…`` is an error."""
         values = {
             name.removeprefix(_PREFIX).lower(): value
             for name, value in environment.items()
@@ -54,7 +54,7 @@ class Config(BaseModel):
         return self.api_key is None
 
     def settings(self) -> Settings:
-        """Those of each run."""
+        """The settings of each run."""
         folder = "sandbox" if self.synthetic else "nasa"
         return Settings.model_validate(
             {

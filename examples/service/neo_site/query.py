@@ -1,4 +1,4 @@
-"""From the parameters of ``/neos`` to SQL. Pure; no text of the request ever becomes SQL."""
+"""Make SQL from the parameters of ``/neos``. Pure. No text of a request becomes part of the SQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST: Final = 200
+MAX_LIMIT: Final = 200
 _Size = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 _Magnitude = Annotated[float, Field(ge=-50, le=100, allow_inf_nan=False)]
 
@@ -22,7 +22,7 @@ Sort = Literal[
     "name", "-name", "h", "-h", "diameter", "-diameter", "miss", "-miss", "date", "-date", "velocity", "-velocity"
 ]  # fmt: skip
 
-# An object without the figure is in no range of it, as SQL has it.
+# As in SQL, an object without a value is in no range.
 _CONDITIONS: Final = {
     "q": "contains(lower(name), lower(?))",
     "hazardous": "is_potentially_hazardous_asteroid = ?",
@@ -36,12 +36,12 @@ _CONDITIONS: Final = {
 
 
 class NeoQuery(BaseModel):
-    """What ``/neos`` is asked.
+    """The parameters of ``/neos``.
 
     :param q: a part of the name
-    :param min_diameter_m: the estimated diameter is a range; it is enough that the two ranges touch
-    :param min_miss_km: of the closest approach
-    :param sort: ascending, or descending with ``-``; objects without the figure come last, equal ones in Browse order
+    :param min_diameter_m: an object matches if the range of its estimated diameter overlaps the requested one
+    :param min_miss_km: the miss distance of the closest approach
+    :param sort: ascending, or descending with ``-``; objects without a value are last, equal ones in Browse order
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,15 +55,15 @@ class NeoQuery(BaseModel):
     min_miss_km: _Size | None = None
     max_miss_km: _Size | None = None
     sort: Sort = "miss"
-    limit: int = Field(50, ge=1, le=MOST)
+    limit: int = Field(50, ge=1, le=MAX_LIMIT)
     offset: int = Field(0, ge=0, le=1_000_000)
 
     def where(self) -> tuple[str, list[Any]]:
-        """The condition, and its values."""
+        """The condition and its values."""
         given = {name: value for name in _CONDITIONS if (value := getattr(self, name)) is not None}
         return " AND ".join(_CONDITIONS[name] for name in given) or "true", list(given.values())
 
     def order(self) -> str:
-        """``ORDER BY`` this."""
+        """The expression after ``ORDER BY``."""
         direction = "DESC" if self.sort.startswith("-") else "ASC"
         return f"{_COLUMNS[self.sort.removeprefix('-')]} {direction} NULLS LAST, position"

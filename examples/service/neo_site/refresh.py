@@ -1,4 +1,4 @@
-"""Keeps the catalogue fresh: a run, then a wait, for as long as the site lives."""
+"""Refresh the catalogue: a run, then a wait, until the site ends."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ _LATEST = "_runs/latest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """How a refresh went. Times are UTC, seconds since 1970.
+class RefreshResult:
+    """The result of a refresh.
 
     :param outcome: ``committed``, ``paused`` or ``failed``
-    :param reason: why not
+    :param reason: why it is not ``committed``
+    :param ended_s: UTC, seconds since 1970
     """
 
     outcome: str
@@ -51,9 +52,9 @@ class Try:
 
 
 class Refresher:
-    """Has the newest committed catalogue, and gets the next one in the background.
+    """Holds the newest committed catalogue, and fetches the next one in the background.
 
-    :param listener: is told what the runs do, besides
+    :param listener: receives the events of all runs
     """
 
     def __init__(self, config: Config, listener: Listener = events.ignore) -> None:
@@ -65,18 +66,18 @@ class Refresher:
         self.catalogue: Catalogue | None = None
         """None before the first commit. Replaced as a whole, never changed."""
         self.running = False
-        self.last: Try | None = None
-        """None before the first has ended."""
+        self.last: RefreshResult | None = None
+        """None before the end of the first refresh."""
         self.next_s: float | None = None
-        """When the next one begins; None while one runs."""
+        """The begin of the next refresh; None during a refresh."""
 
     @property
     def progress(self) -> Progress:
-        """Of the run under way, or else of the last one."""
+        """The progress of the current run, or of the last one."""
         return self._progress
 
     async def run(self) -> None:
-        """Refresh for ever. Cancel it at any time: the next start goes on where this one stopped."""
+        """Refresh until cancelled, which may happen at any time: the next start resumes the run."""
         while not await self._try(self._begin):
             await self._wait()
         self.last = None
@@ -84,42 +85,42 @@ class Refresher:
             await self._wait()
             self.running = True
             if await self._try(self._refresh):
-                self.last = Try("committed", None, time.time())
+                self.last = RefreshResult("committed", None, time.time())
             self.running = False
 
     async def _try(self, step: Callable[[], Awaitable[None]]) -> bool:
-        """Whether ``step`` went well. What went wrong is told, and no reason to stop serving what there is."""
+        """Whether ``step`` succeeded. A failure is logged, and the site serves the catalogue that it has."""
         self.next_s = None
         try:
             await step()
         except PausedError as exc:
-            self.last = Try("paused", str(exc), time.time())
+            self.last = RefreshResult("paused", str(exc), time.time())
             self.next_s = exc.resume_at_s
         except NeowsError as exc:
-            self.last = Try("failed", str(exc), time.time())
-        except Exception as exc:  # noqa: BLE001 - a fault of ours; logged with all it knows
+            self.last = RefreshResult("failed", str(exc), time.time())
+        except Exception as exc:  # noqa: BLE001 - a bug; logged with its traceback
             _log.exception("the refresh failed")
-            self.last = Try("failed", type(exc).__name__, time.time())
+            self.last = RefreshResult("failed", type(exc).__name__, time.time())
         else:
             return True
         _log.warning("refresh %s: %s", self.last.outcome, self.last.reason)
         return False
 
     async def _begin(self) -> None:
-        """Open the lake, and serve what is there already."""
+        """Open the lake, and serve its newest catalogue."""
         self._storage = await to_thread.run_sync(open_storage, self._settings.root)
         await self._adopt()
 
     async def _wait(self) -> None:
-        """Until the catalogue is old enough, or the last failure long enough ago."""
+        """Wait until the catalogue is old enough, or the last failure long enough ago."""
         if self.next_s is None:
             self.next_s = 0.0
             if self.catalogue is not None:
                 self.next_s = self.catalogue.receipt.committed_at.timestamp() + self._config.refresh_every_s
             if self.last is not None and self.last.outcome != "committed":
                 self.next_s = max(self.next_s, self.last.ended_s + self._config.retry_after_s)
-        # By the clock on the wall, in steps: it gets set, and machines sleep.
-        while (left_s := self.next_s - time.time()) > 0:  # noqa: ASYNC110 - it is the time that is waited for
+        # By wall-clock time, in steps: clocks are set, and machines sleep.
+        while (left_s := self.next_s - time.time()) > 0:  # noqa: ASYNC110 - it waits for a time, not for an event
             await anyio.sleep(min(left_s, 60.0))
 
     async def _refresh(self) -> None:
@@ -135,7 +136,7 @@ class Refresher:
     async def _adopt(self) -> None:
         """Serve the newest committed snapshot.
 
-        :raises NeowsError: there may be one, and it cannot be read
+        :raises NeowsError: there may be one, but it cannot be read
         """
         current, storage = self.catalogue, self._storage
 

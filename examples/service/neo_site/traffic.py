@@ -1,4 +1,4 @@
-"""Measures requests by route. Plain ASGI: it costs some microseconds, and no task."""
+"""Measure requests by route. Plain ASGI middleware: it costs a few microseconds and no task."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ class Traffic:
         self._app = app
         self._took = Histogram(
             "neo_site_request_duration_seconds",
-            "From a request to the last byte of its answer.",
+            "Time from a request to the last byte of its response.",
             ["route", "status"],
             buckets=_BUCKETS_S,
             registry=registry,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and note how long it took."""
+        """Handle a request and record its duration."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         status = "500"
         started_s = time.perf_counter()
 
-        async def watch(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
             await send(message)
 
         try:
-            await self._app(scope, receive, watch)
+            await self._app(scope, receive, send_and_record)
         finally:
-            # The route, not the path: what people ask for must not make time series.
+            # The route, not the path: each path would create a time series.
             route = scope.get("route")
             path = getattr(route, "path", "none")
             self._took.labels(path, status).observe(time.perf_counter() - started_s)
