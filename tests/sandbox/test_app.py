@@ -1,4 +1,4 @@
-"""The application through the real client, in the process; what goes wrong goes wrong on purpose."""
+"""The application with the real client, in this process, and every fault of a scenario."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def get(app: SandboxApp, page: int = 0, **options: Any) -> httpx.Response:
         return await client.get(BROWSE, params={"page": page, "size": 20})
 
 
-async def test_a_fault_that_is_over_leaves_no_trace() -> None:
+async def test_requests_after_a_fault_succeed() -> None:
     app = struck_by(Outage(attempts=ONCE))
     async with client_of(app) as client:
         assert (await client.get(BROWSE, params={"page": 1})).status_code == 503
@@ -77,7 +77,7 @@ async def test_a_fault_that_is_over_leaves_no_trace() -> None:
     assert "kkk" not in repr(app.served)
 
 
-async def test_an_outage_is_html_and_costs_quota() -> None:
+async def test_outage_is_html_and_costs_quota() -> None:
     app = struck_by(Outage(attempts=ONCE))
     async with client_of(app) as client:
         first = await client.get(BROWSE)
@@ -91,7 +91,7 @@ async def test_an_outage_is_html_and_costs_quota() -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 @pytest.mark.parametrize(("shape", "names"), [("backend", {"code"}), ("gateway", {"error"}), ("html", None)])
-async def test_errors_come_in_three_shapes(status: int, shape: Any, names: set[str] | None) -> None:
+async def test_error_statuses_have_three_formats(status: int, shape: Any, names: set[str] | None) -> None:
     answer = await get(struck_by(Status(status=status, shape=shape)))
     assert answer.status_code == status
     assert answer.headers["x-ratelimit-limit"] == "1000"
@@ -101,7 +101,7 @@ async def test_errors_come_in_three_shapes(status: int, shape: Any, names: set[s
         assert names <= set(answer.json())
 
 
-async def test_a_spurious_429_is_not_counted() -> None:
+async def test_spurious_429_is_not_counted() -> None:
     app = struck_by(OverRateLimit(retry_after_s=7, attempts=ONCE))
     async with client_of(app) as client:
         refused = await client.get(BROWSE)
@@ -118,13 +118,13 @@ async def test_a_spurious_429_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-async def test_a_key_can_be_refused_in_mid_run(code: str) -> None:
+async def test_key_can_be_refused_during_a_run(code: str) -> None:
     answer = await get(struck_by(Refused(code=code)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, code)
     assert not [name for name in answer.headers if "ratelimit" in name]
 
 
-async def test_answers_with_200_that_are_no_page() -> None:
+async def test_faulty_responses_with_status_200() -> None:
     html = await get(struck_by(Html()))
     assert (html.status_code, html.headers["content-type"][:9]) == (200, "text/html")
     short_json = await get(struck_by(TruncatedJson()))
@@ -147,12 +147,12 @@ async def test_answers_with_200_that_are_no_page() -> None:
     envelope.check(typed.content, 0)
 
 
-async def test_a_redirect_names_another_host() -> None:
+async def test_redirect_names_another_host() -> None:
     answer = await get(struck_by(Redirect(location="https://evil.invalid/x", status=307)))
     assert (answer.status_code, answer.headers["location"]) == (307, "https://evil.invalid/x")
 
 
-async def test_a_gzip_stream_ends_early_in_a_well_ended_answer() -> None:
+async def test_truncated_gzip_is_a_complete_response() -> None:
     async with client_of(struck_by(TruncatedGzip())) as client, client.stream("GET", BROWSE) as answer:
         raw = b"".join([chunk async for chunk in answer.aiter_raw()])
     assert answer.headers["content-encoding"] == "gzip"
@@ -162,7 +162,7 @@ async def test_a_gzip_stream_ends_early_in_a_well_ended_answer() -> None:
 
 
 @pytest.mark.parametrize("after", ["request", "headers", "body"])
-async def test_a_connection_is_cut(after: Any) -> None:
+async def test_connection_is_cut(after: Any) -> None:
     statuses: list[int] = []
     received = 0
 
@@ -182,7 +182,7 @@ async def test_a_connection_is_cut(after: Any) -> None:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("after", ["request", "headers", "body"])
-async def test_a_connection_hangs_until_the_client_gives_up(after: Any) -> None:
+async def test_connection_hangs_until_the_client_disconnects(after: Any) -> None:
     started_s = anyio.current_time()
     async with client_of(struck_by(Hang(after=after)), timeout=30) as client:
         with pytest.raises(httpx.ReadTimeout):
@@ -191,7 +191,7 @@ async def test_a_connection_hangs_until_the_client_gives_up(after: Any) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_body_without_end_goes_on_as_long_as_it_is_read() -> None:
+async def test_endless_body_continues_while_it_is_read() -> None:
     request = httpx.Request("GET", f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
     received = 0
     # Without the client, whose generators complain on trio when they are left before their end.
@@ -206,7 +206,7 @@ async def test_a_body_without_end_goes_on_as_long_as_it_is_read() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_answers_take_their_time() -> None:
+async def test_latency_delays_responses() -> None:
     app = struck_by(Slow(delay_s=100, pages=frozenset({1})), latency=Latency(median_s=5))
     async with client_of(app, timeout=1_000) as client:
         took_s = []
@@ -218,7 +218,7 @@ async def test_answers_take_their_time() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_time_counts_from_the_first_request() -> None:
+async def test_scenario_time_begins_at_the_first_request() -> None:
     app = SandboxApp(
         SyntheticCatalogue(100),
         scenario=Scenario(faults=(Outage(from_s=60, until_s=120),)),
@@ -234,7 +234,7 @@ async def test_time_counts_from_the_first_request() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_an_hour_of_quota_in_no_time() -> None:
+async def test_hour_of_quota_passes_in_virtual_time() -> None:
     app = SandboxApp(
         SyntheticCatalogue(100),
         scenario=Scenario(gateway=GatewayRules(hourly_limit=3)),
@@ -250,7 +250,7 @@ async def test_an_hour_of_quota_in_no_time() -> None:
     assert statuses == [200, 200, 200, 429, 200]
 
 
-async def test_a_catalogue_that_grows_while_it_is_read_repeats_an_object() -> None:
+async def test_growing_catalogue_repeats_an_object() -> None:
     app = struck_by(neos=60, changes=(Change(after_requests=1, add=1),))
     async with client_of(app) as client:
         pages = [(await client.get(BROWSE, params={"page": page})).json() for page in range(4)]
@@ -275,7 +275,7 @@ async def test_a_catalogue_that_grows_while_it_is_read_repeats_an_object() -> No
         ({}, 200),
     ],
 )
-async def test_parameters_that_mean_nothing_get_the_flat_error(query: dict[str, str], status: int) -> None:
+async def test_invalid_parameters_get_the_flat_error(query: dict[str, str], status: int) -> None:
     async with client_of(struck_by()) as client:
         answer = await client.get(BROWSE, params=query)
     assert answer.status_code == status
@@ -285,7 +285,7 @@ async def test_parameters_that_mean_nothing_get_the_flat_error(query: dict[str, 
         assert answer.json()["request"].endswith("api_key=" + "k" * 20)
 
 
-async def test_other_paths_and_methods_do_not_exist() -> None:
+async def test_other_paths_and_methods_are_errors() -> None:
     async with client_of(struck_by()) as client:
         assert (await client.get("/planetary/apod")).status_code == 404
         assert (await client.post(BROWSE, content=b"x" * 100_000)).status_code == 405
@@ -304,7 +304,7 @@ async def test_other_paths_and_methods_do_not_exist() -> None:
         ("?format=other", "text/html", True),
     ],
 )
-async def test_the_gateway_answers_in_the_format_that_is_asked_for(query: str, accept: str, html: bool) -> None:
+async def test_gateway_responds_in_the_requested_format(query: str, accept: str, html: bool) -> None:
     async with client_of(struck_by(), headers={"Accept": accept}) as client:
         answer = await client.get(f"{BROWSE}{query}")
         suffixed = await client.get(f"{BROWSE}.html")
@@ -313,7 +313,7 @@ async def test_the_gateway_answers_in_the_format_that_is_asked_for(query: str, a
     assert suffixed.text.startswith("<html>")
 
 
-async def test_the_header_comes_before_the_query() -> None:
+async def test_key_in_the_header_precedes_the_query() -> None:
     rules = GatewayRules(known_keys=frozenset({"good"}))
     app = struck_by(gateway=rules)
     async with client_of(app, headers={}) as client:
@@ -325,7 +325,7 @@ async def test_the_header_comes_before_the_query() -> None:
     assert statuses == [200, 403, 200]
 
 
-async def test_gzip_only_for_those_who_take_it() -> None:
+async def test_gzip_only_if_the_client_accepts_it() -> None:
     async with client_of(struck_by()) as client:
         plain = await client.get(BROWSE, headers={"Accept-Encoding": "identity"})
         async with client.stream("GET", BROWSE, headers={"Accept-Encoding": "gzip"}) as packed:
@@ -336,7 +336,7 @@ async def test_gzip_only_for_those_who_take_it() -> None:
     assert len(raw) < len(plain.content) / 2
 
 
-async def test_requests_at_once_are_answered_each_with_its_page() -> None:
+async def test_concurrent_requests_get_their_own_pages() -> None:
     app = SandboxApp(SyntheticCatalogue(200))
     found: dict[int, list[str]] = {}
 
@@ -351,14 +351,14 @@ async def test_requests_at_once_are_answered_each_with_its_page() -> None:
     assert ids == [json.loads(entry.body)["id"] for entry in SyntheticCatalogue(200).entries(0, 200)]
 
 
-async def test_another_server_is_told_of_a_cut_by_an_exception() -> None:
+async def test_cut_is_an_exception_for_servers_that_cannot_close_a_connection() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(struck_by(Cut()))) as client:
         with pytest.raises(ExceptionGroup) as caught:
             await client.get(f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
     assert caught.group_contains(ConnectionAbortedError)
 
 
-def test_a_client_can_be_made_before_there_is_an_event_loop() -> None:
+def test_client_can_be_created_without_an_event_loop() -> None:
     client = httpx.AsyncClient(transport=AsgiTransport(struck_by()), trust_env=False)
 
     async def ask() -> int:

@@ -35,14 +35,14 @@ def write_page(file: Path, objects: list[Any]) -> None:
     file.write_bytes(body)
 
 
-def test_recorded_pages_come_back_byte_for_byte(recorded_pages: Path) -> None:
+def test_recorded_pages_are_served_byte_for_byte(recorded_pages: Path) -> None:
     catalogue = RecordedPages(recorded_pages, announced_total=41_282)
     for number in range(10):
         recorded = gzip.decompress((recorded_pages / f"page_{number:05}.json.gz").read_bytes())
         assert browse_page(catalogue, asked(number)) == recorded
 
 
-def test_recorded_pages_announce_what_is_there(recorded_pages: Path) -> None:
+def test_total_is_the_number_of_recorded_objects(recorded_pages: Path) -> None:
     catalogue = RecordedPages(recorded_pages)
     assert catalogue.total == 200
     assert len(set(ids(catalogue))) == 200
@@ -54,7 +54,7 @@ def test_recorded_pages_announce_what_is_there(recorded_pages: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["page_00000.json", "page_00000.json.gz", "page_00000.json.zst", "page=00000.json.zst"]
 )
-def test_recorded_pages_of_every_kind_and_length_are_read(tmp_path: Path, name: str) -> None:
+def test_recorded_pages_of_every_format_and_length_are_read(tmp_path: Path, name: str) -> None:
     write_page(tmp_path / name, [{"links": {"self": "x?api_key=old"}, "id": "1", "n": 1.50}, {"id": "2"}])
     write_page(tmp_path / "page_00001.json", [])
     write_page(tmp_path / "page_00002.json", [{"neo_reference_id": "3", "name": "é"}])
@@ -65,7 +65,7 @@ def test_recorded_pages_of_every_kind_and_length_are_read(tmp_path: Path, name: 
     assert [entry.id for entry in catalogue.entries(1, 9)] == ["2", "3"]
 
 
-def test_what_is_no_good_object_is_served_as_it_is(tmp_path: Path) -> None:
+def test_invalid_objects_are_served_unchanged(tmp_path: Path) -> None:
     text = (
         '{"page":{"size":9,"total_elements":4,"number":0},"near_earth_objects":[{},{"id":7},null,{"id":"4","h":NaN}]}'
     )
@@ -78,7 +78,7 @@ def test_what_is_no_good_object_is_served_as_it_is(tmp_path: Path) -> None:
     assert objects[3].endswith(b'{"id":"4","h":NaN}') or objects[3].endswith(b'"id":"4","h":NaN}')
 
 
-def test_pages_that_cannot_be_served_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_invalid_recorded_pages_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         RecordedPages(tmp_path / "none")
     with pytest.raises(SettingsError, match="has no page_NNNNN"):
@@ -98,7 +98,7 @@ def test_pages_that_cannot_be_served_are_refused_in_one_line(tmp_path: Path) -> 
         (tmp_path / name).unlink()
 
 
-def test_a_synthetic_catalogue_has_as_many_objects_as_there_are_ids() -> None:
+def test_synthetic_catalogue_size_is_limited_by_the_ids() -> None:
     assert SyntheticCatalogue(0).entries(0, 20) == []
     for neos in (-1, 10_000_000):
         with pytest.raises(SettingsError, match="0 to 9,000,000"):
@@ -106,7 +106,7 @@ def test_a_synthetic_catalogue_has_as_many_objects_as_there_are_ids() -> None:
 
 
 @pytest.mark.parametrize(("total", "size", "pages"), [(0, 20, 0), (1, 20, 1), (40, 20, 2), (41, 20, 3), (7, 2, 4)])
-def test_pages_are_cut_and_counted(total: int, size: int, pages: int) -> None:
+def test_pages_hold_their_objects_and_totals(total: int, size: int, pages: int) -> None:
     catalogue = SyntheticCatalogue(total)
     found = []
     for number in range(pages + 2):
@@ -118,13 +118,13 @@ def test_pages_are_cut_and_counted(total: int, size: int, pages: int) -> None:
     assert found == ids(catalogue)
 
 
-def test_the_key_of_the_caller_is_in_every_link() -> None:
+def test_every_link_holds_the_clients_key() -> None:
     page = browse_page(SyntheticCatalogue(60), PageRequest(1, 20, "h:1", "k+/ é"))
     assert page.count(b"api_key=k%2B%2F%20%C3%A9") == 23
     assert json.loads(page)["links"]["next"].startswith("http://h:1/neo/rest/v1/neo/browse?page=2&size=20&api_key=")
 
 
-def test_a_catalogue_grows_shrinks_and_is_reordered_while_it_is_read() -> None:
+def test_changes_add_remove_and_shuffle_objects() -> None:
     base = SyntheticCatalogue(10)
     changes = [
         Change(after_requests=2, add=2, position=1),

@@ -68,13 +68,13 @@ def simplified(entry: dict[str, Any]) -> dict[str, Any]:
     return entry | {"orbital_data": orbit, "designation": "any"}
 
 
-def test_the_shape_is_that_of_recorded_objects(objects: list[dict[str, Any]], recorded_pages: Path) -> None:
+def test_objects_have_the_fields_of_recorded_objects(objects: list[dict[str, Any]], recorded_pages: Path) -> None:
     real = recorded_shapes(recorded_pages)
     assert len(real) > 1  # with and without a limited name, with and without approaches
     assert {shape(simplified(entry)) for entry in objects} <= real
 
 
-def test_numbers_below_one_are_written_as_the_source_does(objects: list[dict[str, Any]]) -> None:
+def test_numbers_below_one_have_nasas_notation(objects: list[dict[str, Any]]) -> None:
     texts = [entry["orbital_data"]["eccentricity"] for entry in objects]
     assert all(re.fullmatch(r"\.\d{10,17}", text) for text in texts)
     everything = json.dumps(objects)
@@ -82,7 +82,7 @@ def test_numbers_below_one_are_written_as_the_source_does(objects: list[dict[str
     assert not re.search(r'"-?\d*\.?\d+[eE]', everything)
 
 
-def test_the_same_seed_and_index_give_the_same_bytes_everywhere() -> None:
+def test_seed_and_index_determine_the_bytes() -> None:
     entries = SyntheticCatalogue(200, 7).entries(0, 200)
     digest = hashlib.sha256(b"\n".join(entry.body for entry in entries)).hexdigest()
     assert digest == "4d2e725569085b7c58875a0ac0f3190a5c1a0d108132e98f2fd10792b4af9b62"
@@ -90,7 +90,7 @@ def test_the_same_seed_and_index_give_the_same_bytes_everywhere() -> None:
     assert SyntheticCatalogue(200, 8).entries(0, 1) != entries[:1]
 
 
-def test_ids_and_names_are_unique_and_plainly_made_up(objects: list[dict[str, Any]]) -> None:
+def test_ids_and_names_are_unique_and_clearly_synthetic(objects: list[dict[str, Any]]) -> None:
     assert len({entry["id"] for entry in objects}) == len(objects)
     assert len({entry["designation"] for entry in objects}) == len(objects)
     for entry in objects:
@@ -99,7 +99,7 @@ def test_ids_and_names_are_unique_and_plainly_made_up(objects: list[dict[str, An
         assert ("name_limited" in entry) == entry["name"][0].isdigit()
 
 
-def test_distributions_are_about_as_in_nature() -> None:
+def test_distributions_resemble_the_real_catalogue() -> None:
     objects = [synthetic_object(3, index) for index in range(3_000)]
     counts = [len(entry["close_approach_data"]) for entry in objects]
     assert sum(counts) / len(counts) == pytest.approx(23, abs=2)
@@ -116,7 +116,7 @@ def test_distributions_are_about_as_in_nature() -> None:
     assert 0.02 < sum(entry["is_potentially_hazardous_asteroid"] for entry in objects) / len(objects) < 0.3
 
 
-def test_the_parts_of_an_approach_agree(objects: list[dict[str, Any]]) -> None:
+def test_units_of_an_approach_agree(objects: list[dict[str, Any]]) -> None:
     for entry in objects[:200]:
         epochs = [approach["epoch_date_close_approach"] for approach in entry["close_approach_data"]]
         assert epochs == sorted(epochs)
@@ -134,9 +134,7 @@ def test_the_parts_of_an_approach_agree(objects: list[dict[str, Any]]) -> None:
             assert speed["miles_per_hour"] == pytest.approx(speed["kilometers_per_hour"] * 0.62136111, rel=1e-6)
 
 
-def test_diameters_follow_from_the_magnitude_as_in_the_recording(
-    objects: list[dict[str, Any]], recorded_pages: Path
-) -> None:
+def test_diameters_follow_from_the_magnitude(objects: list[dict[str, Any]], recorded_pages: Path) -> None:
     page = json.loads(gzip.decompress((recorded_pages / "page_00000.json.gz").read_bytes()))
     for entry in objects[:100] + page["near_earth_objects"]:
         spans = entry["estimated_diameter"]
@@ -147,7 +145,7 @@ def test_diameters_follow_from_the_magnitude_as_in_the_recording(
             assert ratio == pytest.approx(5**0.5, rel=1e-6)
 
 
-def test_orbits_are_of_their_class(objects: list[dict[str, Any]]) -> None:
+def test_orbits_match_their_class(objects: list[dict[str, Any]]) -> None:
     assert {entry["orbital_data"]["orbit_class"]["orbit_class_type"] for entry in objects} == {"APO", "AMO", "ATE"}
     for entry in objects:
         orbit = entry["orbital_data"]
@@ -162,7 +160,7 @@ def test_orbits_are_of_their_class(objects: list[dict[str, Any]]) -> None:
         assert (last - first).days == orbit["data_arc_in_days"]
 
 
-def test_a_page_can_have_a_known_size() -> None:
+def test_number_of_approaches_sets_the_page_size() -> None:
     entries = SyntheticCatalogue(20, approaches=106).entries(0, 20)
     assert sum(len(entry.body) for entry in entries) == pytest.approx(930_000, rel=0.02)
     assert all(len(json.loads(entry.body)["close_approach_data"]) == 106 for entry in entries)

@@ -1,4 +1,4 @@
-"""The imitation must be as the original: its shape is held against the recorded pages."""
+"""The sandbox against recorded pages of the original: same fields, same headers, same limits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def page_of(app: SandboxApp, number: int = 0, **query: Any) -> Any:
     return answer.json()
 
 
-async def test_a_synthetic_page_has_the_shape_of_a_recorded_one(recorded_pages: Path) -> None:
+async def test_synthetic_page_has_the_fields_of_a_recorded_one(recorded_pages: Path) -> None:
     recorded = json.loads(gzip.decompress((recorded_pages / "page_00000.json.gz").read_bytes()))
     page = await page_of(SandboxApp(SyntheticCatalogue(41_282)))
     assert shape(page) == shape(recorded)
@@ -54,14 +54,14 @@ async def test_a_synthetic_page_has_the_shape_of_a_recorded_one(recorded_pages: 
     assert unnamed["name"].startswith("(SANDBOX ")
 
 
-async def test_the_callers_key_is_echoed_in_every_link() -> None:
+async def test_every_link_holds_the_key_of_the_request() -> None:
     page = await page_of(SandboxApp(SyntheticCatalogue(100)), 1)
     links = [*page["links"].values(), *(entry["links"]["self"] for entry in page["near_earth_objects"])]
     assert len(links) == 23
     assert all(link.startswith("http://") and link.endswith("api_key=" + "k" * 40) for link in links)
 
 
-def test_objects_are_as_in_nature_and_follow_from_the_seed_alone() -> None:
+def test_seed_determines_realistic_objects() -> None:
     entries = SyntheticCatalogue(2_000, seed=7).entries(0, 2_000)
     assert SyntheticCatalogue(5_000, seed=7).entries(1_990, 2_000) == entries[1_990:]
     assert SyntheticCatalogue(2_000, seed=8).entries(0, 1) != entries[:1]
@@ -87,7 +87,7 @@ def test_objects_are_as_in_nature_and_follow_from_the_seed_alone() -> None:
     ("number", "size", "count", "answered"),
     [(0, 20, 20, 20), (2, 20, 5, 20), (9, 20, 0, 20), (1, 5, 5, 5), (0, 50, 20, 20)],
 )
-async def test_pages(number: int, size: int, count: int, answered: int) -> None:
+async def test_page_number_and_size_select_the_objects(number: int, size: int, count: int, answered: int) -> None:
     page = await page_of(SandboxApp(SyntheticCatalogue(45)), number, size=size)
     assert len(page["near_earth_objects"]) == count
     assert page["page"] == {
@@ -98,7 +98,7 @@ async def test_pages(number: int, size: int, count: int, answered: int) -> None:
     }
 
 
-async def test_it_is_compressed_and_chunked_and_tells_the_quota() -> None:
+async def test_page_is_gzip_chunked_with_quota_headers() -> None:
     app = SandboxApp(SyntheticCatalogue(100), gateway=Gateway(hourly_limit=77))
     async with client_of(app) as client, client.stream("GET", URL, headers={"X-Api-Key": "k"}) as answer:
         chunks = [chunk async for chunk in answer.aiter_raw()]
@@ -109,7 +109,7 @@ async def test_it_is_compressed_and_chunked_and_tells_the_quota() -> None:
     assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("77", "76")
 
 
-async def test_refusals() -> None:
+async def test_gateway_refuses_missing_keys_and_exceeded_limits() -> None:
     gateway = Gateway(GatewayRules(refused_keys={"old": "API_KEY_DISABLED"}, known_keys=frozenset({"good"})))
     async with client_of(SandboxApp(SyntheticCatalogue(100), gateway=gateway)) as client:
         codes = []
@@ -125,7 +125,7 @@ async def test_refusals() -> None:
         assert (await client.get(URL, params={"api_key": "bad"}, headers={"X-Api-Key": "good"})).status_code == 200
 
 
-async def test_the_demo_key_has_thirty_an_hour() -> None:
+async def test_demo_key_has_thirty_requests_an_hour() -> None:
     now_s = 1_000 * 3600.0 + 600
     app = SandboxApp(SyntheticCatalogue(100), clock=lambda: now_s)
     async with client_of(app) as client:
@@ -140,7 +140,7 @@ async def test_the_demo_key_has_thirty_an_hour() -> None:
     assert [served.status for served in app.served] == [200] * 30 + [429]
 
 
-def test_the_window_slides() -> None:
+def test_rate_limit_window_slides() -> None:
     gateway = Gateway(hourly_limit=100)
     for _ in range(60):
         assert gateway.check("k", 7_200.0).status == 200
@@ -159,7 +159,7 @@ def test_the_window_slides() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*async_generator:pytest.PytestUnraisableExceptionWarning")
-async def test_the_transport_streams_and_the_application_waits_for_its_reader() -> None:
+async def test_transport_streams_with_backpressure() -> None:
     sent = 0
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
@@ -177,7 +177,7 @@ async def test_the_transport_streams_and_the_application_waits_for_its_reader() 
     assert sent < 100
 
 
-async def test_the_transport_honours_the_read_timeout() -> None:
+async def test_transport_applies_the_read_timeout() -> None:
     hung = anyio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
@@ -191,7 +191,7 @@ async def test_the_transport_honours_the_read_timeout() -> None:
                 await client.get(f"{URL}?{query}")
 
 
-async def test_the_transport_tells_of_a_connection_that_broke() -> None:
+async def test_transport_raises_when_the_connection_breaks() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
         if scope["query_string"] == b"body":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -204,7 +204,7 @@ async def test_the_transport_tells_of_a_connection_that_broke() -> None:
                 await client.get(f"{URL}?{query}")
 
 
-async def test_the_application_hears_that_the_client_has_left() -> None:
+async def test_application_receives_the_disconnect() -> None:
     heard: list[str] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
@@ -220,7 +220,7 @@ async def test_the_application_hears_that_the_client_has_left() -> None:
     assert heard[-1] == "ended"
 
 
-def test_recorded_pages_are_served_in_any_of_three_wrappings(recorded_pages: Path, tmp_path: Path) -> None:
+def test_recorded_pages_are_served_from_three_file_formats(recorded_pages: Path, tmp_path: Path) -> None:
     catalogue = RecordedPages(recorded_pages)
     assert catalogue.total == 200
     assert len(catalogue.entries(199, 220)) == 1
@@ -238,12 +238,12 @@ def test_recorded_pages_are_served_in_any_of_three_wrappings(recorded_pages: Pat
     [
         ({}, "has no page_NNNNN.json"),
         ({"page_00001.json": b"{}"}, "not numbered 0 to 0 without a gap"),
-        ({"page_00000.json": b"{"}, "is no recorded Browse page"),
-        ({"page_00000.json.gz": b"no gzip"}, "is no recorded Browse page"),
-        ({"page_00000.json.zst": b"no zstd"}, "is no recorded Browse page"),
+        ({"page_00000.json": b"{"}, "is not a recorded Browse page"),
+        ({"page_00000.json.gz": b"no gzip"}, "is not a recorded Browse page"),
+        ({"page_00000.json.zst": b"no zstd"}, "is not a recorded Browse page"),
     ],
 )
-def test_pages_that_cannot_be_served_are_named(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+def test_invalid_page_file_is_named(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     with pytest.raises(SettingsError, match=said):
@@ -252,7 +252,7 @@ def test_pages_that_cannot_be_served_are_named(tmp_path: Path, files: dict[str, 
         RecordedPages(tmp_path / "nowhere")
 
 
-def test_on_loopback() -> None:
+def test_sandbox_serves_on_loopback() -> None:
     app = SandboxApp(SyntheticCatalogue(100))
     with serving(app) as url, httpx.Client(trust_env=False) as client:
         answer = client.get(f"{url}/neo/rest/v1/neo/browse", params={"page": 4}, headers={"X-Api-Key": "k"})
@@ -261,7 +261,7 @@ def test_on_loopback() -> None:
         assert answer.headers["content-encoding"] == "gzip"
 
 
-def test_a_taken_port_is_named() -> None:
+def test_port_in_use_is_named() -> None:
     with listen(0) as first:
         first.listen()
         with pytest.raises(SettingsError, match="choose another, or 0 for a free one"):

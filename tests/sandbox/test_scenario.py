@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_first_fault_that_strikes_counts() -> None:
+def test_first_fault_that_applies_is_used() -> None:
     scenario = Scenario(faults=(Hang(pages=frozenset({1})), Cut(), Outage()))
     assert scenario.fault_for(1, 1, 0) == scenario.faults[0]
     assert scenario.fault_for(2, 1, 0) == scenario.faults[1]
     assert Scenario().fault_for(1, 1, 0) is None
 
 
-def test_every_condition_must_be_met() -> None:
+def test_fault_applies_if_all_conditions_are_met() -> None:
     fault = Status(pages=frozenset({3, 4}), attempts=frozenset({1, 2}), from_s=10, until_s=20)
     scenario = Scenario(faults=(fault,))
-    struck = {
+    affected = {
         (page, attempt, elapsed_s)
         for page in range(6)
         for attempt in range(1, 4)
         for elapsed_s in (0, 10, 19.9, 20)
         if scenario.fault_for(page, attempt, elapsed_s) is fault
     }
-    assert struck == {(page, attempt, elapsed_s) for page in (3, 4) for attempt in (1, 2) for elapsed_s in (10, 19.9)}
+    assert affected == {(page, attempt, elapsed_s) for page in (3, 4) for attempt in (1, 2) for elapsed_s in (10, 19.9)}
 
 
 @given(st.integers(0, 5), st.floats(0, 1), st.permutations(range(40)))
-def test_whether_it_strikes_does_not_depend_on_the_order(seed: int, rate: float, order: list[int]) -> None:
+def test_order_of_requests_does_not_change_the_faults(seed: int, rate: float, order: list[int]) -> None:
     scenario = Scenario(seed=seed, faults=(Outage(rate=rate),))
     forwards = {page: scenario.fault_for(page, 1, 0) for page in range(40)}
     assert {page: scenario.fault_for(page, 1, 0) for page in order} == forwards
@@ -57,17 +57,17 @@ def test_whether_it_strikes_does_not_depend_on_the_order(seed: int, rate: float,
         assert set(forwards.values()) == ({scenario.faults[0]} if rate else {None})
 
 
-def test_a_rate_is_the_share_that_is_struck() -> None:
+def test_rate_is_the_share_of_requests_with_the_fault() -> None:
     one, two = (Scenario(seed=seed, faults=(Outage(rate=0.2),)) for seed in (1, 2))
-    struck = [{page for page in range(5_000) if each.fault_for(page, 1, 0)} for each in (one, two)]
-    assert len(struck[0]) == pytest.approx(1_000, rel=0.1)
-    assert struck[0] != struck[1]
+    affected = [{page for page in range(5_000) if each.fault_for(page, 1, 0)} for each in (one, two)]
+    assert len(affected[0]) == pytest.approx(1_000, rel=0.1)
+    assert affected[0] != affected[1]
     # A second attempt is drawn anew.
-    again = {page for page in struck[0] if one.fault_for(page, 2, 0)}
+    again = {page for page in affected[0] if one.fault_for(page, 2, 0)}
     assert len(again) == pytest.approx(200, rel=0.2)
 
 
-def test_latency_has_the_median_the_spread_and_the_bound_it_was_given() -> None:
+def test_latency_has_its_median_spread_and_maximum() -> None:
     scenario = Scenario(latency=Latency(median_s=2, spread=2, most_s=10))
     waits = sorted(scenario.latency_s(page, 1) for page in range(4_001))
     assert waits[2_000] == pytest.approx(2, rel=0.1)
@@ -77,8 +77,8 @@ def test_latency_has_the_median_the_spread_and_the_bound_it_was_given() -> None:
     assert Scenario().latency_s(1, 1) == 0
 
 
-def test_the_example_in_the_documentation_is_a_scenario() -> None:
-    text = (scenario_module.__doc__ or "").partition("As a file::")[2]
+def test_example_in_the_docstring_is_a_scenario() -> None:
+    text = (scenario_module.__doc__ or "").partition("A scenario file::")[2]
     assert parse_scenario(text) == Scenario(
         seed=7,
         gateway=GatewayRules(hourly_limit=100),
@@ -92,7 +92,7 @@ def test_the_example_in_the_documentation_is_a_scenario() -> None:
     )
 
 
-def test_every_fault_can_be_written_in_a_file(tmp_path: Path) -> None:
+def test_every_fault_can_be_read_from_a_file(tmp_path: Path) -> None:
     required = {"slow": "delay_s = 1.5", "replace": 'body = "{}"'}
     kinds = [str(kind.__struct_config__.tag) for kind in get_args(Fault)]
     file = tmp_path / "scenario.toml"
@@ -127,7 +127,7 @@ def test_every_fault_can_be_written_in_a_file(tmp_path: Path) -> None:
         ('[gateway.refused_keys]\nk = "X"', "gateway: there is no refusal 'X'"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_error_in_a_scenario_file_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
     with pytest.raises(SettingsError, match=said) as caught:
@@ -136,7 +136,7 @@ def test_what_is_wrong_in_a_file_is_said_in_one_line(tmp_path: Path, text: str, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_scenario_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"\xff")
     for name in ("none.toml", "latin.toml", "."):
         with pytest.raises(SettingsError, match="cannot be read"):
@@ -158,6 +158,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (lambda: Change(after_s=1, remove=-1), "must be 0 or more"),
     ],
 )
-def test_values_that_mean_nothing_are_refused(make: Any, said: str) -> None:
+def test_invalid_values_are_refused(make: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         make()

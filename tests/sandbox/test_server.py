@@ -1,4 +1,4 @@
-"""A real server on loopback: what ASGI has no word for must look the same from outside."""
+"""The sandbox on loopback: faults that ASGI cannot express must look the same to a client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def app_of(*faults: Fault) -> SandboxApp:
 
 
 @pytest.mark.uvloop
-async def test_pages_come_whole_to_many_at_once() -> None:
+async def test_concurrent_clients_receive_whole_pages() -> None:
     app = app_of()
     whole: list[int] = []
 
@@ -59,7 +59,7 @@ def client_at(url: str, timeout_s: float = 5) -> httpx.Client:
 
 
 @pytest.mark.parametrize("after", ["request", "headers", "body"])
-def test_a_connection_is_cut(after: Any) -> None:
+def test_connection_is_cut(after: Any) -> None:
     statuses: list[int] = []
     received = 0
 
@@ -79,14 +79,14 @@ def test_a_connection_is_cut(after: Any) -> None:
 
 
 @pytest.mark.parametrize("after", ["request", "headers", "body"])
-def test_a_connection_hangs(after: Any) -> None:
+def test_connection_hangs(after: Any) -> None:
     app = app_of(Hang(after=after))
     with serving(app) as url, client_at(url, 0.2) as client, pytest.raises(httpx.ReadTimeout):
         client.get(BROWSE)
     assert len(app.served) == 1
 
 
-def test_a_body_without_end_leaves_the_server_free_for_others() -> None:
+def test_endless_body_does_not_block_other_clients() -> None:
     app = app_of(Endless(pages=frozenset({1})))
     with serving(app) as url, httpx.Client(base_url=url, trust_env=False, headers=KEY) as client:
         received = 0
@@ -99,7 +99,7 @@ def test_a_body_without_end_leaves_the_server_free_for_others() -> None:
 
 
 @pytest.mark.parametrize("fault", [Hang(after="body"), Slow(delay_s=3_600), Endless()])
-def test_it_ends_with_requests_still_open(fault: Fault) -> None:
+def test_server_stops_with_requests_in_flight(fault: Fault) -> None:
     app = app_of(fault)
     with serving(app) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
         connection.sendall(f"GET {BROWSE} HTTP/1.1\r\nHost: x\r\nX-Api-Key: k\r\n\r\n".encode())
@@ -111,7 +111,7 @@ def test_it_ends_with_requests_still_open(fault: Fault) -> None:
 
 
 @pytest.mark.asyncio_only
-async def test_cancelling_ends_it_at_once_and_frees_the_port() -> None:
+async def test_cancellation_stops_the_server_and_frees_the_port() -> None:
     started: list[uvicorn.Server] = []
     with listen(0) as listening:
         url = url_of(listening)
@@ -131,12 +131,12 @@ async def test_cancelling_ends_it_at_once_and_frees_the_port() -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
-def test_a_port_that_is_none_is_named(port: int) -> None:
+def test_invalid_port_is_named(port: int) -> None:
     with pytest.raises(SettingsError, match=f"--port {port}: "):
         listen(port)
 
 
-def test_a_request_that_comes_before_the_server_waits_for_it() -> None:
+def test_request_before_the_start_is_served() -> None:
     with serving(app_of()) as url:
         assert url.startswith("http://127.0.0.1:")
         assert httpx.get(f"{url}{BROWSE}", headers=KEY, trust_env=False).status_code == 200

@@ -23,13 +23,13 @@ async def hanging(scope: Any, receive: Receive, send: Send) -> None:  # noqa: AR
     await anyio.sleep_forever()
 
 
-async def test_the_callers_exception_comes_out_as_it_is() -> None:
+async def test_exception_in_the_block_is_raised_unchanged() -> None:
     with pytest.raises(KeyError):
         async with httpx.AsyncClient(transport=AsgiTransport(hanging)):
             raise KeyError
 
 
-async def test_the_applications_exception_is_the_cause() -> None:
+async def test_exception_of_the_application_is_the_cause() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
         raise ZeroDivisionError
 
@@ -39,7 +39,7 @@ async def test_the_applications_exception_is_the_cause() -> None:
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-async def test_it_must_be_entered_and_only_once() -> None:
+async def test_transport_must_be_entered_exactly_once() -> None:
     transport = AsgiTransport(hanging)
     with pytest.raises(RuntimeError, match="not entered"):
         await transport.handle_async_request(httpx.Request("GET", URL))
@@ -48,7 +48,7 @@ async def test_it_must_be_entered_and_only_once() -> None:
             await transport.__aenter__()
 
 
-async def test_leaving_ends_what_still_runs() -> None:
+async def test_exit_cancels_running_requests() -> None:
     ended = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
@@ -65,7 +65,7 @@ async def test_leaving_ends_what_still_runs() -> None:
     assert ended == ["/"]
 
 
-async def test_a_cancelled_request_ends_its_application() -> None:
+async def test_cancelled_request_cancels_the_application() -> None:
     began, ended = anyio.Event(), anyio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
@@ -84,7 +84,7 @@ async def test_a_cancelled_request_ends_its_application() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_the_pool_timeout_holds_for_a_free_connection() -> None:
+async def test_pool_timeout_limits_the_wait_for_a_connection() -> None:
     transport = AsgiTransport(hanging, max_connections=1)
     timeout = httpx.Timeout(100, pool=3)
     async with httpx.AsyncClient(transport=transport, timeout=timeout) as client:
@@ -102,7 +102,7 @@ async def test_the_pool_timeout_holds_for_a_free_connection() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_the_read_timeout_holds_for_each_wait_and_not_for_all() -> None:
+async def test_read_timeout_limits_each_wait() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
         await send(START)
         for _ in range(10):
@@ -117,7 +117,7 @@ async def test_the_read_timeout_holds_for_each_wait_and_not_for_all() -> None:
             await client.get(URL)
 
 
-async def test_the_request_arrives_whole() -> None:
+async def test_application_receives_the_whole_request() -> None:
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The example as its users run it: a process of its own, on a port that it chooses."""
+"""The example as users run it: a process, on a free port."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LIMIT_S = 60.0
 
 
 class Site:
-    """What it says, and what it answers."""
+    """A running site: its log lines and its responses."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.url = re.findall(r"http://[0-9.:]+", self.until("Uvicorn running on"))[0]
@@ -37,32 +37,34 @@ class Site:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            with self._news:
+            with self._changed:
                 self.lines.append(line)
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     def until(self, text: str, times: int = 1) -> str:
-        """Wait until it has said ``text`` so often; the last such line."""
+        """Wait until ``times`` log lines hold ``text``; return the last one."""
 
-        def said() -> list[str]:
+        def found() -> list[str]:
             return [line for line in self.lines if text in line]
 
-        with self._news:
-            came = self._news.wait_for(lambda: len(said()) >= times or self.process.poll() is not None, LIMIT_S)
-            assert came, f"it never said {text!r}: {''.join(self.lines[-20:])}"
-            assert len(said()) >= times, "".join(self.lines)
-            return said()[-1]
+        with self._changed:
+            has_ended = self._changed.wait_for(
+                lambda: len(found()) >= times or self.process.poll() is not None, LIMIT_S
+            )
+            assert has_ended, f"no log line holds {text!r}: {''.join(self.lines[-20:])}"
+            assert len(found()) >= times, "".join(self.lines)
+            return found()[-1]
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """The JSON of a good answer."""
-        answer = self.client.get(path, params=parameters or None)  # an empty one would cut the query off
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        """The JSON of a response with status 200."""
+        response = self.client.get(path, params=parameters or None)  # an empty one would remove the query
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(LIMIT_S)
         self._reader.join(LIMIT_S)
@@ -71,7 +73,7 @@ class Site:
 
 @contextmanager
 def running(root: Path, **variables: str) -> Iterator[Site]:
-    """The site over the lake beneath ``root``; ``NEO_SITE_…`` without the prefix."""
+    """Run the site with its lakes in ``root``. ``variables`` are ``NEO_SITE_…`` without the prefix."""
     given = {name if name == "NASA_API_KEY" else f"NEO_SITE_{name}": value for name, value in variables.items()}
     environment = program.clean_environment(
         PYTHONPATH=str(ROOT / "examples/service"), NEO_SITE_PORT="0", NEO_SITE_ROOT=str(root), **given

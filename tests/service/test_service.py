@@ -1,4 +1,4 @@
-"""The example service, as a process on loopback, held against plain Python over the files of its lake."""
+"""The example service as a process on loopback, compared with plain Python over the files of its lake."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(lake: Path) -> Iterator[Site]:
-    """With a sandbox of 300 objects, all committed."""
+    """A site with a committed catalogue of 300 synthetic objects."""
     with running(lake, SANDBOX_NEOS="300") as site:
         site.until("serving snapshot")
         yield site
@@ -54,7 +54,7 @@ def approaches(site: Site, lake: Path) -> list[Row]:
 
 
 def rows(site: Site, lake: Path, dataset: str) -> list[Row]:
-    """What lies in the lake of the snapshot that is served."""
+    """The rows in the lake of the snapshot that the site serves."""
     snapshot = site.get("/health")["catalogue"]["snapshot"]
     [file] = (lake / "sandbox" / dataset / f"snapshot={snapshot}").iterdir()
     found: list[Row] = pq.ParquetFile(file).read().to_pylist()
@@ -92,25 +92,25 @@ def test_neos_are_filtered_sorted_and_paged(
     known.sort(key=lambda neo: neo[column], reverse=sort.startswith("-"))
     expected = [neo["id"] for neo in [*known, *(neo for neo in neos if wanted(neo) and neo[column] is None)]]
     assert len(expected) > 0
-    came: list[str] = []
+    received: list[str] = []
     path: str | None = str(httpx.URL("/neos", params={**asked, "limit": 37}))
     for first in range(0, len(expected), 37):
         assert path is not None
         page = site.get(path)
         assert (page["total"], page["offset"]) == (len(expected), first)
-        came += [neo["id"] for neo in page["neos"]]
+        received += [neo["id"] for neo in page["neos"]]
         path = page["next"]
     assert path is None
-    assert came == expected
+    assert received == expected
 
 
-def test_a_neo_comes_with_its_approaches(site: Site, neos: list[Row], approaches: list[Row]) -> None:
+def test_neo_has_all_its_approaches(site: Site, neos: list[Row], approaches: list[Row]) -> None:
     most, _ = Counter(one["neo_id"] for one in approaches).most_common(1)[0]
     [neo] = (neo for neo in neos if neo["id"] == most)
-    told = site.get(f"/neos/{most}")
-    its = told.pop("close_approaches")
-    assert told.pop("snapshot")
-    assert told == {name: str(neo[name]) if name.endswith("_date") else neo[name] for name in told}
+    report = site.get(f"/neos/{most}")
+    its = report.pop("close_approaches")
+    assert report.pop("snapshot")
+    assert report == {name: str(neo[name]) if name.endswith("_date") else neo[name] for name in report}
     assert its == [
         {
             **{name: one[name] for name in ("orbiting_body", "miss_distance_au", "miss_distance_km")},
@@ -123,14 +123,14 @@ def test_a_neo_comes_with_its_approaches(site: Site, neos: list[Row], approaches
     ]
 
 
-def test_the_aggregates_are_those_of_the_rows(site: Site, neos: list[Row], approaches: list[Row]) -> None:
-    told = site.get("/aggregates")
+def test_aggregates_match_the_rows(site: Site, neos: list[Row], approaches: list[Row]) -> None:
+    report = site.get("/aggregates")
     by_year = Counter(one["close_approach_date"].year for one in approaches)
     years = range(min(by_year), max(by_year) + 1)
-    assert told["close_approaches_by_year"]["count_by_year"] == {
+    assert report["close_approaches_by_year"]["count_by_year"] == {
         str(year): by_year[year] for year in years if by_year[year]
     }
-    assert told["close_approaches_within"] == {
+    assert report["close_approaches_within"] == {
         "threshold_au": 0.2,
         "orbiting_body": None,
         "neos": len(neos),
@@ -140,7 +140,7 @@ def test_the_aggregates_are_those_of_the_rows(site: Site, neos: list[Row], appro
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "reason"),
     [
         ("limit=201", "limit: input should be less than or equal to 200, not '201'"),
         ("limit=many", "limit: input should be a valid integer, unable to parse string as an integer, not 'many'"),
@@ -151,30 +151,30 @@ def test_the_aggregates_are_those_of_the_rows(site: Site, neos: list[Row], appro
         ("colour=red", "there is no parameter 'colour'"),
     ],
 )
-def test_a_bad_parameter_is_told_in_one_line(site: Site, query: str, said: str) -> None:
+def test_invalid_parameter_is_one_line(site: Site, query: str, reason: str) -> None:
     answer = site.client.get(f"/neos?{query}")
     assert answer.status_code == 422
     line = answer.json()["error"]
-    assert line.startswith(said)
+    assert line.startswith(reason)
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("path", ["/neos/0", "/neos/%27%20OR%201=1", "/nothing"])
-def test_what_is_not_there_is_404(site: Site, path: str) -> None:
+def test_unknown_paths_and_objects_are_404(site: Site, path: str) -> None:
     answer = site.client.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]
 
 
-def test_health_and_metrics_tell_of_the_catalogue_and_the_refresh(site: Site, neos: list[Row]) -> None:
+def test_health_and_metrics_describe_the_catalogue_and_the_refresh(site: Site, neos: list[Row]) -> None:
     assert site.get("/health/live") == {"status": "live"}
-    told = site.get("/health/ready")
-    assert told["status"] == "ready"
-    assert told["catalogue"]["neos"] == len(neos) == 300
-    assert told["catalogue"]["synthetic"] is True
-    assert told["catalogue"]["age_s"] >= 0
-    assert told["refresh"]["last"]["outcome"] == "committed"
-    assert told["refresh"]["pages_fetched"] == told["refresh"]["pages"] == 15
+    report = site.get("/health/ready")
+    assert report["status"] == "ready"
+    assert report["catalogue"]["neos"] == len(neos) == 300
+    assert report["catalogue"]["synthetic"] is True
+    assert report["catalogue"]["age_s"] >= 0
+    assert report["refresh"]["last"]["outcome"] == "committed"
+    assert report["refresh"]["pages_fetched"] == report["refresh"]["pages"] == 15
     figures = samples(site)
     assert figures["neows_neos_written_total", ""] == 300
     assert figures["neows_runs_total", "committed"] == 1
@@ -192,7 +192,7 @@ def _key(sample: Sample) -> tuple[str, str]:
 
 
 @pytest.mark.skipif(browser.PROGRAM is None, reason="there is no chromium, chromium-browser or google-chrome")
-def test_the_page_shows_sorts_and_filters_it_in_a_browser(site: Site, neos: list[Row], tmp_path: Path) -> None:
+def test_page_shows_sorts_and_filters_in_a_browser(site: Site, neos: list[Row], tmp_path: Path) -> None:
     hazardous = sum(neo["is_potentially_hazardous_asteroid"] for neo in neos)
     with browser.browsing(tmp_path) as tab:
         for width, dark in ((1400, False), (400, True)):
@@ -221,7 +221,7 @@ def test_the_page_shows_sorts_and_filters_it_in_a_browser(site: Site, neos: list
             "{ const chosen = document.querySelector('[name=hazardous]'); chosen.value = 'true';"
             " chosen.dispatchEvent(new Event('input', { bubbles: true })); }"
         )
-        tab.until(f"document.getElementById('n-told').textContent.startsWith('{hazardous} objects')")
+        tab.until(f"document.getElementById('n-count').textContent.startsWith('{hazardous} objects')")
         tab.evaluate("document.querySelector('#neos tbody button').click()")
         tab.until(
             "document.getElementById('detail').open && document.querySelectorAll('#d-approaches tbody tr').length"
@@ -232,7 +232,7 @@ def test_the_page_shows_sorts_and_filters_it_in_a_browser(site: Site, neos: list
 
 
 class Stuck:
-    """A source that answers so many requests, and then nothing until it is let go."""
+    """A source that responds to ``after`` requests, and then waits until the test continues it."""
 
     def __init__(self, after: int, neos: int) -> None:
         self.stuck, self.go_on = threading.Event(), threading.Event()
@@ -251,7 +251,7 @@ class Stuck:
         return self._good(asked)
 
 
-def test_killed_under_load_in_the_middle_of_a_fetch_it_ends_at_once_and_goes_on_at_the_next_start(
+def test_sigterm_during_a_fetch_ends_the_site_and_the_next_start_resumes(
     tmp_path: Path,
 ) -> None:
     source = Stuck(after=4, neos=200)
@@ -280,7 +280,7 @@ def test_killed_under_load_in_the_middle_of_a_fetch_it_ends_at_once_and_goes_on_
 
 
 class hammering:  # noqa: N801 - it reads as what it does
-    """Requests from several threads until nobody answers any more."""
+    """Send requests from several threads until the server is gone."""
 
     def __init__(self, url: str, threads: int = 4) -> None:
         self._url = url
@@ -307,7 +307,7 @@ class hammering:  # noqa: N801 - it reads as what it does
             thread.join(60)
 
 
-def test_it_goes_on_serving_what_it_has_and_keeps_a_few_when_a_refresh_fails(tmp_path: Path) -> None:
+def test_failed_refresh_leaves_the_catalogue_and_prunes_old_ones(tmp_path: Path) -> None:
     good, refused = loopback.browse(catalogue(45)), threading.Event()
 
     def answer(asked: loopback.Asked) -> loopback.Answer:
@@ -319,18 +319,18 @@ def test_it_goes_on_serving_what_it_has_and_keeps_a_few_when_a_refresh_fails(tmp
             site.until("serving snapshot", times=4)
             refused.set()
             site.until("refresh failed")
-            told = site.get("/health")
-            assert told["refresh"]["last"]["outcome"] == "failed"
-            assert "refused the key" in told["refresh"]["last"]["reason"]
+            report = site.get("/health")
+            assert report["refresh"]["last"]["outcome"] == "failed"
+            assert "refused the key" in report["refresh"]["last"]["reason"]
             assert site.get("/neos", limit=1)["total"] == 45
             served = [line.split("snapshot ")[1].split(":")[0] for line in site.lines if "serving snapshot" in line]
-            assert told["catalogue"]["snapshot"] == served[-1]
+            assert report["catalogue"]["snapshot"] == served[-1]
             assert all(one != other for one, other in pairwise(served))
             assert site.stop() == -signal.SIGTERM
     assert {path.name for path in (tmp_path / "nasa/neos").iterdir()} == {f"snapshot={one}" for one in served[-2:]}
 
 
-def test_a_lake_that_cannot_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
+def test_unreadable_lake_is_reported_and_retried(tmp_path: Path) -> None:
     latest = tmp_path / "sandbox/_runs/latest.json"
     latest.parent.mkdir(parents=True)
     latest.write_text("{")
@@ -346,7 +346,7 @@ def test_a_lake_that_cannot_be_read_is_told_and_tried_again(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(browser.PROGRAM is None, reason="there is no chromium, chromium-browser or google-chrome")
-def test_the_page_says_when_nobody_answers_and_follows_a_catalogue_that_shrinks(tmp_path: Path) -> None:
+def test_page_reports_a_dead_server_and_follows_a_shrinking_catalogue(tmp_path: Path) -> None:
     objects = catalogue(45)
 
     def answer(asked: loopback.Asked) -> loopback.Answer:
@@ -365,10 +365,10 @@ def test_the_page_says_when_nobody_answers_and_follows_a_catalogue_that_shrinks(
             del objects[20:]
             tab.until("document.getElementById('n-page').textContent === '1 \u2013 20 of 20'")
         tab.evaluate("document.querySelector('#neos tbody button').click()")
-        tab.until("document.getElementById('wrong').textContent.startsWith('This site does not answer')")
+        tab.until("document.getElementById('wrong').textContent.startsWith('This site does not respond')")
 
 
-def test_a_setting_that_does_not_exist_is_refused_and_the_key_is_not_shown() -> None:
+def test_unknown_setting_is_refused_and_the_key_is_hidden() -> None:
     with pytest.raises(ValidationError, match="refresh_evry_s"):
         Config.from_environment({"NEO_SITE_REFRESH_EVRY_S": "5"})
     config = Config.from_environment({"NASA_API_KEY": KEY, "NEO_SITE_LIMIT": "20", "PATH": "/bin"})

@@ -1,4 +1,4 @@
-"""The body of a response: the same in whatever pieces it arrives, and never more of it than the limit."""
+"""The body of a response: the same for any pieces, and never more of it in memory than the limit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def response(body: bytes, piece_bytes: int, encoding: str) -> httpx.Response:
 )
 # One piece, a few, as many as are joined at once, one more, and very many.
 @pytest.mark.parametrize("pieces", [1, 5, 64, 65, 66, 1_000, 100_000])
-async def test_the_body_is_as_received_in_however_many_pieces(
+async def test_body_is_the_same_for_any_number_of_pieces(
     pieces: int, encoding: str, body: bytes, found: str | None
 ) -> None:
     piece_bytes = -(-len(body) // pieces)
@@ -50,17 +50,17 @@ async def test_the_body_is_as_received_in_however_many_pieces(
 
 
 @pytest.mark.parametrize(("encoding", "found"), [("identity", None), ("gzip", "gzip")])
-async def test_an_empty_body_is_a_body(encoding: str, found: str | None) -> None:
+async def test_empty_body_is_read(encoding: str, found: str | None) -> None:
     assert await read_body(response(b"", 1, encoding), 0) == (b"", found)
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
-async def test_a_body_with_an_encoding_that_was_not_requested_is_not_read(encoding: str) -> None:
+async def test_encoding_that_was_not_requested_is_refused(encoding: str) -> None:
     with pytest.raises(BodyError, match="which was not requested"):
         await read_body(response(BODY, 100, encoding), len(BODY))
 
 
-async def test_a_body_that_a_hook_has_read_comes_decompressed_and_within_the_limit() -> None:
+async def test_body_read_by_a_hook_is_decompressed_and_limited() -> None:
     read = response(PACKED, 100, "gzip")
     await read.aread()
     assert await read_body(read, len(BODY)) == (BODY, None)
@@ -68,7 +68,7 @@ async def test_a_body_that_a_hook_has_read_comes_decompressed_and_within_the_lim
         await read_body(read, len(BODY) - 1)
 
 
-async def test_a_body_that_a_hook_has_read_and_not_kept_is_an_error() -> None:
+async def test_body_read_and_dropped_by_a_hook_is_an_error() -> None:
     read = response(BODY, 100, "identity")
     async for _ in read.aiter_raw():
         pass

@@ -1,4 +1,4 @@
-"""The client's side of one attempt, on a real socket."""
+"""NasaSource against a server on a real socket."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server  # type: ignore[mutable-override]  # it is only ever ours
+    server: Server  # type: ignore[mutable-override]  # always our class
 
     def setup(self) -> None:
         super().setup()
@@ -72,7 +72,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.may_block  # it waits for the server's threads
-async def test_a_resting_source_holds_no_connection_and_goes_on_afterwards(server: Server) -> None:
+async def test_rest_closes_all_connections_and_the_source_works_afterwards(server: Server) -> None:
     transport = open_transport(connections=4)
     async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
         url = f"http://127.0.0.1:{server.server_port}"
@@ -101,7 +101,7 @@ async def test_a_resting_source_holds_no_connection_and_goes_on_afterwards(serve
         ("http://[::1]:8080", "/neo/rest/v1/neo/browse"),
     ],
 )
-async def test_where_a_base_url_leads(url: str, path: str) -> None:
+async def test_base_url_with_or_without_the_api_path(url: str, path: str) -> None:
     async with open_client(open_transport(connections=1), connect_timeout_s=1, timeout_s=1) as client:
         source = NasaSource(client, base_url=url, api_key="k")
         assert source._url.path == path
@@ -110,6 +110,6 @@ async def test_where_a_base_url_leads(url: str, path: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1.evil.example", "http://10.0.0.1", "https://", "https://x/?api_key=1", "x"]
 )
-def test_where_no_key_is_sent(url: str) -> None:
+def test_base_url_that_may_not_receive_a_key_is_refused(url: str) -> None:
     with pytest.raises(SettingsError):
         check_base_url(url)

@@ -1,4 +1,4 @@
-"""What a server may say instead of an answer: with the key in it, or without an end."""
+"""Responses of a hostile server: with the key in them, or without an end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from neows_async.errors import AttemptError, KeyRefusedError, NeowsError, RateLimitedError, RefusedError
+from neows_async.errors import AttemptError, BadPageError, KeyRefusedError, NeowsError, RateLimitedError, RefusedError
+from neows_async.pages.content import decompress
 from neows_async.sources.http_pool import open_transport
 from neows_async.sources.nasa import NasaSource, open_client
 
@@ -29,9 +30,9 @@ KEY = secrets.token_hex(20)
 
 @asynccontextmanager
 async def source_of(
-    answer: bytes, *, hang: bool = False, max_body_bytes: int = 64 << 20, client: httpx.AsyncClient | None = None
+    response: bytes, *, hang: bool = False, max_body_bytes: int = 64 << 20, client: httpx.AsyncClient | None = None
 ) -> AsyncIterator[NasaSource]:
-    """A source whose server gives ``answer``, with the key it got for ``KEY``, and may never end it."""
+    """A source whose server sends ``response``, with the received key in place of ``KEY``, and may never end it."""
 
     async def serve(stream: SocketStream) -> None:
         async with stream:
@@ -40,8 +41,8 @@ async def source_of(
                 request += await stream.receive()
             found = re.search(rb"x-api-key: (\S+)", request, re.IGNORECASE)
             assert found is not None
-            with suppress(anyio.BrokenResourceError):  # who has had enough closes
-                await stream.send(answer.replace(b"KEY", found[1]))
+            with suppress(anyio.BrokenResourceError):  # the client may close early
+                await stream.send(response.replace(b"KEY", found[1]))
             if hang:
                 await anyio.sleep_forever()
 
@@ -59,7 +60,7 @@ async def source_of(
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "said"),
+    ("response", "kind", "reason"),
     [
         (b"HTTP/1.1 200 OK\r\nno header KEY\r\n\r\n", AttemptError, "the connection broke"),
         (b"HTTP/9 KEY\r\n\r\n", AttemptError, "the connection broke"),
@@ -68,16 +69,16 @@ async def source_of(
         (b"HTTP/1.1 400 Bad\r\nContent-Length: 43\r\n\r\n?api_key=KEY", RefusedError, "400"),
     ],
 )
-async def test_no_text_of_the_connection_holds_the_key(answer: bytes, kind: type[NeowsError], said: str) -> None:
-    async with source_of(answer) as source:
-        with pytest.raises(kind, match=re.escape(said)) as caught:
+async def test_no_error_of_the_connection_holds_the_key(response: bytes, kind: type[NeowsError], reason: str) -> None:
+    async with source_of(response) as source:
+        with pytest.raises(kind, match=re.escape(reason)) as caught:
             await source.fetch(0, 20)
     assert KEY not in str(caught.value)
     assert KEY not in repr(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("response", "reason"),
     [
         (
             b"503 Down\r\n\r\n<!DOCTYPE html>\n<html><head>\n<title lang='en'>Application\n error</title><p>Text",
@@ -98,20 +99,20 @@ async def test_no_text_of_the_connection_holds_the_key(answer: bytes, kind: type
     ],
     ids=["a title", "a code", "the backend's", "as it is", "titles without end", "deep", "a key"],
 )
-async def test_an_error_is_told_in_the_words_meant_for_people(answer: bytes, said: str) -> None:
-    body = answer.partition(b"\r\n\r\n")[2].replace(b"KEY", KEY.encode())
+async def test_error_shows_the_readable_part_of_the_body(response: bytes, reason: str) -> None:
+    body = response.partition(b"\r\n\r\n")[2].replace(b"KEY", KEY.encode())
     length = b"\r\nContent-Length: %d\r\n\r\n" % len(body)
-    async with source_of(b"HTTP/1.1 " + answer.replace(b"\r\n\r\n", length, 1)) as source:
-        with pytest.raises(NeowsError, match=re.escape(said)):
+    async with source_of(b"HTTP/1.1 " + response.replace(b"\r\n\r\n", length, 1)) as source:
+        with pytest.raises(NeowsError, match=re.escape(reason)):
             await source.fetch(0, 20)
 
 
-async def test_a_key_that_was_escaped_is_not_spelt_out_nor_cut_in_half() -> None:
+async def test_escaped_key_in_an_error_body_is_redacted_before_it_is_cut() -> None:
     escaped = "".join(f"\\u{ord(char):04x}" for char in KEY)
     for before in (0, 80, 100):
         body = f'{{"error": {{"code": "X", "message": "{"y" * before}{escaped}"}}}}'.encode()
-        answer = b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        async with source_of(answer) as source:
+        response = b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        async with source_of(response) as source:
             with pytest.raises(RefusedError) as caught:
                 await source.fetch(0, 20)
         assert KEY[:8] not in str(caught.value)
@@ -136,14 +137,14 @@ async def test_retry_after_is_seconds_or_a_date(headers: bytes, wait_s: float | 
     assert caught.value.retry_after_s == wait_s
 
 
-async def test_an_error_whose_body_has_no_end_is_the_error_that_it_is() -> None:
+async def test_endless_error_body_does_not_change_the_error() -> None:
     async with source_of(b"HTTP/1.1 403 Forbidden\r\n\r\n{", hang=True) as source:
         with anyio.fail_after(10), pytest.raises(KeyRefusedError):
             await source.fetch(0, 20)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 200_000,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 9_000,
@@ -153,36 +154,36 @@ async def test_an_error_whose_body_has_no_end_is_the_error_that_it_is() -> None:
     ],
     ids=["endless", "chunks of a byte", "no gzip", "more than gzip", "an error"],
 )
-async def test_a_body_that_is_broken_off_leaves_nothing_open(answer: bytes) -> None:
-    async with source_of(answer, max_body_bytes=4_000) as source:
+async def test_body_beyond_the_limit_leaves_nothing_open(response: bytes) -> None:
+    async with source_of(response, max_body_bytes=4_000) as source:
         with pytest.raises(AttemptError):
             await source.fetch(0, 20)
-        # What was left half-read would say so now, and a warning is a failure.
+        # A generator or connection left open would warn now, and a warning is a failure.
         gc.collect()
 
 
 @pytest.mark.parametrize("place", [b"http://xn--zzzzzzzzzz99999/", b"mailto:x@y"])
-async def test_a_redirect_to_where_nothing_can_be(place: bytes) -> None:
-    answer = b"HTTP/1.1 302 Found\r\nLocation: " + place + b"\r\n\r\n"
-    async with source_of(answer) as source:
+async def test_redirect_to_an_invalid_host_is_refused(place: bytes) -> None:
+    response = b"HTTP/1.1 302 Found\r\nLocation: " + place + b"\r\n\r\n"
+    async with source_of(response) as source:
         with pytest.raises(RefusedError, match="a redirect to nowhere"):
             await source.fetch(0, 20)
-    # A client of one's own looks at where it leads, and gives no answer that could be refused.
-    async with httpx.AsyncClient(trust_env=False) as client, source_of(answer, client=client) as source:
+    # The embedder's own client parses the target, and raises before there is a response to refuse.
+    async with httpx.AsyncClient(trust_env=False) as client, source_of(response, client=client) as source:
         with pytest.raises(AttemptError, match="response cannot be read"):
             await source.fetch(0, 20)
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("response", "kind"),
     [
         (b"HTTP/1.1 200 OK\r\nno header KEY\r\n\r\n", AttemptError),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: KEY\r\n\r\n", AttemptError),
         (b"HTTP/1.1 302 Found\r\nLocation: http://xn--\xc3\xa9KEY/\r\n\r\n", RefusedError),
     ],
 )
-async def test_nor_does_what_led_to_it(answer: bytes, kind: type[NeowsError]) -> None:
-    async with source_of(answer) as source:
+async def test_no_cause_of_an_error_holds_the_key(response: bytes, kind: type[NeowsError]) -> None:
+    async with source_of(response) as source:
         with pytest.raises(kind) as caught:
             await source.fetch(0, 20)
     assert KEY not in "".join(traceback.format_exception(caught.value))
@@ -192,21 +193,22 @@ async def test_nor_does_what_led_to_it(answer: bytes, kind: type[NeowsError]) ->
         link = link.__cause__ or link.__context__
 
 
-async def test_no_cookie_is_kept() -> None:
+async def test_no_cookie_is_stored() -> None:
     async with source_of(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\n{}") as source:
         await source.fetch(0, 20)
         assert not source._client.cookies
 
 
-async def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:
-    squeeze = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(64)) + squeeze.flush()
+async def test_gzip_bomb_takes_no_more_memory_than_the_limit() -> None:
+    compressor = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(64)) + compressor.flush()
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
     async with source_of(head + bomb, max_body_bytes=1 << 20) as source:
         tracemalloc.start()
         try:
-            with pytest.raises(AttemptError, match="larger than 1048576 bytes"):
-                await source.fetch(0, 20)
+            page = await source.fetch(0, 20)
+            with pytest.raises(BadPageError, match="larger than 1048576 bytes"):
+                decompress(page.body, page.content_encoding, 1 << 20)
             _, most_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 KEY = "s3cretS3cretS3cretS3cretS3cretS3cret0123"
 
 
-class Told:
-    """All that each of the three was told of a run, as their own users read it."""
+class Recorded:
+    """The output of the three listeners for a run, read as their users read it."""
 
     def __init__(self) -> None:
         self.events: list[events.Event] = []
@@ -86,17 +86,17 @@ def _value(point: Any) -> float:
     return point.count if isinstance(point, HistogramDataPoint) else point.value
 
 
-def of(told: Iterable[events.Event], kind: type[Any]) -> list[Any]:
-    return [event for event in told if isinstance(event, kind)]
+def of(happened: Iterable[events.Event], kind: type[Any]) -> list[Any]:
+    return [event for event in happened if isinstance(event, kind)]
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def recorded() -> Recorded:
+    return Recorded()
 
 
-def rude(objects: list[dict[str, Any]]) -> Any:
-    """A gateway that meters, fails page 1 once, refuses page 2 once, and says the key wherever it can."""
+def failing(objects: list[dict[str, Any]]) -> Any:
+    """A server with quota headers that fails page 1 once, refuses page 2 once, and quotes the key each time."""
     good = loopback.browse(objects)
     times: dict[int, int] = {}
 
@@ -112,25 +112,23 @@ def rude(objects: list[dict[str, Any]]) -> Any:
     return answer
 
 
-async def test_a_run_with_bad_moments_is_told_alike_by_all_three_and_none_says_the_key(
-    tmp_path: Path, told: Told
-) -> None:
+async def test_all_listeners_agree_on_a_run_with_failures_and_hide_the_key(tmp_path: Path, recorded: Recorded) -> None:
     objects = [*catalogue(69), neo(70, name=7)]
     settings = Settings(limit=None, root=str(tmp_path), api_key=KEY, concurrency=1)
-    with loopback.serving(rude(objects)) as server, capture_logs() as lines:
+    with loopback.serving(failing(objects)) as server, capture_logs() as lines:
         transport = open_transport(connections=1)
         async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
             source = NasaSource(client, base_url=server.url, api_key=KEY, transport=transport)
-            receipt = await ingest(settings, parts(tmp_path, source, settings=settings), told.listener)
+            receipt = await ingest(settings, parts(tmp_path, source, settings=settings), recorded.listener)
 
-    fetched = of(told.events, events.PageFetched)
+    fetched = of(recorded.events, events.PageFetched)
     body_bytes = sum(event.body_bytes for event in fetched)
     last = fetched[-1].rate_limit
     assert len(fetched) == 4
-    assert type(told.events[0]) is events.RunStarted
-    assert type(told.events[-1]) is events.RunEnded
+    assert type(recorded.events[0]) is events.RunStarted
+    assert type(recorded.events[-1]) is events.RunEnded
     assert (
-        told.prometheus().items()
+        recorded.prometheus().items()
         >= {
             "neows_runs_in_progress": 0,
             "neows_runs_total{outcome=committed}": 1,
@@ -152,7 +150,7 @@ async def test_a_run_with_bad_moments_is_told_alike_by_all_three_and_none_says_t
             "neows_source_up": 1,
         }.items()
     )
-    measured = told.otel()
+    measured = recorded.otel()
     outcome = (("neows.run.outcome", "committed"),)
     failed = {(("error.type", "AttemptError"), ("http.response.status_code", 503)): 1}
     refused = {(("error.type", "RateLimitedError"), ("http.response.status_code", 429)): 1}
@@ -171,7 +169,7 @@ async def test_a_run_with_bad_moments_is_told_alike_by_all_three_and_none_says_t
         "neows.quota.remaining": {(): last.remaining},
     }
     assert [line["event"] for line in lines] == [
-        events.name_of(event) for event in told.events if not isinstance(event, events.Aggregated)
+        events.name_of(event) for event in recorded.events if not isinstance(event, events.Aggregated)
     ]
     assert {line["job"] for line in lines} == {"nightly"}
     levels = {line["event"]: line["log_level"] for line in lines}
@@ -179,24 +177,26 @@ async def test_a_run_with_bad_moments_is_told_alike_by_all_three_and_none_says_t
     assert levels["attempt_failed"] == levels["object_rejected"] == "warning"
     assert levels["run_ended"] == "info"
     assert [line["position"] for line in lines if line["event"] == "object_rejected"] == [69]
-    said = [generate_latest(told.registry).decode(), str(measured), str(lines)]
-    said += [span.to_json() for span in told.spans.get_finished_spans()]
+    said = [generate_latest(recorded.registry).decode(), str(measured), str(lines)]
+    said += [span.to_json() for span in recorded.spans.get_finished_spans()]
     for text in said:
         assert KEY not in text
         assert KEY[:20] not in text
 
 
-async def test_a_run_is_a_span_below_the_callers_with_the_first_pages_below_it(tmp_path: Path, told: Told) -> None:
+async def test_run_span_is_a_child_of_the_callers_and_parent_of_the_first_pages(
+    tmp_path: Path, recorded: Recorded
+) -> None:
     def fail(page: int, times: int) -> None:
         if page == 3 and times == 1:
             raise AttemptError("bad luck", status=502)
 
-    tracer = told.tracer_provider.get_tracer("a service")
+    tracer = recorded.tracer_provider.get_tracer("a service")
     with tracer.start_as_current_span("nightly refresh") as outer:
         receipt = await ingest(
-            Settings(limit=None), parts(tmp_path, ListSource(catalogue(90), fail=fail)), told.listener
+            Settings(limit=None), parts(tmp_path, ListSource(catalogue(90), fail=fail)), recorded.listener
         )
-    [run] = told.finished("neows.run")
+    [run] = recorded.finished("neows.run")
     assert run.parent is not None
     assert run.parent.span_id == outer.get_span_context().span_id
     assert run.status.status_code is StatusCode.UNSET
@@ -215,7 +215,7 @@ async def test_a_run_is_a_span_below_the_callers_with_the_first_pages_below_it(t
     assert failed.attributes is not None
     assert failed.attributes["http.response.status_code"] == 502
     assert [event.name for event in run.events if event is not failed] == ["neows.planned", "neows.committing"]
-    pages = told.finished("neows.page.fetch")
+    pages = recorded.finished("neows.page.fetch")
     assert len(pages) == 2
     for page in pages:
         assert page.parent is not None
@@ -229,8 +229,8 @@ async def test_a_run_is_a_span_below_the_callers_with_the_first_pages_below_it(t
     ("outcome", "error", "level"),
     [("failed", TooManyRejectsError, "error"), ("paused", PausedError, "warning"), ("cancelled", None, "warning")],
 )
-async def test_a_run_that_commits_nothing_is_told_to_its_end(
-    tmp_path: Path, told: Told, outcome: str, error: type[NeowsError] | None, level: str
+async def test_end_of_a_run_without_a_commit_is_reported(
+    tmp_path: Path, recorded: Recorded, outcome: str, error: type[NeowsError] | None, level: str
 ) -> None:
     settings = Settings(
         limit=None,
@@ -248,35 +248,35 @@ async def test_a_run_that_commits_nothing_is_told_to_its_end(
     raised = ""
     with capture_logs() as lines, scope:
         try:
-            await ingest(settings, parts(tmp_path, source, settings=settings), told.listener)
+            await ingest(settings, parts(tmp_path, source, settings=settings), recorded.listener)
         except NeowsError as exc:
             raised = str(exc)
-    ended = told.events[-1]
+    ended = recorded.events[-1]
     assert isinstance(ended, events.RunEnded)
     assert ended.outcome == outcome
     assert ended.reason == (raised or None)
     assert ended.error == (error.__name__ if error else ended.error)
-    assert told.prometheus()[f"neows_runs_total{{outcome={outcome}}}"] == 1
-    assert told.prometheus()["neows_runs_in_progress"] == 0
+    assert recorded.prometheus()[f"neows_runs_total{{outcome={outcome}}}"] == 1
+    assert recorded.prometheus()["neows_runs_in_progress"] == 0
     assert lines[-1]["log_level"] == level
-    [span] = told.finished("neows.run")
+    [span] = recorded.finished("neows.run")
     assert (span.status.status_code is StatusCode.ERROR) == (outcome == "failed")
     assert dict(span.attributes or {})["error.type"] == ended.error
 
 
-def test_what_a_hostile_source_makes_up_gets_no_time_series(told: Told) -> None:
+def test_unknown_statuses_get_no_time_series(recorded: Recorded) -> None:
     for status in (*range(600, 1000), None, 503):
-        told.listener(events.AttemptFailed(0, 1, "no", 0.0, "AttemptError", status, RateLimit(5, 4)))
-    failed = {name: value for name, value in told.prometheus().items() if "attempts_failed_total" in name}
+        recorded.listener(events.AttemptFailed(0, 1, "no", 0.0, "AttemptError", status, RateLimit(5, 4)))
+    failed = {name: value for name, value in recorded.prometheus().items() if "attempts_failed_total" in name}
     assert {name.partition("status=")[2].rstrip("}"): value for name, value in failed.items()} == {
         "other": 400,
         "none": 1,
         "503": 1,
     }
-    assert sorted(told.otel()["neows.page.fetch.failures"].values()) == [1, 401]
+    assert sorted(recorded.otel()["neows.page.fetch.failures"].values()) == [1, 401]
 
 
-async def test_an_outage_and_a_wait_show_while_they_last(told: Told) -> None:
+async def test_gauges_show_outages_and_waits_for_the_quota(recorded: Recorded) -> None:
     for event, up, waits in (
         (events.RunStarted("nasa", synthetic=False, compiled_scanner=True), 1, 0),
         (events.SourceDown(1.0, 301.0, "503"), 0, 0),
@@ -284,18 +284,18 @@ async def test_an_outage_and_a_wait_show_while_they_last(told: Told) -> None:
         (events.SourceUp(300.0), 1, 0),
         (events.WaitingForQuota(until_s=1_795_400_000.0, wait_s=600.0), 1, 1),
     ):
-        told.listener(event)
-        figures = told.prometheus()
+        recorded.listener(event)
+        figures = recorded.prometheus()
         assert (figures["neows_source_up"], figures["neows_quota_waits_total"]) == (up, waits)
-    assert told.prometheus()["neows_quota_wait_until_timestamp_seconds"] == 1_795_400_000.0
-    assert told.prometheus()["neows_source_outages_total"] == 1
+    assert recorded.prometheus()["neows_quota_wait_until_timestamp_seconds"] == 1_795_400_000.0
+    assert recorded.prometheus()["neows_source_outages_total"] == 1
 
 
-def test_one_registry_takes_the_names_once_and_another_knows_nothing_of_it(told: Told) -> None:
+def test_metrics_are_registered_once_for_each_registry(recorded: Recorded) -> None:
     other = CollectorRegistry()
     metrics(other)
-    told.listener(events.PageWritten(0, 20, 30))
-    assert told.prometheus()["neows_pages_written_total"] == 1
+    recorded.listener(events.PageWritten(0, 20, 30))
+    assert recorded.prometheus()["neows_pages_written_total"] == 1
     assert other.get_sample_value("neows_pages_written_total") == 0
     with pytest.raises(ValueError, match="neows_runs"):
         metrics(other)

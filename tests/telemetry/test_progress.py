@@ -1,4 +1,4 @@
-"""Figures of a run while it goes on."""
+"""Figures of a run while it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Clock:
         return self.now_s
 
 
-def told(*happened: Event, elapsed_s: float = 0.0) -> Figures:
+def figures_after(*happened: Event, elapsed_s: float = 0.0) -> Figures:
     clock = Clock()
     watch = Progress(clock=clock)
     for event in happened:
@@ -37,13 +37,13 @@ def fetched(number: int, remaining: int = 1000) -> events.PageFetched:
     return events.PageFetched(number, 100, 0.1, RateLimit(1000, remaining))
 
 
-def test_nothing_is_known_before_the_run() -> None:
-    figures = told()
+def test_figures_before_the_run_are_unknown() -> None:
+    figures = figures_after()
     assert (figures.started_s, figures.snapshot, figures.eta_s, figures.pages_per_s) == (None, None, None, 0)
 
 
-def test_it_counts_what_it_is_told() -> None:
-    figures = told(
+def test_events_are_counted() -> None:
+    figures = figures_after(
         OPENED,
         fetched(0),
         PLANNED,
@@ -61,38 +61,41 @@ def test_it_counts_what_it_is_told() -> None:
     assert not figures.committed
 
 
-def test_the_rate_counts_the_pages_of_this_try() -> None:
+def test_rate_counts_the_pages_of_this_run_only() -> None:
     kept = events.SnapshotOpened("a", resumed=True, pages_kept=4)
-    figures = told(kept, PLANNED, elapsed_s=10)
-    # One more than is wanted was kept; nothing was fetched, so no rate is known, nor needed.
+    figures = figures_after(kept, PLANNED, elapsed_s=10)
+    # One page more than planned was stored. Nothing was fetched, so there is no rate, and none is needed.
     assert (figures.pages_fetched, figures.pages_kept, figures.pages_per_s, figures.eta_s) == (3, 3, 0, 0)
 
 
-def test_what_the_quota_does_not_hold_takes_its_time() -> None:
+def test_eta_includes_pages_beyond_the_quota() -> None:
     planned = events.Planned(total_elements=40_000, page_size=20, pages=2000, positions=40_000)
-    figures = told(OPENED, fetched(0, remaining=999), planned, elapsed_s=1)
+    figures = figures_after(OPENED, fetched(0, remaining=999), planned, elapsed_s=1)
     assert figures.eta_s == pytest.approx((1999 - 999) / 1000 * 3600)
 
 
-def test_waits_begin_and_end() -> None:
+def test_waits_and_outages_begin_and_end() -> None:
     waiting = events.WaitingForQuota(until_s=1060, wait_s=60)
-    assert told(OPENED, waiting, elapsed_s=59).waiting_until_s == 1060
-    assert told(OPENED, waiting, elapsed_s=60).waiting_until_s is None
+    assert figures_after(OPENED, waiting, elapsed_s=59).waiting_until_s == 1060
+    assert figures_after(OPENED, waiting, elapsed_s=60).waiting_until_s is None
     down = events.SourceDown(since_s=990, next_probe_s=1300, reason="503")
-    assert (told(OPENED, down).outage_since_s, told(OPENED, down).next_probe_s) == (990, 1300)
+    assert (figures_after(OPENED, down).outage_since_s, figures_after(OPENED, down).next_probe_s) == (990, 1300)
     still = events.SourceStillDown(since_s=990, next_probe_s=1600, reason="503")
-    assert (told(OPENED, down, still).outage_since_s, told(OPENED, down, still).next_probe_s) == (990, 1600)
-    assert told(OPENED, down, still, events.SourceUp(20)).outage_since_s is None
+    assert (figures_after(OPENED, down, still).outage_since_s, figures_after(OPENED, down, still).next_probe_s) == (
+        990,
+        1600,
+    )
+    assert figures_after(OPENED, down, still, events.SourceUp(20)).outage_since_s is None
 
 
-def test_a_second_generation_adds_its_pages() -> None:
+def test_second_generation_adds_its_pages() -> None:
     again = events.Planned(total_elements=61, page_size=20, pages=4, positions=61, generation=1)
-    figures = told(OPENED, PLANNED, *(fetched(number) for number in range(3)), again)
+    figures = figures_after(OPENED, PLANNED, *(fetched(number) for number in range(3)), again)
     assert (figures.pages, figures.pages_left, figures.generation, figures.total_elements) == (7, 4, 1, 61)
 
 
-def test_it_begins_anew_with_a_new_run() -> None:
-    figures = told(
+def test_new_run_resets_the_figures() -> None:
+    figures = figures_after(
         OPENED,
         PLANNED,
         fetched(0),
