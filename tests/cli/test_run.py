@@ -74,7 +74,7 @@ INFO = {"size": 20, "total_elements": 40, "total_pages": 2, "number": 0}
         (text_of("[]"), 69, "not a Browse page"),
         (page_of(page=[]), 69, "not a Browse page"),
         (page_of(near_earth_objects={}), 69, "not a Browse page"),
-        (page_of(page=INFO | {"number": 3}), 69, "asked for page 0, but page 3 came"),
+        (page_of(page=INFO | {"number": 3}), 69, "expected page 0, but this is page 3"),
         (page_of(near_earth_objects=catalogue(19)), 69, "announces 20 objects, but holds 19"),
         (page_of(page=INFO | {"total_elements": 0}, near_earth_objects=[]), 65, "the catalogue is empty"),
         (lambda _: Answer(b'{"error":{"code":"API_KEY_INVALID"}}', 403), 77, "API_KEY_INVALID"),

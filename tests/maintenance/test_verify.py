@@ -158,7 +158,11 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     (PAGE, lambda path: path.unlink(), f"{PAGE}: raw page: expected one, found none"),
     (PAGE, _flip, f"{PAGE}: raw page: expected a whole and right one, found damaged"),
     (PAGE, lambda path: path.write_bytes(compress(b"{}")), f"{PAGE}: raw page: expected a whole and right one, found"),
-    (PAGE, lambda path: shutil.copy(path.with_name("page=00001.json.zst"), path), "asked for page 2, but page 1 came"),
+    (
+        PAGE,
+        lambda path: shutil.copy(path.with_name("page=00001.json.zst"), path),
+        "expected page 2, but this is page 1",
+    ),
     ("_runs/latest.json", lambda path: path.unlink(), ""),
     (RECEIPT, lambda path: path.unlink(), f"{RECEIPT}: file: expected the receipt, found none"),
 ]

@@ -362,7 +362,7 @@ async def test_a_page_damaged_in_the_raw_zone_is_set_aside_and_fetched_again(tmp
     ("data", "said"),
     [
         (b"rubbish", "damaged: "),
-        (zstandard.compress(browse_page(catalogue(40), 0, 20)), "asked for page 1, but page 0 came"),
+        (zstandard.compress(browse_page(catalogue(40), 0, 20)), "expected page 1, but this is page 0"),
         (zstandard.compress(browse_page(catalogue(40), 1, 20)[:-1]), "not JSON"),
         (zstandard.compress(browse_page(catalogue(40), 1, 10)), "size 10, but the run was planned with 20"),
     ],

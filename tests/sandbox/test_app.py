@@ -133,7 +133,7 @@ async def test_faulty_responses_with_status_200() -> None:
         with pytest.raises(BadPageError, match=r"not JSON|not a Browse page"):
             envelope.check(answer.content, 0)
     other = await get(struck_by(WrongPage()), 1)
-    with pytest.raises(BadPageError, match="asked for page 1, but page 2 came"):
+    with pytest.raises(BadPageError, match="expected page 1, but this is page 2"):
         envelope.check(other.content, 1)
     named = await get(struck_by(WrongPage(number=4)), 1)
     assert envelope.check(named.content, 4).number == 4

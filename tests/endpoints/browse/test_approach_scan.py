@@ -1,4 +1,4 @@
-"""Lists read by their layout are read as JSON would read them, or not at all."""
+"""Scanned lists have the values that a JSON parser finds, or the scan returns None."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from tests.neos import approach, neo
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(
-    not approach_scan.IS_COMPILED, reason="there was no C compiler: all pages are read as JSON"
-)
+pytestmark = pytest.mark.skipif(not approach_scan.IS_COMPILED, reason="no C compiler: every page is parsed as JSON")
 
-TELLING = b'",:{}]0-+ \\\x1f\xff'
+STRUCTURAL = b'",:{}]0-+ \\\x1f\xff'
 TOKENS = (b'"close_approach_data":[]', b'"close_approach_data": [0]', b'"close_approach_data" :[1]', b'"page":{"a":1}')
 LIST = b'"close_approach_data":['
 
@@ -33,17 +31,17 @@ def page(*objects: dict[str, Any]) -> bytes:
 
 
 def by_layout(body: bytes) -> tuple[Any, ...] | None:
-    """What is found by layout, once it is known to be what JSON says."""
+    """The values that the scan finds, after a check that a JSON parser finds the same."""
     assert envelope.is_utf8(body)
     try:
-        found = decode_fast._from_layout(body)
+        found = decode_fast._parsed_by_layout(body, approach_scan.scan)
     except pa.ArrowInvalid:
         return None
     if found is None:
         return None
     json.loads(body)
     info, neos, texts = found
-    info_by_json, neos_by_json, texts_by_json = decode_fast._from_json(body)
+    info_by_json, neos_by_json, texts_by_json = decode_fast._parsed_as_json(body)
     assert texts == texts_by_json
     assert info == info_by_json
     for neo_ in (*neos, *neos_by_json):
@@ -60,16 +58,16 @@ def edited(body: bytes, at: int, how: str, byte: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["replace", "put", "take"])
-def test_each_byte_that_differs_is_seen(how: str) -> None:
+def test_every_changed_byte_is_noticed(how: str) -> None:
     start = SMALL.index(LIST) - 2
     stop = SMALL.index(b"]", start) + 3
     read = 0
     for at in range(start, stop):
-        for byte in {TELLING[:1]} if how == "take" else set(TELLING):
+        for byte in {STRUCTURAL[:1]} if how == "take" else set(STRUCTURAL):
             body = edited(SMALL, at, how, bytes([byte] if isinstance(byte, int) else byte))
             if envelope.is_utf8(body):
                 read += by_layout(body) is not None
-    assert read > 10, "digits within values may differ"
+    assert read > 10, "other digits in a value are still a value"
 
 
 names = st.sampled_from(["Earth", "Venus", "", "Ä]", "a,b", 'a"b', "null", "x" * 70, "a\tb"])
@@ -95,11 +93,13 @@ lists = st.lists(plain, max_size=4) | st.lists(plain | entries(), max_size=4)
 
 @given(
     st.lists(lists, min_size=1, max_size=4),
-    st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(["replace", "put", "take"]), st.sampled_from(TELLING))),
+    st.lists(
+        st.tuples(st.integers(0, 10_000), st.sampled_from(["replace", "put", "take"]), st.sampled_from(STRUCTURAL))
+    ),
     st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(TOKENS)), max_size=2),
     st.booleans(),
 )
-def test_whatever_is_read_by_layout_is_what_json_says(
+def test_scan_agrees_with_a_json_parser(
     approaches: list[list[dict[str, Any]]],
     edits: list[tuple[int, str, int]],
     members: list[tuple[int, bytes]],
@@ -119,19 +119,19 @@ def test_whatever_is_read_by_layout_is_what_json_says(
 
 
 @given(st.lists(st.lists(plain, max_size=4), min_size=1, max_size=5))
-def test_lists_that_are_written_as_ever_are_read_by_layout(approaches: list[list[dict[str, Any]]]) -> None:
+def test_lists_in_the_known_layout_are_scanned(approaches: list[list[dict[str, Any]]]) -> None:
     found = by_layout(page(*(neo(number, listed) for number, listed in enumerate(approaches))))
     assert found is not None
     assert found[2].counts == tuple(len(listed) for listed in approaches)
 
 
-def test_the_recorded_pages_are_read_by_layout(recorded_pages: Path) -> None:
+def test_recorded_pages_are_scanned(recorded_pages: Path) -> None:
     for file in sorted(recorded_pages.glob("page_*.json.gz")):
         assert by_layout(gzip.decompress(file.read_bytes())) is not None
 
 
 @pytest.mark.parametrize("value", ["]", "a,b", "},{"])
-def test_what_stands_within_a_value_ends_nothing(value: str) -> None:
+def test_structural_characters_in_a_value_end_nothing(value: str) -> None:
     found = by_layout(page(neo(1, [approach(orbiting_body=value)])))
     assert found is not None
     assert found[2].orbiting_bodies.to_pylist() == [value]
@@ -172,5 +172,5 @@ def test_what_stands_within_a_value_ends_nothing(value: str) -> None:
         pytest.param(SMALL.replace(LIST, LIST + b","), id="a comma before the first one"),
     ],
 )
-def test_what_is_written_otherwise_is_left_to_json(body: bytes) -> None:
+def test_other_layouts_are_not_scanned(body: bytes) -> None:
     assert by_layout(body) is None

@@ -7,6 +7,7 @@ import json
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from neows_async.endpoints.browse import decode_fast, envelope
+from neows_async.endpoints.browse import approach_scan, decode_fast, envelope
 from neows_async.endpoints.browse.decode import PageJson, decode, decode_batch, decode_exactly
 from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.endpoints.browse.neo import Neo, objects
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from neows_async.endpoints.browse.approach_scan import Scanner
+
 BODIES = ("Merc", "Venus", "Earth", "Moon", "Mars", "Juptr")
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# Every test decodes both ways: as this installation does, and as one without a C compiler.
+SCANNERS: tuple[Scanner, ...] = (approach_scan.scan, approach_scan.no_scan)
 OBJECTS = 3
 MUTATED = 1
 
@@ -187,7 +192,7 @@ def put(record: Any, path: tuple[str | int, ...], text: str | None, literals: li
         try:
             record = record[part]
         except (KeyError, IndexError, TypeError):
-            return  # an earlier mutation took it away
+            return  # an earlier mutation removed it
     if not isinstance(record, dict):
         return
     if text is None:
@@ -207,7 +212,7 @@ def page_of(texts: list[str], *, number: int = 0) -> bytes:
 
 
 def exactly(batch: pa.RecordBatch) -> str:
-    """Every value to the last bit: a repr tells -0.0 from 0.0, and a date from a text."""
+    """Every value to the last bit: a repr distinguishes -0.0 from 0.0, and a date from a text."""
     return repr(batch.to_pydict())
 
 
@@ -218,9 +223,15 @@ def parquet(batch: pa.RecordBatch) -> bytes:
 
 
 def read(body: bytes, *, orbiting_body: str | None = None) -> Page:
-    """The page, after the quick way and the contract have been held against each other."""
+    """The decoded page, after the fast path (with and without the compiled scanner) and the exact path agree."""
+    for scan in SCANNERS[1:]:
+        read_with(scan, body, orbiting_body)
+    return read_with(SCANNERS[0], body, orbiting_body)
+
+
+def read_with(scan: Scanner, body: bytes, orbiting_body: str | None) -> Page:
     raw = page_json(body, envelope.split(body)[0].number)
-    page = decode(raw, None, orbiting_body=orbiting_body)
+    page = decode(raw, None, orbiting_body=orbiting_body, scan=scan)
     by_contract = decode_exactly(raw, orbiting_body)
     assert exactly(page.batches["neos"]) == exactly(by_contract.batches["neos"])
     assert exactly(page.batches["close_approaches"]) == exactly(by_contract.batches["close_approaches"])
@@ -243,7 +254,7 @@ def resolve(value: Any, pointer: str) -> Any:
 
 
 def check_rejected(page: Page, texts: list[str]) -> None:
-    """That each one says where it lies, and brings its own text."""
+    """Check that each rejected object names its place and has its own text."""
     assert sorted([*page.indices, *(entry.position - page.info.first_position for entry in page.rejected)]) == list(
         range(len(texts))
     )
@@ -264,7 +275,7 @@ def check_rejected(page: Page, texts: list[str]) -> None:
 
 
 def mutated(path: tuple[str | int, ...], text: str | None) -> tuple[Page, list[str]]:
-    """A page of three objects, of which the second has ``text`` at ``path``; nothing if it is None."""
+    """A page of three objects. The second has ``text`` at ``path``, or nothing if it is None."""
     texts = []
     for number in range(OBJECTS):
         record, literals = neo(number, [approach(), approach(au=".3", km="4e7")]), list[str]()
@@ -277,7 +288,7 @@ def mutated(path: tuple[str | int, ...], text: str | None) -> tuple[Page, list[s
 
 
 def leaf(page: Page, path: tuple[str | int, ...]) -> Any:
-    """What became of the leaf at ``path`` of the second object."""
+    """The decoded value of the leaf at ``path`` of the second object."""
     column = COLUMN.get(str(path[-1]), str(path[-1]))
     if path[0] == "close_approach_data":
         values = page.batches["close_approaches"].filter(
@@ -289,10 +300,10 @@ def leaf(page: Page, path: tuple[str | int, ...]) -> Any:
     return page.batches["neos"][column][MUTATED].as_py()
 
 
-def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
+def test_recorded_pages_are_regular(recorded_pages: Path) -> None:
     for file in sorted(recorded_pages.glob("page_*.json.gz")):
         body = gzip.decompress(file.read_bytes())
-        assert decode_fast.decode_columns(body) is not None
+        assert all(decode_fast.decode_columns(body, scan) is not None for scan in SCANNERS)
         for orbiting_body in (None, "Earth", "Mars", "Pluto"):
             page = read(body, orbiting_body=orbiting_body)
             assert not page.rejected
@@ -305,7 +316,7 @@ def test_the_recorded_pages_are_regular(recorded_pages: Path) -> None:
 
 
 def check_objects(page: Page, orbiting_body: str | None) -> None:
-    """That the validated objects tell what the columns tell."""
+    """Check that the validated objects equal the columns."""
     rows = page.batches["neos"].to_pylist()
     for row, known, raw in zip(rows, objects(page), raw_objects(page), strict=True):
         closest = known.closest_approach(orbiting_body)
@@ -318,9 +329,9 @@ def check_objects(page: Page, orbiting_body: str | None) -> None:
         assert known == Neo.from_value(raw)
 
 
-def test_an_object_takes_no_more_of_a_page_than_its_own_rows() -> None:
+def test_object_converts_only_its_own_rows() -> None:
     page = read(page_of([json.dumps(neo(number, [approach()])) for number in (1, 2)]))
-    dates = pa.array([0, 1_000_000_000], pa.int32()).cast(pa.date32())  # the second is no date of Python's
+    dates = pa.array([0, 1_000_000_000], pa.int32()).cast(pa.date32())  # Python has no such date as the second
     at = CLOSE_APPROACHES.names.index("close_approach_date")
     approaches = page.batches["close_approaches"].set_column(at, CLOSE_APPROACHES.field(at), dates)
     found = objects(replace(page, batches={**page.batches, "close_approaches": approaches}))
@@ -330,7 +341,7 @@ def test_an_object_takes_no_more_of_a_page_than_its_own_rows() -> None:
 
 
 @pytest.mark.parametrize("path", [*PATHS, *NODES], ids=dotted)
-def test_a_value_that_cannot_be_read_rejects_its_object_and_says_where(path: tuple[str | int, ...]) -> None:
+def test_invalid_value_rejects_its_object_with_a_pointer(path: tuple[str | int, ...]) -> None:
     kind = (PATHS | NODES)[path]
     for text in BAD[kind]:
         if path == ("id",) and text == "null":
@@ -345,7 +356,7 @@ def test_a_value_that_cannot_be_read_rejects_its_object_and_says_where(path: tup
 
 
 @pytest.mark.parametrize("path", PATHS, ids=dotted)
-def test_a_value_that_can_be_read_is_that_value(path: tuple[str | int, ...]) -> None:
+def test_valid_value_is_decoded_exactly(path: tuple[str | int, ...]) -> None:
     for text, expected in GOOD[PATHS[path]]:
         page, _ = mutated(path, text)
         assert page.rejected == (), text
@@ -354,7 +365,7 @@ def test_a_value_that_can_be_read_is_that_value(path: tuple[str | int, ...]) -> 
 
 
 @pytest.mark.parametrize("text", [None, "null"], ids=["absent", "null"])
-def test_what_is_absent_or_null_is_null(text: str | None) -> None:
+def test_absent_and_null_values_are_null(text: str | None) -> None:
     for path in [*PATHS, *NODES]:
         page, _ = mutated(path, text)
         if path == ("name",):
@@ -377,7 +388,7 @@ def test_what_is_absent_or_null_is_null(text: str | None) -> None:
 @pytest.mark.parametrize(
     "text", ["null", "[]", "5", '"x"', "true", "NaN", "[{}]", "9" * 5000, "[" * 100_000 + "]" * 100_000]
 )
-def test_what_is_no_object_is_rejected(text: str) -> None:
+def test_value_that_is_not_an_object_is_rejected(text: str) -> None:
     texts = [json.dumps(neo(0)), text]
     body = page_of(texts)
     if len(text) > 5000:  # nested too deeply for any parser
@@ -390,7 +401,7 @@ def test_what_is_no_object_is_rejected(text: str) -> None:
     assert page.rejected[0] == Rejected(0, 1, None, "not an object", "/near_earth_objects/1", text)
 
 
-def test_an_object_needs_one_of_two_ids() -> None:
+def test_object_needs_one_of_two_ids() -> None:
     for id_, reference, expected in [
         (None, '"12"', "12"),
         ("null", '"12"', "12"),
@@ -415,7 +426,7 @@ def test_an_object_needs_one_of_two_ids() -> None:
         assert [entry.pointer for entry in page.rejected] == [pointer]
 
 
-def test_the_shape_of_2015_to_2018_is_regular() -> None:
+def test_page_format_of_2015_to_2018_is_regular() -> None:
     record = neo(1, [approach()])
     for name in ("id", "designation", "name_limited"):
         record.pop(name, None)
@@ -429,7 +440,7 @@ def test_the_shape_of_2015_to_2018_is_regular() -> None:
     assert [row[name] for name in missing] == [None] * 5
 
 
-def test_fields_that_nobody_told_us_of_are_counted_at_each_level() -> None:
+def test_unknown_fields_are_counted_at_each_level() -> None:
     record = neo(1, [approach(odd=1), approach(odd=2)], strange={"deep": 1}, **{"a.b": 1, "\ud800": 2})
     record["orbital_data"]["spin"] = None
     record["orbital_data"]["orbit_class"] = {"whatever": 1}
@@ -454,7 +465,7 @@ def test_fields_that_nobody_told_us_of_are_counted_at_each_level() -> None:
 @pytest.mark.parametrize(
     "text", ["NaN", '"\\ud800"', '"\\udc00 some more text"', "9" * 5000, "1e400", "[" * 300 + "]" * 300]
 )
-def test_what_is_not_saved_costs_nothing(field: str, text: str) -> None:
+def test_invalid_value_in_an_ignored_field_rejects_nothing(field: str, text: str) -> None:
     record, literals = neo(1, [approach()]), list[str]()
     put(record, (field,), text, literals)
     page = read(page_of([dump(record, literals)]))
@@ -463,7 +474,7 @@ def test_what_is_not_saved_costs_nothing(field: str, text: str) -> None:
     check_objects(page, None)
 
 
-def test_of_a_key_given_twice_the_last_one_counts() -> None:
+def test_last_of_two_equal_keys_is_used() -> None:
     text = json.dumps(neo(1, [approach()]))[:-1]
     page = read(page_of([f'{text},"name":"(last)","orbital_data":{{"orbital_period":"1.5"}}}}']))
     assert page.batches["neos"]["name"].to_pylist() == ["(last)"]
@@ -521,7 +532,9 @@ def regular_objects(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(st.lists(regular_objects(), max_size=3), st.none() | st.sampled_from(BODIES), st.booleans())
-def test_regular_pages(objects: list[dict[str, Any]], orbiting_body: str | None, escaped: bool) -> None:
+def test_fast_and_exact_path_agree_on_regular_pages(
+    objects: list[dict[str, Any]], orbiting_body: str | None, escaped: bool
+) -> None:
     long = any(
         len(json.dumps(value)) > 64
         for record in objects
@@ -585,7 +598,7 @@ mutations = st.lists(st.tuples(st.integers(0, OBJECTS - 1), places, pieces), max
 @example([(1, (*APPROACH, "miss_distance", "kilometers"), '"1e400"')], None)
 @example([(1, ("absolute_magnitude_h",), f"1.{'0' * 63}")], None)
 @example([(1, ("links",), "9" * 5000)], None)
-def test_pages_with_every_kind_of_trouble(
+def test_fast_and_exact_path_agree_on_irregular_pages(
     changes: list[tuple[int, tuple[str | int, ...], str | None]], orbiting_body: str | None
 ) -> None:
     texts = []
@@ -601,7 +614,7 @@ def test_pages_with_every_kind_of_trouble(
 
 
 @given(st.text("0123456789.-+eE", max_size=7) | st.text(max_size=3))
-def test_the_one_grammar_of_numbers(text: str) -> None:
+def test_numbers_follow_the_grammar(text: str) -> None:
     page, _ = mutated((*APPROACH, "miss_distance", "kilometers"), json.dumps(text))
     # In ASCII, `\d` is what it looks like.
     if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII) and 0 <= float(text) < float("inf"):
@@ -629,41 +642,41 @@ def entry(km: str | None, epoch_ms: int | None, speed: str = "1", body: str = "E
 DAY = dt.date(2026, 11, 22)
 
 
-def test_of_equal_distances_the_earlier_one_is_the_closest() -> None:
+def test_closest_of_equal_distances_is_the_earliest() -> None:
     assert closest_of(entry("100", 20, "1"), entry("1e2", 10, "2")) == (100.0, DAY, 2.0)
     # Equal as float64, though not as text.
     assert closest_of(entry("100.00000000000000001", 20, "1"), entry("100", 10, "2"))[2] == 2.0
     assert closest_of(entry("100", 20, "1"), entry("99.99999999999999", 30, "2"))[2] == 2.0
 
 
-def test_of_equal_distances_and_times_the_first_one_is_the_closest() -> None:
+def test_closest_of_equal_distances_and_times_is_the_first() -> None:
     assert closest_of(entry("100", 10, "1"), entry("100.0", 10, "2"))[2] == 1.0
     assert closest_of(entry("100", None, "1"), entry("100", None, "2"))[2] == 1.0
     assert closest_of(entry("0", 10, "1"), entry("-0", 10, "2"))[2] == 1.0
 
 
-def test_an_unknown_time_is_later_than_any() -> None:
+def test_unknown_time_sorts_last() -> None:
     assert closest_of(entry("100", None, "1"), entry("100", 253_402_300_799_999, "2"))[2] == 2.0
 
 
-def test_an_unknown_distance_is_never_the_closest() -> None:
+def test_unknown_distance_is_never_the_closest() -> None:
     assert closest_of(entry(None, 10, "1"), entry("100", 20, "2"))[2] == 2.0
     assert closest_of(entry(None, 10)) == (None, None, None)
 
 
-def test_no_approach_and_one() -> None:
+def test_closest_of_no_approach_and_of_one() -> None:
     assert closest_of() == (None, None, None)
     assert closest_of(entry("5", 1, "7")) == (5.0, DAY, 7.0)
 
 
-def test_the_closest_approach_to_one_body() -> None:
+def test_closest_approach_to_one_body() -> None:
     entries = [entry("1", 1, "1", "Venus"), entry("3", 3, "3", "Mars"), entry("2", 2, "2", "Mars")]
     assert closest_of(*entries, orbiting_body="Mars")[2] == 2.0
     assert closest_of(*entries, orbiting_body="Earth") == (None, None, None)
     assert closest_of(orbiting_body="Earth") == (None, None, None)
 
 
-def test_473_approaches_across_the_borders_of_years() -> None:
+def test_object_with_473_approaches() -> None:
     generator = random.Random(473)
     entries: list[dict[str, Any]] = []
     for _ in range(473):
@@ -692,7 +705,7 @@ def test_473_approaches_across_the_borders_of_years() -> None:
     ]
 
 
-def test_equal_bytes_give_an_equal_page_and_a_repr_tells_no_body() -> None:
+def test_equal_bytes_give_an_equal_page_and_repr_hides_the_body() -> None:
     body = page_of([json.dumps(neo(1, [approach()]))])
     page = decode(page_json(body), None)
     assert exactly(page.batches["neos"]) == exactly(decode(page_json(bytes(bytearray(body))), None).batches["neos"])
@@ -701,13 +714,13 @@ def test_equal_bytes_give_an_equal_page_and_a_repr_tells_no_body() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'{"page":{}}', page_of(["{}"])[:-1], page_of(["{}"]) + b"\xff"])
-def test_what_is_no_page_is_refused(body: bytes) -> None:
+def test_invalid_page_is_refused(body: bytes) -> None:
     with pytest.raises(BadPageError):
         decode(page_json(body), None)
 
 
 @given(st.binary(max_size=4), st.integers(0))
-def test_a_page_that_is_not_utf8_anywhere_is_refused(wrong: bytes, at: int) -> None:
+def test_page_with_invalid_utf8_is_refused(wrong: bytes, at: int) -> None:
     text = page_of([json.dumps(neo(1, [approach()]))])
     at %= len(text)
     body = text[:at] + wrong + text[at:]
@@ -718,8 +731,8 @@ def test_a_page_that_is_not_utf8_anywhere_is_refused(wrong: bytes, at: int) -> N
             decode(page_json(body), None)
 
 
-def test_no_depth_of_nesting_is_a_traceback() -> None:
-    # Some could just be parsed, but not told of any more; deeper ones are no page to anybody.
+def test_deep_nesting_is_rejected_without_a_traceback() -> None:
+    # Some depths can be parsed but not validated; deeper pages cannot be parsed.
     reasons = set()
     for depth in range(880, 1_010):
         for value in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
@@ -740,7 +753,7 @@ def test_no_depth_of_nesting_is_a_traceback() -> None:
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("size", [None, 20, 5])
 @pytest.mark.parametrize("damage", [b"", b"]", b"\xff"])
-def test_checking_and_decoding_in_one_go_is_the_one_and_then_the_other(
+def test_decode_equals_check_then_exact_decode(
     objects: list[str], number: int, size: int | None, damage: bytes
 ) -> None:
     def both() -> Page:
@@ -748,7 +761,8 @@ def test_checking_and_decoding_in_one_go_is_the_one_and_then_the_other(
         return decode_exactly(raw)
 
     raw = page_json(page_of(objects) + damage, number)
-    assert outcome(lambda: decode(raw, size)) == outcome(both)
+    for scan in SCANNERS:
+        assert outcome(partial(decode, raw, size, scan=scan)) == outcome(both)
 
 
 def outcome(read: Callable[[], Page]) -> object:
@@ -776,8 +790,9 @@ def outcomes(read: Callable[[], list[Page]]) -> object:
 
 
 def check_together(raws: list[PageJson], size: int | None, orbiting_body: str | None) -> None:
-    together = outcomes(lambda: decode_batch(raws, size, orbiting_body=orbiting_body))
-    assert together == outcomes(lambda: [decode(raw, size, orbiting_body=orbiting_body) for raw in raws])
+    one_by_one = outcomes(lambda: [decode(raw, size, orbiting_body=orbiting_body) for raw in raws])
+    for scan in SCANNERS:
+        assert outcomes(partial(decode_batch, raws, size, orbiting_body=orbiting_body, scan=scan)) == one_by_one
 
 
 regular_bodies = st.lists(regular_objects(), max_size=3).map(
@@ -786,9 +801,7 @@ regular_bodies = st.lists(regular_objects(), max_size=3).map(
 
 
 @given(st.lists(regular_bodies, max_size=5), st.none() | st.sampled_from(BODIES), st.sampled_from([None, 2]))
-def test_regular_pages_together_are_what_each_is_by_itself(
-    bodies: list[bytes], orbiting_body: str | None, size: int | None
-) -> None:
+def test_batch_equals_single_pages(bodies: list[bytes], orbiting_body: str | None, size: int | None) -> None:
     check_together([page_json(body) for body in bodies], size, orbiting_body)
 
 
@@ -798,7 +811,7 @@ def test_regular_pages_together_are_what_each_is_by_itself(
     mutations | st.sampled_from([b"", b"{}", b"\xff"]),
     st.sampled_from([0, 1]),
 )
-def test_one_that_is_not_regular_changes_none_of_the_others(
+def test_irregular_page_in_a_batch_changes_no_other(
     bodies: list[bytes], at: int, trouble: list[tuple[int, tuple[str | int, ...], str | None]] | bytes, number: int
 ) -> None:
     if isinstance(trouble, bytes):
@@ -813,9 +826,9 @@ def test_one_that_is_not_regular_changes_none_of_the_others(
     check_together(raws, None, None)
 
 
-def test_the_recorded_pages_together_are_what_each_is_by_itself(recorded_pages: Path) -> None:
+def test_batch_of_recorded_pages_equals_single_pages(recorded_pages: Path) -> None:
     bodies = [gzip.decompress(file.read_bytes()) for file in sorted(recorded_pages.glob("page_*.json.gz"))]
     raws = [page_json(body, envelope.split(body)[0].number) for body in bodies]
-    assert decode_fast.decode_columns_of(bodies) is not None
+    assert all(decode_fast.decode_columns_of(bodies, scan) is not None for scan in SCANNERS)
     for count in (1, 4, len(raws)):
         check_together(raws[:count], None, "Earth")

@@ -41,7 +41,7 @@ def never_another_error(body: bytes, number: int = 0) -> PageInfo | None:
     return None
 
 
-def test_each_object_comes_byte_for_byte() -> None:
+def test_split_keeps_each_objects_bytes() -> None:
     objects = ['{ "a" : 1.50 }', "[1, 2]", '"\u00e9\\u00e9\\/"', "null", "0.10", '{"b":{"c":[]}}']
     body = body_of(" , ".join(objects), page='{"size":9,"total_elements":6,"number":0,"more":[]}')
     expected = (PageInfo(9, 6, 0), [text.encode() for text in objects])
@@ -50,7 +50,7 @@ def test_each_object_comes_byte_for_byte() -> None:
     assert envelope.split(b"\n\t " + body + b" \r\n") == expected
 
 
-def test_the_recorded_pages(recorded_pages: Path) -> None:
+def test_recorded_pages_pass_the_check(recorded_pages: Path) -> None:
     for number in range(10):
         body = gzip.decompress((recorded_pages / f"page_{number:05}.json.gz").read_bytes())
         assert envelope.check(body, number, 20) == PageInfo(20, 41_282, number)
@@ -59,7 +59,7 @@ def test_the_recorded_pages(recorded_pages: Path) -> None:
         assert leniently(body) == (info, objects)
 
 
-def test_a_recorded_page_cut_short_anywhere_is_no_page(recorded_pages: Path) -> None:
+def test_truncated_recorded_page_is_refused(recorded_pages: Path) -> None:
     body = gzip.decompress((recorded_pages / "page_00000.json.gz").read_bytes())
     end = body.rindex(b"}")
     # Every structural kind of place: inside names, numbers, strings, escapes, between members and objects.
@@ -71,7 +71,7 @@ def test_a_recorded_page_cut_short_anywhere_is_no_page(recorded_pages: Path) -> 
 
 
 @pytest.mark.parametrize("after", [b"x", b"{}", b",", b"\0", b"}", b"]", b"NaN", "\ufeff".encode(), b"<html>"])
-def test_nothing_may_follow(after: bytes) -> None:
+def test_data_after_the_page_is_refused(after: bytes) -> None:
     with pytest.raises(BadPageError):
         envelope.check(PAGE + after, 1)
 
@@ -113,23 +113,23 @@ def test_nothing_may_follow(after: bytes) -> None:
         (b'{"a":NaN,"page":{"size":NaN}}', "in `page`"),
     ],
 )
-def test_what_is_no_page_and_why(body: bytes, said: str) -> None:
+def test_invalid_page_is_refused_with_a_reason(body: bytes, said: str) -> None:
     with pytest.raises(BadPageError) as caught:
         envelope.check(body, 0)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_another_page_than_was_asked_for() -> None:
+def test_page_with_another_number_is_refused() -> None:
     assert envelope.check(PAGE, 1, 20) == INFO
-    with pytest.raises(BadPageError, match="asked for page 2, but page 1 came"):
+    with pytest.raises(BadPageError, match="expected page 2, but this is page 1"):
         envelope.check(PAGE, 2)
     with pytest.raises(BadPageError, match="page 1 has size 20, but the run was planned with 10"):
         envelope.check(PAGE, 1, 10)
 
 
 @pytest.mark.parametrize("held", [0, 1, 19, 21])
-def test_fewer_or_more_objects_than_announced(held: int) -> None:
+def test_wrong_number_of_objects_is_refused(held: int) -> None:
     page = json.loads(PAGE)
     page["near_earth_objects"] = catalogue(held)
     with pytest.raises(BadPageError, match=f"page 1 announces 20 objects, but holds {held}"):
@@ -137,7 +137,7 @@ def test_fewer_or_more_objects_than_announced(held: int) -> None:
 
 
 @given(st.integers(1, 50), st.integers(0, 500), st.integers(0, 20))
-def test_the_announced_objects_are_those_of_the_positions(size: int, total: int, number: int) -> None:
+def test_announced_objects_follow_from_the_positions(size: int, total: int, number: int) -> None:
     info = PageInfo(size, total, number)
     positions = [position for position in range(total) if position // size == number]
     assert info.announced_objects == len(positions)
@@ -145,12 +145,12 @@ def test_the_announced_objects_are_those_of_the_positions(size: int, total: int,
         assert info.first_position == positions[0]
 
 
-def test_a_page_beyond_the_last_announces_nothing() -> None:
+def test_page_beyond_the_last_announces_no_objects() -> None:
     assert envelope.check(browse_page(catalogue(5), 7, 20), 7).announced_objects == 0
 
 
 @pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", '"\\ud800"', "9" * 5000, "1e999"])
-def test_what_only_some_parsers_read_does_not_cost_the_page(token: str) -> None:
+def test_nan_and_infinity_do_not_cost_the_page(token: str) -> None:
     objects = [f'{{"a":{token}}}', '{"b":[1]}']
     body = body_of(", ".join(objects), page=f'{{"size":2,"total_elements":2,"number":0,"x":{token}}}')
     try:
@@ -183,7 +183,7 @@ def test_deep_nesting_is_read_or_refused(opening: str, depth: int) -> None:
         assert envelope.check(body_of(opening * depth + "1" + closing * depth), 0).size == 1
 
 
-def test_of_two_lists_of_objects_the_last_one_counts() -> None:
+def test_last_of_two_object_lists_is_used() -> None:
     page = '{"size":1,"total_elements":1,"number":0}'
     for extra in ("", ',"x":NaN'):
         body = f'{{"near_earth_objects":[1,2],"page":{page},"near_earth_objects":[{{"id":"2"}}]{extra}}}'.encode()
@@ -195,7 +195,7 @@ def test_of_two_lists_of_objects_the_last_one_counts() -> None:
 @example(b'{"page"')
 @example(b"{")
 @example(b'{"a":NaN,"near_earth_objects":')
-def test_whatever_comes_is_a_page_or_a_bad_page(body: bytes) -> None:
+def test_any_bytes_are_a_page_or_a_bad_page_error(body: bytes) -> None:
     never_another_error(body)
     never_another_error(b'{"page":' + body)
     never_another_error(b'{"near_earth_objects":[' + body + b'],"page":{"size":1,"total_elements":1,"number":0}}')
@@ -228,7 +228,7 @@ TELLING = [
 @given(
     st.lists(st.tuples(st.integers(0, len(SMALL)), st.integers(0, 3), st.sampled_from(TELLING)), min_size=1, max_size=3)
 )
-def test_both_splitters_agree_on_damaged_pages(changes: list[tuple[int, int, bytes]]) -> None:
+def test_strict_and_lenient_parser_agree_on_damaged_pages(changes: list[tuple[int, int, bytes]]) -> None:
     body = SMALL
     for at, removed, added in changes:
         body = body[:at] + added + body[at + removed :]
@@ -255,7 +255,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.lists(values, max_size=4), values, st.booleans(), st.sampled_from([None, 1, "\t"]))
-def test_both_splitters_agree_with_the_standard_parser(
+def test_strict_and_lenient_parser_agree_with_the_standard_library(
     objects: list[Any], links: Any, escaped: bool, indent: int | str | None
 ) -> None:
     info = {"size": 4, "total_elements": len(objects), "number": 0}
@@ -268,7 +268,7 @@ def test_both_splitters_agree_with_the_standard_parser(
     assert repr([envelope.parse(text) for text in split[1]]) == repr(json.loads(body)["near_earth_objects"])
 
 
-def test_numbers_too_long_to_be_read_are_marked() -> None:
+def test_long_numbers_are_marked() -> None:
     found = envelope.parse(f"[{'1' * 64}, {'1' * 65}, 1.{'0' * 62}, 1.{'0' * 63}, {'9' * 5000}]".encode())
     assert [isinstance(value, envelope.LongNumber) for value in found] == [False, True, False, True, True]
     assert found[0] == int("1" * 64)
@@ -278,14 +278,14 @@ def test_numbers_too_long_to_be_read_are_marked() -> None:
 
 
 @given(st.lists(st.text("ab/~01", max_size=4) | st.integers(0, 99)))
-def test_a_pointer_leads_to_its_parts(parts: list[str | int]) -> None:
+def test_pointer_resolves_to_its_parts(parts: list[str | int]) -> None:
     text = envelope.pointer(*parts)
     found = [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
     assert found == [str(part) for part in parts]
 
 
 @given(st.lists(st.sampled_from([0, 65, 0x7F, 0x80, 0xA0, 0xBF, 0xC0, 0xC3, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF])))
-def test_utf8_is_what_python_says(values: list[int]) -> None:
+def test_is_utf8_agrees_with_python(values: list[int]) -> None:
     body = bytes(values)
     try:
         body.decode()

@@ -43,7 +43,7 @@ def raw(record: object) -> bytes:
     | st.text("0123456789.eE+- \u0661", max_size=70),
     st.sampled_from(READERS),
 )
-def test_a_reader_reads_or_says_why_not(value: object, reader: Callable[[object], Any]) -> None:
+def test_reader_returns_a_value_or_raises_a_reason(value: object, reader: Callable[[object], Any]) -> None:
     try:
         found = reader(value)
     except ValueError as exc:
@@ -58,7 +58,7 @@ def test_a_reader_reads_or_says_why_not(value: object, reader: Callable[[object]
 
 
 @given(st.text("0123456789.eE+-_ ", max_size=66))
-def test_a_number_as_text_is_one_by_the_grammar(text: str) -> None:
+def test_numbers_as_text_follow_the_grammar(text: str) -> None:
     by_grammar = (
         len(text) <= 64
         and re.fullmatch(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII) is not None
@@ -73,12 +73,12 @@ def test_a_number_as_text_is_one_by_the_grammar(text: str) -> None:
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_a_count_is_read_to_the_last_digit(count: int) -> None:
+def test_count_keeps_every_digit(count: int) -> None:
     assert read_count(count) == read_count(str(count)) == count
 
 
 @pytest.mark.parametrize("value", [2**63, -1, str(2**63), "-1", 0.5, "0.5", True, None, "", [], math.nan, 1e300])
-def test_what_is_no_count(value: object) -> None:
+def test_invalid_counts_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"not a|out of range"):
         read_count(value)
 
@@ -89,7 +89,7 @@ def test_long_values_are_quoted_in_part() -> None:
     assert len(str(caught.value)) < 120
 
 
-def test_a_whole_object() -> None:
+def test_complete_object_is_validated() -> None:
     known = Neo.from_browse(raw(neo(8, [approach(), approach(au=".3", km=None)], name_limited="Eight")))
     assert (known.id, known.name, known.name_limited) == ("9000008", "(8 TEST)", "Eight")
     assert known.is_potentially_hazardous_asteroid is True
@@ -99,7 +99,7 @@ def test_a_whole_object() -> None:
     assert known.closest_approach("Venus") is None
 
 
-def test_it_cannot_be_changed() -> None:
+def test_objects_are_immutable() -> None:
     known = Neo.from_browse(raw(neo(1, [approach()])))
     with pytest.raises(ValueError, match="frozen"):
         known.name = "another"  # type: ignore[misc]
@@ -107,7 +107,7 @@ def test_it_cannot_be_changed() -> None:
         known.close_approaches[0].orbiting_body = "Mars"  # type: ignore[misc]
 
 
-def test_of_several_troubles_the_first_is_told() -> None:
+def test_first_of_several_errors_is_reported() -> None:
     record = neo(1, [approach(km="x"), approach(km="y")], designation=5)
     with pytest.raises(Unreadable) as caught:
         Neo.from_browse(raw(record))
@@ -119,7 +119,7 @@ def test_of_several_troubles_the_first_is_told() -> None:
     assert caught.value.path == ("close_approach_data", 0, "miss_distance", "kilometers")
 
 
-def test_an_object_nested_too_deeply() -> None:
+def test_object_nested_too_deeply_is_unreadable() -> None:
     with pytest.raises(Unreadable, match="nested too deeply") as caught:
         parse(b"[" * 100_000 + b"]" * 100_000)
     assert caught.value.path == ()

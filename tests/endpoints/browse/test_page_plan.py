@@ -22,18 +22,18 @@ from neows_async.pages.values import PageInfo
         (40, 20, None, 40, 2),
     ],
 )
-def test_examples(total: int, size: int, limit: int | None, positions: int, pages: int) -> None:
+def test_plan_for_sizes_and_limits(total: int, size: int, limit: int | None, positions: int, pages: int) -> None:
     made = plan_pages(PageInfo(size, total, 0), limit)
     assert (made.positions, made.pages, made.total_elements, made.page_size) == (positions, pages, total, size)
 
 
-def test_an_empty_catalogue_is_told() -> None:
+def test_empty_catalogue_raises() -> None:
     with pytest.raises(EmptyCatalogueError, match="the catalogue is empty"):
         plan_pages(PageInfo(20, 0, 0), 200)
 
 
 @given(st.integers(1, 50), st.integers(1, 2_000), st.none() | st.integers(1, 3_000))
-def test_the_pages_hold_the_wanted_positions_and_no_page_is_in_vain(size: int, total: int, limit: int | None) -> None:
+def test_plan_has_exactly_the_pages_of_its_positions(size: int, total: int, limit: int | None) -> None:
     made = plan_pages(PageInfo(size, total, 0), limit)
     wanted = range(total if limit is None else min(limit, total))
     assert made.positions == len(wanted)

@@ -95,13 +95,13 @@ def row(entry: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def test_every_row_is_what_plain_python_reads(objects: list[dict[str, Any]], lake: tuple[Path, str]) -> None:
+def test_neo_rows_equal_plain_python(objects: list[dict[str, Any]], lake: tuple[Path, str]) -> None:
     table = pq.read_table(lake[0] / "neos/snapshot=real/part-00000.parquet")
     assert table.column_names == COLUMNS
     assert table.to_pylist() == [row(entry) for entry in objects]
 
 
-def test_every_close_approach_is_there_in_order(objects: list[dict[str, Any]], lake: tuple[Path, str]) -> None:
+def test_close_approach_rows_equal_plain_python(objects: list[dict[str, Any]], lake: tuple[Path, str]) -> None:
     rows = pq.read_table(lake[0] / "close_approaches/snapshot=real/part-00000.parquet").to_pylist()
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     assert rows == [
@@ -128,7 +128,7 @@ def test_every_close_approach_is_there_in_order(objects: list[dict[str, Any]], l
     }
 
 
-def test_both_aggregates(objects: list[dict[str, Any]], lake: tuple[Path, str]) -> None:
+def test_aggregates_equal_plain_python(objects: list[dict[str, Any]], lake: tuple[Path, str]) -> None:
     approaches = [one for entry in objects for one in entry["close_approach_data"]]
     folder = lake[0] / "aggregates/snapshot=real"
     within = json.loads((folder / "close_approaches_within.json").read_bytes())
@@ -143,14 +143,14 @@ def test_both_aggregates(objects: list[dict[str, Any]], lake: tuple[Path, str]) 
     assert by_year["count_by_year"]["1900"] == 23
 
 
-def test_the_summary_tells_the_answers(lake: tuple[Path, str]) -> None:
+def test_summary_shows_the_aggregates(lake: tuple[Path, str]) -> None:
     _, out = lake
     assert "200 near-Earth objects with 4,677 close approaches" in out
     assert "3,159 times closer than 0.2 au" in out
     assert "301 years present" in out
 
 
-def test_over_earth_alone(recorded_pages: Path, tmp_path: Path, objects: list[dict[str, Any]]) -> None:
+def test_run_for_earth_only(recorded_pages: Path, tmp_path: Path, objects: list[dict[str, Any]]) -> None:
     with loopback.serving(loopback.recorded(recorded_pages)) as server:
         ended = program.run(
             tmp_path,

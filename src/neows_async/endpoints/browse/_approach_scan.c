@@ -1,12 +1,13 @@
-/* The lists of close approaches, which are nine tenths of a page, read as they always lie.
+/* Scans a page for its lists of close approaches, which are nine tenths of it.
 
-   One function, `cut`: see `_approach_scan.pyi` for what it takes and gives. It reads the body from the first byte to
-   the last, once, without the GIL. All that it is not sure of it leaves to the others who read pages: it says None.
+   One function, `cut`: `_approach_scan.pyi` describes its argument and result. It reads the body once, from the first
+   byte to the last, without the GIL. If anything deviates from the known layout, it returns None, and the page is
+   parsed as JSON.
 
-   Nothing is written but to `Found`, whose sizes `allocate` derives from the body's; nothing is read but between a
-   cursor's `at` and `end`, and each function that moves `at` looks at `end` first. */
+   Memory safety: writes go to `Found` only, whose sizes `allocate` derives from the size of the body. Reads stay between
+   a cursor's `at` and `end`, and each function that moves `at` checks `end` first. */
 
-#define Py_LIMITED_API 0x030B0000 /* one binary for Python 3.11 and all that follow */
+#define Py_LIMITED_API 0x030B0000 /* one binary for Python 3.11 and all later versions */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -15,11 +16,11 @@
 #include <string.h>
 
 #define OPENING "\"close_approach_data\":["
-#define LEAST_APPROACH 280 /* bytes; none is shorter, since what stands between its values takes 272 */
-#define NUMBER_CHARS 64    /* browse.NUMBER_CHARS */
-#define INTEGER_DIGITS 18  /* so many always fit into 64 bits */
-#define LIST_DIGITS 10     /* of a list's number: a body has less than 2^31 bytes */
-#define NUMBERS 3          /* of each approach: miss distance in au and in km, velocity in km/s */
+#define LEAST_APPROACH 280 /* bytes of the shortest approach; the text between its values alone has 272 */
+#define NUMBER_CHARS 64    /* envelope.NUMBER_CHARS */
+#define INTEGER_DIGITS 18  /* any number with these many digits fits into 64 bits */
+#define LIST_DIGITS 10     /* digits of a list's number: a body has less than 2^31 bytes */
+#define NUMBERS 3          /* numbers of an approach: miss distance in au and in km, velocity in km/s */
 #define AU 0
 #define KM 1
 #define KM_S 2
@@ -52,7 +53,7 @@ static void release(Found *found) {
     }
 }
 
-/* Room for whatever a body of this size can hold. What is not written to costs no memory. */
+/* Memory for the most that a body of this size can hold. Pages of memory that are never written cost nothing. */
 static int allocate(Found *found, size_t size) {
     size_t most_lists = size / (sizeof OPENING - 1) + 1;
     size_t most = found->most_approaches = size / LEAST_APPROACH + 1;
@@ -72,8 +73,8 @@ static int allocate(Found *found, size_t size) {
     return enough;
 }
 
-/* Step over exactly this text, of at most 48 bytes. A macro: of comparing eight bytes to a constant compilers make one
-   instruction, and of more they call a function. */
+/* Step over exactly this text, of at most 48 bytes. A macro, since compilers turn a comparison of eight bytes with a
+   constant into one instruction, and a longer one into a call of memcmp. */
 #define LITERAL(cursor, text)                                                                                          \
     ((size_t)((cursor)->end - (cursor)->at) >= SIZE(text) && SAME((cursor)->at, text, 0) &&                            \
      SAME((cursor)->at, text, 8) && SAME((cursor)->at, text, 16) && SAME((cursor)->at, text, 24) &&                    \
@@ -84,8 +85,8 @@ static int allocate(Found *found, size_t size) {
     (SIZE(text) <= (from) || memcmp((at) + (from), &text[(from) % sizeof text], PIECE(text, from)) == 0)
 #define PIECE(text, from) (SIZE(text) <= (from) ? 0 : SIZE(text) - (from) < 8 ? SIZE(text) - (from) : 8)
 
-/* Eight bytes at a time: for each, the top bit of what these give says whether it is so. The bytes of `word` are below
-   0x80, so nothing is carried from one to the next. */
+/* Compare eight bytes at a time: the top bit of each byte of the result is the answer for this byte. The bytes of `word`
+   are below 0x80, so there is no carry from one byte to the next. */
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 #define TOP EACH(0x80)
 #define AT_LEAST(word, byte) (((word) | TOP) - EACH(byte))
@@ -98,7 +99,7 @@ static inline uint64_t word_at(const char *at) {
     return word;
 }
 
-/* Step over what JSON allows in a string, up to the quote that ends it; what is not ASCII is left to others. */
+/* Step over the characters of a JSON string, up to its closing quote. Escapes and non-ASCII characters end the scan. */
 static inline int string(Cursor *cursor) {
     const char *at = cursor->at;
     for (; cursor->end - at >= 8; at += 8) {
@@ -123,7 +124,7 @@ static inline int digits(const char *at, int count, int *value) {
     return 1;
 }
 
-/* A string that is a day, YYYY-MM-DD, of the years 0001 to 9999 of the calendar that we use. */
+/* A day, YYYY-MM-DD, of the years 0001 to 9999 of the Gregorian calendar. */
 static inline int day(Cursor *cursor, int32_t *days) {
     static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     static const int before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
@@ -160,7 +161,7 @@ static inline int integer(Cursor *cursor, int64_t *value) {
     return 1;
 }
 
-/* Text of the characters that numbers are made of; whether it is one is for Arrow to say. */
+/* Text of characters that occur in numbers. Arrow checks later whether it is a number. */
 static inline int number(Cursor *cursor, Found *found, int kind) {
     const char *from = cursor->at, *at = from;
     for (; cursor->end - at >= 8; at += 8) {
@@ -210,7 +211,7 @@ static int approach(Cursor *cursor, Found *found) {
     return 1;
 }
 
-/* From behind a list's opening bracket to its closing one. */
+/* From after a list's opening bracket to its closing bracket. */
 static int list(Cursor *cursor, Found *found) {
     size_t before = found->approaches;
     if (cursor->at < cursor->end && *cursor->at != ']')
@@ -222,7 +223,7 @@ static int list(Cursor *cursor, Found *found) {
     return cursor->at < cursor->end && *cursor->at == ']';
 }
 
-static const char *behind_next_opening(const Cursor *cursor) {
+static const char *after_next_opening(const Cursor *cursor) {
     const size_t size = sizeof OPENING - 1;
     const char *at = cursor->at;
     while ((at = memchr(at, '[', (size_t)(cursor->end - at))) != NULL) {
@@ -235,12 +236,12 @@ static const char *behind_next_opening(const Cursor *cursor) {
 
 static int page(Cursor *cursor, Found *found) {
     for (;;) {
-        const char *behind = behind_next_opening(cursor);
-        const char *stop = behind ? behind : cursor->end;
+        const char *next = after_next_opening(cursor);
+        const char *stop = next ? next : cursor->end;
         memcpy(found->rest + found->rest_size, cursor->at, (size_t)(stop - cursor->at));
         found->rest_size += (size_t)(stop - cursor->at);
         cursor->at = stop;
-        if (!behind)
+        if (!next)
             return 1;
         found->rest_size += (size_t)sprintf(found->rest + found->rest_size, "%zu", found->lists);
         if (!list(cursor, found))
@@ -248,8 +249,8 @@ static int page(Cursor *cursor, Found *found) {
     }
 }
 
-/* The numbers of each kind, and where each ends, after a 0. */
-static int one_after_the_other(const Found *found, PyObject **ends, PyObject **numbers) {
+/* The text of all numbers, kind by kind, and their offsets, the first of which is 0. */
+static int concatenate_numbers(const Found *found, PyObject **ends, PyObject **numbers) {
     size_t size = 0;
     for (int kind = 0; kind < NUMBERS; kind++)
         size += found->numbers_size[kind];
@@ -296,7 +297,7 @@ static PyObject *cut(PyObject *module, PyObject *body) {
     if (is_regular) {
 #define BYTES(of, count) (const char *)found.of, (Py_ssize_t)((count) * sizeof *found.of)
         PyObject *ends, *numbers;
-        if (one_after_the_other(&found, &ends, &numbers))
+        if (concatenate_numbers(&found, &ends, &numbers))
             result = Py_BuildValue("(y#y#y#y#y#y#NN)", BYTES(rest, found.rest_size), BYTES(counts, found.lists),
                                    BYTES(days, found.approaches), BYTES(epochs_ms, found.approaches),
                                    BYTES(body_ends, found.approaches + 1), BYTES(bodies, found.bodies_size), ends,

@@ -1,18 +1,18 @@
-"""The lists of close approaches, which are nine tenths of a page, read as they always lie. Pure.
+"""Scans a page for its lists of close approaches, which are nine tenths of it. Pure.
 
-The source writes every approach in one and the same way::
+NASA writes every approach in the same layout::
 
     {"close_approach_date":"1900-03-19",…,"miss_distance":{"astronomical":"0.31",…},"orbiting_body":"Earth"}
 
-So between the values stand always the same bytes, and where a page keeps to that, its values can be found without
-reading it as JSON. That is done by ``_approach_lists.c``, which looks at each byte, lets other threads go on meanwhile,
-and leaves whatever differs in anything to those who read JSON; so does all of a page where it was not compiled.
+So the bytes between two values are always the same. If a page keeps to this layout, its values can be found without a
+JSON parser. ``_approach_scan.c`` does this, checks every byte, and releases the GIL. If a page deviates, the scan
+returns None, and the page is parsed as JSON. Without a C compiler at installation, every page is parsed as JSON.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -29,15 +29,15 @@ except ImportError:
     _cut = None
 
 IS_COMPILED: Final = _cut is not None
-"""Without it, a page takes twice as long."""
+"""Whether this installation has the compiled scanner. Without it, decoding a page takes twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approaches:
-    """The approaches of a page, one list after the other. Whether the values are within their ranges is not judged yet.
+    """The approaches of a page, one list after the other. The ranges of the values are not checked yet.
 
-    :param counts: how many each list has
-    :param numbers: miss distances in au, then all in km, then all velocities in km/s
+    :param counts: the number of approaches in each list
+    :param numbers: all miss distances in au, then all in km, then all velocities in km/s
     """
 
     counts: tuple[int, ...]
@@ -49,27 +49,30 @@ class Approaches:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A page without its lists, and what they held.
+    """A page without its lists, and the values of the lists.
 
-    :param rest: the page's JSON; each list holds nothing but its own number, from 0
+    :param rest: the page's JSON; in place of its approaches, each list holds its own number, from 0
     """
 
     rest: bytes
     approaches: Approaches
 
 
+Scanner: TypeAlias = "Callable[[bytes], Scan | None]"
+
+
 def scan(body: bytes) -> Scan | None:
-    """Take the lists out of a page; None if one of them is not written as they always are.
+    """Take the lists out of a page; None if one of them deviates from the layout, or if there is no compiled scanner.
 
-    If the rest is JSON, ``body`` was, and its approaches had the known fields, each once, and no others.
+    If ``rest`` is JSON, then ``body`` is JSON, and each approach has exactly the known fields, each once.
 
-    :raises pyarrow.ArrowInvalid: text that must be a number is none
+    :raises pyarrow.ArrowInvalid: a text that must be a number is not one
     """
     found = None if _cut is None else _cut(body)
     if found is None:
         return None
     rest, counts, days, epochs_ms, body_ends, bodies, number_ends, numbers = found
-    # The lists are ASCII. Without escapes each quote is one.
+    # The scanned lists are ASCII. An escape in the rest could hide a quote, and so a list's name.
     if b"\\" in rest or not is_utf8(rest):
         return None
     approaches = Approaches(
@@ -80,6 +83,10 @@ def scan(body: bytes) -> Scan | None:
         numbers=_texts(number_ends, numbers).cast(pa.float64()),
     )
     return Scan(rest, approaches)
+
+
+def no_scan(_: bytes) -> None:
+    """The scanner of an installation without a compiled one: every page is parsed as JSON."""
 
 
 def _texts(ends: bytes, text: bytes) -> pa.StringArray:

@@ -1,6 +1,6 @@
-"""The slow way through a page, object by object: what is out of the ordinary is named, and the rest is kept. Pure.
+"""The exact path of decoding, object by object: irregular objects are named, and all others are decoded. Pure.
 
-It is the judge of what :mod:`neows_async.endpoints.browse.decode_fast` does not take on.
+It decodes the pages that :mod:`neows_async.endpoints.browse.decode_fast` does not.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What a page says; the members as those of :class:`neows_async.pages.values.Page`."""
+class DecodedObjects:
+    """The content of a page; its fields are those of :class:`neows_async.pages.values.Page`."""
 
     info: values.PageInfo
     indices: tuple[int, ...]
@@ -32,10 +32,10 @@ class Read:
     unknown_fields: dict[int, dict[str, int]]
 
 
-def decode_object_by_object(body: bytes) -> Read:
-    """Each object of a page judged by itself.
+def decode_object_by_object(body: bytes) -> DecodedObjects:
+    """Decode each object of a page by itself.
 
-    :raises BadPageError: it is not a Browse page
+    :raises BadPageError: the body is not a Browse page
     """
     info, objects = envelope.split(body)
     neos: list[Neo] = []
@@ -52,22 +52,22 @@ def decode_object_by_object(body: bytes) -> Read:
         indices.append(index)
         if found := _unknown_fields(value):
             unknown[index] = found
-    return Read(info, tuple(indices), _columns(neos), tuple(rejected), unknown)
+    return DecodedObjects(info, tuple(indices), _columns(neos), tuple(rejected), unknown)
 
 
-def _rejected(info: values.PageInfo, index: int, text: bytes, why: Unreadable) -> Rejected:
+def _rejected(info: values.PageInfo, index: int, text: bytes, error: Unreadable) -> Rejected:
     return Rejected(
         page=info.number,
         position=info.first_position + index,
         id=_claimed_id(text),
-        reason=why.reason,
-        pointer=envelope.pointer("near_earth_objects", index, *why.path),
+        reason=error.reason,
+        pointer=envelope.pointer("near_earth_objects", index, *error.path),
         raw=text.decode(),
     )
 
 
 def _claimed_id(text: bytes) -> str | None:
-    """The id that a rejected object goes by, if it has a usable one."""
+    """The id of a rejected object, if it has a usable one."""
     try:
         record = parse(text)
     except Unreadable:
@@ -80,16 +80,16 @@ def _claimed_id(text: bytes) -> str | None:
 
 
 def _unknown_fields(record: Any) -> dict[str, int]:
-    """Fields that the source was not known to send, dotted: name → how often, ascending."""
+    """The unknown fields of an object: dotted name → number of occurrences, sorted by name."""
     found: Counter[str] = Counter()
 
     def walk(value: Any, known: FieldTree, path: str) -> None:
         for entry in value if isinstance(value, list) else [value]:
-            for name, beneath in entry.items() if isinstance(entry, dict) else ():
+            for name, member in entry.items() if isinstance(entry, dict) else ():
                 if name not in known:
                     found[path + name.encode(errors="backslashreplace").decode()] += 1
                 elif (deeper := known[name]) is not None:
-                    walk(beneath, deeper, f"{path}{name}.")
+                    walk(member, deeper, f"{path}{name}.")
 
     walk(record, KNOWN_FIELDS, "")
     return dict(sorted(found.items()))

@@ -1,9 +1,8 @@
-"""The quick way through a regular page: typed JSON, then whole columns judged at once. Pure.
+"""The fast path of decoding: typed JSON, then checks on whole columns. Pure.
 
-It reads only what it is sure of. Anything out of the ordinary in a page, be it an unknown field, a
-number where text was expected or one bad date, makes the page irregular, and :mod:`neows_async.endpoints.browse.neo`,
-the contract, judges its objects one by one. So this file decides nothing by itself, and a property
-test holds the two to the same bytes.
+It decodes regular pages only. Anything unusual, such as an unknown field, a number in place of text, or one invalid
+date, makes a page irregular. :mod:`neows_async.endpoints.browse.decode_exact` then decodes it object by object. So this
+file decides nothing by itself: a property test checks that both paths give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neows_async.endpoints.browse import approach_scan
-from neows_async.endpoints.browse.approach_scan import Approaches
+from neows_async.endpoints.browse.approach_scan import Approaches, Scanner
 from neows_async.endpoints.browse.envelope import (
     EPOCH_MAX_MS,
     EPOCH_MIN_MS,
@@ -42,45 +41,45 @@ _ABSENT: Final = msgspec.Raw()
 _FIRST_DAY: Final = EPOCH_MIN_MS // 86_400_000
 
 
-class _Known(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Every field the source is known to send; a new one makes the page irregular, where it is counted."""
+class _KnownFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Every field that NASA is known to send. An unknown one makes a page irregular; the exact path counts it."""
 
 
-class _Velocity(_Known):
+class _VelocityJson(_KnownFields):
     kilometers_per_second: str | None = None
     kilometers_per_hour: _Ignored = _ABSENT
     miles_per_hour: _Ignored = _ABSENT
 
 
-class _Distance(_Known):
+class _DistanceJson(_KnownFields):
     astronomical: str | None = None
     lunar: _Ignored = _ABSENT
     kilometers: str | None = None
     miles: _Ignored = _ABSENT
 
 
-class _Approach(_Known):
-    relative_velocity: _Velocity
-    miss_distance: _Distance
+class _ApproachJson(_KnownFields):
+    relative_velocity: _VelocityJson
+    miss_distance: _DistanceJson
     close_approach_date: str | None = None
     close_approach_date_full: _Ignored = _ABSENT
     epoch_date_close_approach: int | None = None
     orbiting_body: str | None = None
 
 
-class _Span(_Known):
+class _DiameterRangeJson(_KnownFields):
     estimated_diameter_min: msgspec.Raw = _ABSENT
     estimated_diameter_max: msgspec.Raw = _ABSENT
 
 
-class _Diameter(_Known):
-    meters: _Span
+class _DiameterJson(_KnownFields):
+    meters: _DiameterRangeJson
     kilometers: _Ignored = _ABSENT
     miles: _Ignored = _ABSENT
     feet: _Ignored = _ABSENT
 
 
-class _Orbit(_Known):
+class _OrbitJson(_KnownFields):
     orbit_id: _Ignored = _ABSENT
     orbit_determination_date: _Ignored = _ABSENT
     first_observation_date: str | None = None
@@ -106,11 +105,11 @@ class _Orbit(_Known):
     orbit_class: _Ignored = _ABSENT
 
 
-class _Neo(_Known, Generic[_Entry]):
+class _NeoJson(_KnownFields, Generic[_Entry]):
     name: str
-    estimated_diameter: _Diameter
+    estimated_diameter: _DiameterJson
     close_approach_data: list[_Entry]
-    orbital_data: _Orbit
+    orbital_data: _OrbitJson
     links: _Ignored = _ABSENT
     id: str | None = None
     neo_reference_id: str | None = None
@@ -123,38 +122,37 @@ class _Neo(_Known, Generic[_Entry]):
     sentry_data: _Ignored = _ABSENT
 
 
-class _Objects(msgspec.Struct, Generic[_Entry]):
+class _PageObjectsJson(msgspec.Struct, Generic[_Entry]):
     page: PageInfo
-    near_earth_objects: list[_Neo[_Entry]]
+    near_earth_objects: list[_NeoJson[_Entry]]
 
 
-_whole = msgspec.json.Decoder(_Objects[_Approach])
-_rest = msgspec.json.Decoder(_Objects[int])
+_whole = msgspec.json.Decoder(_PageObjectsJson[_ApproachJson])
+_rest = msgspec.json.Decoder(_PageObjectsJson[int])
 
-# What unknown fields are told apart from, where the contract counts them: a name's own members,
-# or None where whatever lies beneath is none of our business.
+# The known fields, by which the exact path finds unknown ones: a field's own members, or None if they are not checked.
 FieldTree = dict[str, "FieldTree | None"]
 
 
 def _tree(struct: type[msgspec.Struct]) -> FieldTree:
-    return {field.name: _beneath(field.type) for field in msgspec.structs.fields(struct)}
+    return {field.name: _members(field.type) for field in msgspec.structs.fields(struct)}
 
 
-def _beneath(type_: object) -> FieldTree | None:
+def _members(type_: object) -> FieldTree | None:
     item = getattr(type_, "__args__", (type_,))[0]
     return _tree(item) if isinstance(item, type) and issubclass(item, msgspec.Struct) else None
 
 
-KNOWN_FIELDS: Final = _tree(_Neo[_Approach])
+KNOWN_FIELDS: Final = _tree(_NeoJson[_ApproachJson])
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A page's rows, or those of several, before the closest approaches are chosen.
+    """The rows of one page or several, before the closest approaches are chosen.
 
     :param neos: the columns of ``NEOS`` without ``closest_*``
     :param close_approaches: schema ``CLOSE_APPROACHES``
-    :param approach_counts: how many approaches each row of ``neos`` has
+    :param approach_counts: the number of approaches of each row of ``neos``
     """
 
     neos: dict[str, pa.Array]
@@ -163,47 +161,53 @@ class Columns:
 
 
 class _IrregularError(Exception):
-    """Some value is not what it always is."""
+    """A value is not as in regular pages."""
 
 
-_OUT_OF_THE_ORDINARY: Final = (
+_IRREGULAR: Final = (
     *(msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError, pa.ArrowException),
     *(BadPageError, _IrregularError),
 )
 
 
-def decode_columns(body: bytes) -> tuple[PageInfo, Columns] | None:
-    """The page's envelope and columns, or None if it is not entirely regular."""
-    try:
-        info, neos, approaches = _found(body)
-        return validated_info(info), _columns(neos, approaches)
-    except _OUT_OF_THE_ORDINARY:
-        return None
+def decode_columns(body: bytes, scan: Scanner = approach_scan.scan) -> tuple[PageInfo, Columns] | None:
+    """The page's envelope and columns; None if the page is irregular.
 
-
-def decode_columns_of(bodies: Iterable[bytes]) -> tuple[list[PageInfo], list[int], Columns] | None:
-    """The envelopes of several pages, how many objects each has, and the columns of all, one page behind the other.
-
-    Half of what the columns of a page cost is the same for however many rows. None if a page is not entirely regular.
-
-    :param bodies: one page or more; none need be held when the next is taken
+    :param scan: finds the lists of approaches
     """
     try:
-        infos, lists, approaches = zip(*map(_found, bodies), strict=True)
-        neos = list(itertools.chain.from_iterable(lists))
-        return [validated_info(info) for info in infos], [*map(len, lists)], _columns(neos, _together(approaches))
-    except _OUT_OF_THE_ORDINARY:
+        info, neos, approaches = _parsed(body, scan)
+        return validated_info(info), _columns(neos, approaches)
+    except _IRREGULAR:
         return None
 
 
-def _together(lists: Sequence[Approaches]) -> Approaches:
+def decode_columns_of(
+    bodies: Iterable[bytes], scan: Scanner = approach_scan.scan
+) -> tuple[list[PageInfo], list[int], Columns] | None:
+    """The envelopes of several pages, the number of objects in each, and the columns of all pages in a row.
+
+    Half of the time for a page's columns does not depend on the number of rows. None if a page is irregular.
+
+    :param bodies: at least one page; each may be released when the next one is read
+    :param scan: finds the lists of approaches
+    """
+    try:
+        infos, lists, approaches = zip(*(_parsed(body, scan) for body in bodies), strict=True)
+        neos = list(itertools.chain.from_iterable(lists))
+        return [validated_info(info) for info in infos], [*map(len, lists)], _columns(neos, _concatenated(approaches))
+    except _IRREGULAR:
+        return None
+
+
+def _concatenated(lists: Sequence[Approaches]) -> Approaches:
     borders = [(0, len(one.dates), 2 * len(one.dates), 3 * len(one.dates)) for one in lists]
     return Approaches(
         counts=tuple(itertools.chain.from_iterable(one.counts for one in lists)),
         dates=pa.concat_arrays([one.dates for one in lists]),
         epochs_ms=pa.concat_arrays([one.epochs_ms for one in lists]),
         orbiting_bodies=pa.concat_arrays([one.orbiting_bodies for one in lists]),
-        # All distances in au, then all in km, then all velocities, as each list has them.
+        # The same order as in each page: all distances in au, then all in km, then all velocities.
         numbers=pa.concat_arrays(
             [
                 one.numbers[at[third] : at[third + 1]]
@@ -214,33 +218,33 @@ def _together(lists: Sequence[Approaches]) -> Approaches:
     )
 
 
-_Found = tuple[PageInfo, list[_Neo[Any]], Approaches]
+_Parsed = tuple[PageInfo, list[_NeoJson[Any]], Approaches]
 
 
-def _found(body: bytes) -> _Found:
-    return _from_layout(body) or _from_json(body)
+def _parsed(body: bytes, scan: Scanner) -> _Parsed:
+    return _parsed_by_layout(body, scan) or _parsed_as_json(body)
 
 
-def _from_layout(body: bytes) -> _Found | None:
-    """A page whose lists of approaches lie as they always do, one in each object."""
-    cut = approach_scan.scan(body)
-    # Each mention of the name is a list that was taken out: none was left because it is written in another way.
-    if cut is None or cut.rest.count(b'"close_approach_data"') != len(cut.approaches.counts):
+def _parsed_by_layout(body: bytes, scan: Scanner) -> _Parsed | None:
+    """A page whose lists of approaches keep to the known layout, one list in each object."""
+    scanned = scan(body)
+    # Each occurrence of the name must be a list that the scan took: none may remain in another notation.
+    if scanned is None or scanned.rest.count(b'"close_approach_data"') != len(scanned.approaches.counts):
         return None
     try:
-        objects = _rest.decode(cut.rest)
-    except msgspec.MsgspecError:  # such as a list with a blank in front, which is still there
+        objects = _rest.decode(scanned.rest)
+    except msgspec.MsgspecError:  # e.g. a list with a blank before it, which the scan left in place
         return None
     neos = objects.near_earth_objects
-    # In the place of each list stands its number: so each is an object's own, none is missing, and none there twice.
-    if [neo.close_approach_data for neo in neos] != [[number] for number in range(len(cut.approaches.counts))]:
+    # In place of each list is its number. In this order, each list belongs to one object, and none is missing.
+    if [neo.close_approach_data for neo in neos] != [[number] for number in range(len(scanned.approaches.counts))]:
         return None
-    return objects.page, neos, cut.approaches
+    return objects.page, neos, scanned.approaches
 
 
-def _from_json(body: bytes) -> _Found:
-    """Any other page, as JSON. It takes four times as long."""
-    if not is_utf8(body):  # also what is passed over here, as everything behind us would ask for
+def _parsed_as_json(body: bytes) -> _Parsed:
+    """Any other page, parsed as JSON. It takes four times as long."""
+    if not is_utf8(body):  # also in skipped values, since every later reader requires UTF-8
         raise _IrregularError
     objects = _whole.decode(body)
     neos = objects.near_earth_objects
@@ -260,7 +264,7 @@ def _from_json(body: bytes) -> _Found:
     return objects.page, neos, approaches
 
 
-def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
+def _columns(neos: list[_NeoJson[Any]], entries: Approaches) -> Columns:
     orbits = [neo.orbital_data for neo in neos]
     meters = [neo.estimated_diameter.meters for neo in neos]
     ids = [neo.id if neo.id is not None else neo.neo_reference_id for neo in neos]
@@ -285,9 +289,9 @@ def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
         entries.numbers[2 * count :],
     ]
     columns = {
-        "id": pa.array(_essential(ids), pa.string()),
+        "id": pa.array(_required(ids), pa.string()),
         "neo_reference_id": pa.array([neo.neo_reference_id for neo in neos], pa.string()),
-        "name": pa.array(_essential([neo.name for neo in neos]), pa.string()),
+        "name": pa.array(_required([neo.name for neo in neos]), pa.string()),
         "name_limited": pa.array([neo.name_limited for neo in neos], pa.string()),
         "designation": pa.array([neo.designation for neo in neos], pa.string()),
         "nasa_jpl_url": pa.array([neo.nasa_jpl_url for neo in neos], pa.string()),
@@ -308,7 +312,7 @@ def _columns(neos: list[_Neo[Any]], entries: Approaches) -> Columns:
 _Number = TypeVar("_Number", int, float)
 
 
-def _essential(values: list[str | None]) -> list[str | None]:
+def _required(values: list[str | None]) -> list[str | None]:
     if not all(values):
         raise _IrregularError
     return values
@@ -322,24 +326,24 @@ def _within(values: list[_Number | None], least: float, most: float) -> list[_Nu
 
 
 def _floats(values: list[msgspec.Raw], least: float) -> pa.Array:
-    """JSON numbers, or null where there is none."""
+    """JSON numbers, or null where a value is absent."""
     numbers: list[float | None] = []
     for value in values:
         text = bytes(value)
         if text in {b"", b"null"}:
             numbers.append(None)
-        elif len(text) <= NUMBER_CHARS and text[-1:].isdigit():  # no string, and neither true nor a list
-            numbers.append(float(text) if text != b"-0" else 0.0)  # an integer, and those have one zero
+        elif len(text) <= NUMBER_CHARS and text[-1:].isdigit():  # not a string, a boolean or a list
+            numbers.append(float(text) if text != b"-0" else 0.0)  # a JSON integer has only one zero
         else:
             raise _IrregularError
     return pa.array(_within(numbers, least, FLOAT64_MAX), pa.float64())
 
 
 def _numbers(texts: pa.StringArray) -> pa.DoubleArray:
-    """Text by the one grammar of numbers.
+    """Numbers as text, by the grammar in :mod:`neows_async.endpoints.browse.neo`.
 
-    Of texts made of these characters alone, Arrow reads exactly those of the grammar. (A plus sign,
-    which it reads in front too, and the source never sends, is left to the contract.)
+    With these characters only, Arrow accepts exactly the texts of that grammar. (Arrow would also accept a leading plus
+    sign, which NASA never sends; the exact path handles it.)
     """
     _require_lengths(texts, 0, NUMBER_CHARS)
     _require_characters(texts, b"0123456789.-eE")
@@ -347,16 +351,16 @@ def _numbers(texts: pa.StringArray) -> pa.DoubleArray:
 
 
 def _dates(texts: pa.StringArray) -> pa.Date32Array:
-    """Text ``YYYY-MM-DD``: ten such characters, of which Arrow asks for the rest."""
+    """Text ``YYYY-MM-DD``: ten of these characters; Arrow checks the rest."""
     _require_lengths(texts, 10, 10)
     _require_characters(texts, b"0123456789-")
     dates = texts.cast(pa.date32())
-    _require_range(dates.view(pa.int32()), _FIRST_DAY, math.inf)  # Arrow has a year 0, the calendar has not
+    _require_range(dates.view(pa.int32()), _FIRST_DAY, math.inf)  # Arrow accepts a year 0, the calendar has none
     return dates
 
 
 def _repeated(ids: list[str | None], counts: tuple[int, ...]) -> pa.StringArray:
-    """Each id so many times."""
+    """Each id, repeated as often as its object has approaches."""
     encoded = [id_.encode() for id_ in ids if id_ is not None]
     sizes = {len(id_) for id_ in encoded}
     if len(sizes) != 1 or len(encoded) != len(ids):
@@ -368,7 +372,7 @@ def _repeated(ids: list[str | None], counts: tuple[int, ...]) -> pa.StringArray:
 
 
 def _require_lengths(texts: pa.StringArray, least: int, most: int) -> None:
-    """Of those that are not null."""
+    """Require the length of each text that is not null."""
     if texts.null_count or not len(texts):
         _require_range(pc.binary_length(texts), least, most)
         return
@@ -379,7 +383,7 @@ def _require_lengths(texts: pa.StringArray, least: int, most: int) -> None:
 
 
 def _require_range(values: pa.Array, least: float, most: float) -> None:
-    """Of those that are not null; a NaN is in no range."""
+    """Require the range of each value that is not null; a NaN is in no range."""
     if values.null_count == 0 and len(values):
         numbers = values.to_numpy()
         if not (least <= numbers.min() and numbers.max() <= most):

@@ -1,11 +1,12 @@
-"""A Browse page as it comes: the envelope, and each object's own bytes. Pure.
+"""The envelope of a Browse page, and the bytes of each object in it. Pure.
 
-The shape, of which only what is read here is relied on::
+::
 
     {"links": {…}, "page": {"size": 20, "total_elements": 41282, "total_pages": 2065, "number": 0},
      "near_earth_objects": [{…}, …]}
 
-``total_pages`` is not read: it was rounded down for years, and is unproved for other sizes.
+Only ``page`` and ``near_earth_objects`` are read. ``total_pages`` is not: NASA rounded it down for years, and it is not
+verified for other page sizes.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
     from neows_async.pages.values import Page
 
 NUMBER_CHARS: Final = 64
-"""Longer numbers are not read."""
+"""The most characters of a number; longer ones are not read."""
 INT64_MAX: Final = 2**63 - 1
 FLOAT64_MAX: Final = sys.float_info.max
-# The years that both Python and Parquet's readers agree on: 0001 to 9999.
+# The years that Python and all readers of Parquet support: 0001 to 9999.
 EPOCH_MIN_MS: Final = -62_135_596_800_000
 EPOCH_MAX_MS: Final = 253_402_300_799_999
 
-# There are not so many asteroids. A source whose counter ran over must not make us plan for them all.
-_MOST: Final = 100_000_000
+# More than all asteroids. An overflowed counter of the source must not lead to a plan of that size.
+_MAX_COUNT: Final = 100_000_000
 _EXCERPT_CHARS: Final = 60
 _SMALL_BYTES: Final = 64 << 10
 
@@ -46,29 +47,29 @@ class _Envelope(msgspec.Struct):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 
-# Reads what msgspec refuses but some servers send: the tokens NaN and Infinity. They never become
-# numbers (the object that holds one is rejected by name), but they do not cost its whole page.
-# Numbers stay text: only borders are looked for here, and a number of 5,000 digits is none of our business.
+# Accepts NaN and Infinity, which some servers send and msgspec refuses. They never become numbers: an object with one
+# is rejected, but the rest of its page is not. Numbers stay text: this decoder only finds where values end, and must
+# not fail on a number of 5,000 digits.
 _lenient = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 
 
 def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
     """The envelope and the exact bytes of each object, in the page's order.
 
-    :raises BadPageError: it is not JSON, or not a Browse page
+    :raises BadPageError: the body is not JSON, or not a Browse page
     """
-    envelope = _open(body)
+    envelope = _parse_strictly(body)
     if envelope is None:
         return _split_leniently(str(body, "utf-8"))
     return validated_info(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
 
 
-def _open(body: bytes) -> _Envelope | None:
-    """The strict reading; None where the lenient one must say what is wrong, if anything is.
+def _parse_strictly(body: bytes) -> _Envelope | None:
+    """The envelope; None if the lenient parser must decide whether the body is a page, and why not.
 
-    :raises BadPageError: it is not UTF-8, or not a Browse page
+    :raises BadPageError: the body is not UTF-8, or not a Browse page
     """
-    # msgspec passes over strings without judging their UTF-8, which everything behind us would.
+    # msgspec does not check the UTF-8 of strings that it skips, but every later reader requires it.
     if not is_utf8(body):
         try:
             str(body, "utf-8")
@@ -83,7 +84,7 @@ def _open(body: bytes) -> _Envelope | None:
 
 
 def is_utf8(body: bytes) -> bool:
-    """As ``str(body, "utf-8")`` would find, but of a large one in a sixth of the time, without a copy and the GIL."""
+    """Whether ``str(body, "utf-8")`` succeeds; for a large body in a sixth of the time, without a copy and the GIL."""
     if body.isascii():
         return True
     if len(body) < _SMALL_BYTES:
@@ -92,7 +93,7 @@ def is_utf8(body: bytes) -> bool:
         except UnicodeDecodeError:
             return False
         return True
-    import pyarrow as pa  # noqa: PLC0415 - whoever only serves or plans does without
+    import pyarrow as pa  # noqa: PLC0415 - the sandbox and a plan do not need it
 
     ends = pa.py_buffer(bytes(8) + len(body).to_bytes(8, sys.byteorder))
     try:
@@ -109,7 +110,7 @@ def _split_leniently(text: str) -> tuple[PageInfo, list[bytes]]:
     try:
         members, end = _members(text, at)
         if text[_skip(text, end) :]:
-            raise json.JSONDecodeError("Something follows the end", text, end)
+            raise json.JSONDecodeError("Data after the end", text, end)
         page = msgspec.json.decode(text[slice(*members["page"])], type=PageInfo)
         start, _ = members["near_earth_objects"]
         if text[start] != "[":
@@ -132,7 +133,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _members(text: str, at: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where the value of each member of the object at ``at`` starts and ends, and the object's end."""
+    """The start and end of each member's value in the object at ``at``, and the end of the object."""
     found: dict[str, tuple[int, int]] = {}
     at = _skip(text, at + 1)
     while text[at : at + 1] != "}":
@@ -148,7 +149,7 @@ def _members(text: str, at: int) -> tuple[dict[str, tuple[int, int]], int]:
 
 
 def _elements(text: str, at: int) -> list[tuple[int, int]]:
-    """Start and end of each element of the array that begins at ``at``."""
+    """The start and end of each element of the array at ``at``."""
     found = []
     at = _skip(text, at + 1)
     while text[at : at + 1] != "]":
@@ -172,11 +173,11 @@ def _next(text: str, at: int, closing: str) -> int:
 
 
 def validated_info(page: PageInfo) -> PageInfo:
-    """``page``, whose numbers can be those of a catalogue.
+    """``page``, if its numbers are possible for a catalogue.
 
-    :raises BadPageError: they cannot
+    :raises BadPageError: they are not
     """
-    if not (1 <= page.size <= _MOST and 0 <= page.total_elements <= _MOST and 0 <= page.number <= _MOST):
+    if not (1 <= page.size <= _MAX_COUNT and 0 <= page.total_elements <= _MAX_COUNT and 0 <= page.number <= _MAX_COUNT):
         raise BadPageError(
             f"not a Browse page: size {page.size}, total_elements {page.total_elements}, number {page.number}"
         )
@@ -188,13 +189,13 @@ def _excerpt(text: str) -> str:
 
 
 def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
-    """That ``body`` is the whole page ``number``, and what its envelope says.
+    """Check that ``body`` is the whole page ``number``, and return its envelope.
 
-    :param size: the page size of the plan; another one shifts every position, so it is refused
-    :raises BadPageError: it is not JSON, not a Browse page, another page, or not as many objects
-        as its envelope announces
+    :param size: the page size of the plan; another size would shift every position. None accepts any
+    :raises BadPageError: the body is not JSON, not a Browse page, or another page, or its number of objects differs
+        from its envelope
     """
-    envelope = _open(body)
+    envelope = _parse_strictly(body)
     if envelope is None:
         page, objects = split(body)
         return require_whole(page, len(objects), number, size)
@@ -202,12 +203,12 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
 
 
 def require_whole(page: PageInfo, objects: int, number: int, size: int | None) -> PageInfo:
-    """``page``, if with so many objects it is the whole page ``number``; see :func:`check`.
+    """``page``, if it is the whole page ``number`` with this number of objects; see :func:`check`.
 
     :raises BadPageError: it is not
     """
     if page.number != number:
-        raise BadPageError(f"asked for page {number}, but page {page.number} came")
+        raise BadPageError(f"expected page {number}, but this is page {page.number}")
     if size is not None and page.size != size:
         raise BadPageError(f"page {number} has size {page.size}, but the run was planned with {size}")
     if objects != page.announced_objects:
@@ -216,10 +217,10 @@ def require_whole(page: PageInfo, objects: int, number: int, size: int | None) -
 
 
 class LongNumber(float):
-    """A JSON number of more than :data:`NUMBER_CHARS` characters; about its value."""
+    """A JSON number of more than :data:`NUMBER_CHARS` characters, approximated by a float."""
 
     def __new__(cls, text: str) -> Self:
-        """``text`` is the number as it stands in the JSON."""
+        """Make it from the number's JSON text."""
         number = super().__new__(cls, text)
         number.chars = len(text)
         return number
@@ -239,9 +240,9 @@ _values = json.JSONDecoder(parse_int=_integer, parse_float=_float)
 
 
 def parse(raw: bytes) -> Any:
-    """The value of an object that :func:`split` gave; the numbers of more than 64 characters are marked.
+    """The value of an object from :func:`split`; numbers of more than 64 characters are :class:`LongNumber`.
 
-    :raises RecursionError: it is nested too deeply
+    :raises RecursionError: the object is nested too deeply
     """
     return _values.decode(str(raw, "utf-8"))
 

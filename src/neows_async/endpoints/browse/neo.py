@@ -1,12 +1,11 @@
-r"""The contract: what an object of the source must be, and the validated values it becomes.
+r"""The contract of an object: which values NASA may send, and the validated values that they become.
 
-A field that is absent or null is null. A value that is present but unreadable is an error, which
-rejects the whole object: a bad approach too, since the closest one would then be a guess.
-Unknown fields are let through here; :mod:`neows_async.endpoints.browse.decode` counts them.
+A field that is absent or null is null. A value that is present but invalid rejects the whole object. This includes a
+bad approach: without it, the closest approach would be a guess. Unknown fields are ignored here;
+:mod:`neows_async.endpoints.browse.decode_exact` counts them.
 
-Numbers have one grammar wherever they stand, as text or as a JSON number:
-``-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?``, ASCII, at most 64 characters, finite as float64 and in
-the column's range. Booleans are no numbers; nor is a bare ``NaN``.
+Numbers have one grammar, as text and as JSON numbers: ``-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?``, ASCII, at most 64
+characters, finite as float64, and in the column's range. Booleans and a bare ``NaN`` are not numbers.
 """
 
 from __future__ import annotations
@@ -36,103 +35,103 @@ _date = re.compile(DATE)
 _EXCERPT_CHARS = 40
 
 
-def _said(value: object) -> str:
+def _quoted(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _EXCERPT_CHARS else f"{text[:_EXCERPT_CHARS]}…"
 
 
 def read_number(value: object) -> float:
-    """A float64 by the one grammar.
+    """A float64, by the grammar above.
 
-    :raises ValueError: it is not a number by the grammar, or not finite
+    :raises ValueError: the value does not match the grammar, or is not finite
     """
     if isinstance(value, str | LongNumber):
         chars = value.chars if isinstance(value, LongNumber) else len(value)
         if chars > NUMBER_CHARS:
             raise ValueError(f"a number of {chars} characters; at most {NUMBER_CHARS} are read")
         if isinstance(value, str) and not _number.fullmatch(value):
-            raise ValueError(f"not a number: {_said(value)}")
+            raise ValueError(f"not a number: {_quoted(value)}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"not a number: {_said(value)}")  # noqa: TRY004 - pydantic collects ValueErrors
+        raise ValueError(f"not a number: {_quoted(value)}")  # noqa: TRY004 - pydantic collects ValueErrors
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"not a finite number: {_said(value)}")
+        raise ValueError(f"not a finite number: {_quoted(value)}")
     return number
 
 
 def read_amount(value: object) -> float:
-    """A number of something that cannot be less than nothing: a distance, a speed, a duration.
+    """A number that cannot be negative: a distance, a speed, a duration.
 
     :raises ValueError: as :func:`read_number`, or below zero
     """
     number = read_number(value)
     if number < 0:
-        raise ValueError(f"below zero: {_said(value)}")
+        raise ValueError(f"below zero: {_quoted(value)}")
     return number
 
 
 def read_count(value: object) -> int:
     """A whole number from 0 to 2^63 - 1.
 
-    :raises ValueError: as :func:`read_number`, or not whole, or out of range
+    :raises ValueError: as :func:`read_number`, or the number is not whole, or out of range
     """
-    # Not by way of float64, which would round what is above 2^53.
+    # Without float64, which would round numbers above 2^53.
     if isinstance(value, str) and len(value) <= NUMBER_CHARS and value.isascii() and value.isdigit():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         number = read_number(value)
         if number != math.floor(number):
-            raise ValueError(f"not a whole number: {_said(value)}")
+            raise ValueError(f"not a whole number: {_quoted(value)}")
         value = int(number)
     if not 0 <= value <= INT64_MAX:
-        raise ValueError(f"out of range: {_said(value)}")
+        raise ValueError(f"out of range: {_quoted(value)}")
     return value
 
 
 def read_date(value: object) -> dt.date:
-    """A calendar date written ``YYYY-MM-DD``.
+    """A calendar date in the form ``YYYY-MM-DD``.
 
-    :raises ValueError: it is not, or there is no such day
+    :raises ValueError: it has another form, or there is no such day
     """
     if isinstance(value, str) and _date.fullmatch(value):
         try:
             return dt.date.fromisoformat(value)
         except ValueError:
             pass
-    raise ValueError(f"not a date (YYYY-MM-DD): {_said(value)}")
+    raise ValueError(f"not a date (YYYY-MM-DD): {_quoted(value)}")
 
 
 def read_epoch_ms(value: object) -> int:
     """Milliseconds since 1970, UTC, within the years 1 to 9999.
 
-    :raises ValueError: it is not a whole number, or outside those years
+    :raises ValueError: it is not a whole number, or outside of these years
     """
     if isinstance(value, str | float):
         number = read_number(value)
         if number != math.floor(number):
-            raise ValueError(f"not a whole number of milliseconds: {_said(value)}")
+            raise ValueError(f"not a whole number of milliseconds: {_quoted(value)}")
         value = int(number)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"not a number of milliseconds: {_said(value)}")  # noqa: TRY004 - as above
+        raise ValueError(f"not a number of milliseconds: {_quoted(value)}")  # noqa: TRY004 - as above
     if not EPOCH_MIN_MS <= value <= EPOCH_MAX_MS:
-        raise ValueError(f"outside the years 1 to 9999: {_said(value)}")
+        raise ValueError(f"outside the years 1 to 9999: {_quoted(value)}")
     return value
 
 
 def read_text(value: object) -> str:
     """A string that can be stored as UTF-8.
 
-    :raises ValueError: it is not a string, or has half of a surrogate pair
+    :raises ValueError: it is not a string, or holds a lone surrogate
     """
     if not isinstance(value, str):
-        raise ValueError(f"not a string: {_said(value)}")  # noqa: TRY004 - as above
+        raise ValueError(f"not a string: {_quoted(value)}")  # noqa: TRY004 - as above
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"not Unicode text: {_said(value)}") from None
+        raise ValueError(f"not Unicode text: {_quoted(value)}") from None
     return value
 
 
@@ -145,7 +144,7 @@ def _essential(value: object) -> str:
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"neither true nor false: {_said(value)}")  # noqa: TRY004 - as above
+        raise ValueError(f"neither true nor false: {_quoted(value)}")  # noqa: TRY004 - as above
     return value
 
 
@@ -165,28 +164,28 @@ Flag = Annotated[bool | None, _optional(_flag)]
 
 
 class CloseApproach(BaseModel):
-    """One passage of a NEO by a body. What the source left out, or gave as null, is None."""
+    """One passage of a NEO by a body. A value that the source omits, or sends as null, is None."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     close_approach_date: dt.date | None
-    """As the source gives it; the year of this date is the approach's year."""
+    """As the source sends it; the year of this date is the approach's year."""
     close_approach_epoch_ms: int | None
-    """ms since 1970, minute resolution. Counted by the source as UTC; JPL's own scale is TDB."""
+    """Milliseconds since 1970, to the minute. The source counts in UTC; JPL's own scale is TDB."""
     orbiting_body: str | None
     """JPL's spelling: Merc, Venus, Earth, Moon, Mars, Juptr …"""
     miss_distance_au: float | None
     """Astronomical units."""
     miss_distance_km: float | None
-    """Kilometres; the source's own figure, not computed from the other."""
+    """Kilometres, as the source sends it; not computed from ``miss_distance_au``."""
     relative_velocity_km_s: float | None
-    """Kilometres a second, at that moment."""
+    """Kilometres a second, at the approach."""
 
 
 def parse(raw: bytes) -> Any:
-    """The object's JSON as a value, not judged yet.
+    """The value of an object's JSON, not validated yet.
 
-    :raises Unreadable: it is nested too deeply
+    :raises Unreadable: the object is nested too deeply
     """
     try:
         return envelope.parse(raw)
@@ -195,50 +194,50 @@ def parse(raw: bytes) -> Any:
 
 
 class Neo(BaseModel):
-    """One near-Earth object, validated: the saved columns, and all of its close approaches.
+    """One near-Earth object, validated: the columns of ``NEOS``, and all of its close approaches.
 
-    What the source left out, or gave as null, is None.
+    A value that the source omits, or sends as null, is None.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
-    """The object's identifier, never empty; no other object of a run has it."""
+    """The object's identifier, never empty, and unique in a run."""
     neo_reference_id: str | None
-    """NASA's own second name for it."""
+    """A second identifier of NASA's."""
     name: str
     """The full name, never empty: ``433 Eros (A898 PA)``."""
     name_limited: str | None
     """The short name; None for unnamed objects."""
     designation: str | None
-    """As the source gives it."""
+    """As the source sends it."""
     nasa_jpl_url: str | None
     """The object's page at JPL."""
     absolute_magnitude_h: float | None
-    """H, in magnitudes: the smaller, the brighter."""
+    """H, in magnitudes; smaller is brighter."""
     is_potentially_hazardous_asteroid: bool | None
-    """NASA's own judgement."""
+    """NASA's own classification."""
     estimated_diameter_min_m: float | None
     """Metres."""
     estimated_diameter_max_m: float | None
     """Metres."""
     first_observation_date: dt.date | None
-    """The day of the first observation that its orbit was computed from."""
+    """The day of the first observation for its orbit."""
     last_observation_date: dt.date | None
-    """The day of the last one."""
+    """The day of the last observation for its orbit."""
     observations_used: int | None
-    """How many there are."""
+    """The number of observations for its orbit."""
     orbital_period_d: float | None
     """Days."""
     close_approaches: tuple[CloseApproach, ...]
-    """In the source's order: ascending by epoch, as far as known."""
+    """In the source's order, which is ascending by epoch."""
 
     def closest_approach(self, orbiting_body: str | None = None) -> CloseApproach | None:
         """The approach with the smallest miss distance (as float64 km); None if no distance is known.
 
-        Equal distances: the earlier epoch, then the list's order.
+        Of approaches at equal distances, it is the one with the earliest epoch, then the first in the list.
 
-        :param orbiting_body: of those to this body alone; None is any
+        :param orbiting_body: consider approaches to this body only; None is any
         """
         best, best_key = None, (math.inf, math.inf)
         for approach in self.close_approaches:
@@ -254,31 +253,31 @@ class Neo(BaseModel):
 
     @classmethod
     def from_browse(cls, raw: bytes) -> Neo:
-        """One object of a Browse page, by the contract.
+        """Validate one object of a Browse page.
 
-        :raises Unreadable: it is not one; the first trouble in the order of this class's fields
+        :raises Unreadable: the object breaks the contract; this is the first error, in the order of the source's fields
         """
         return cls.from_value(parse(raw))
 
     @classmethod
     def from_value(cls, value: Any) -> Neo:
-        """The same of what :func:`parse` made of the object.
+        """Validate the value of an object, from :func:`parse`.
 
         :raises Unreadable: as :meth:`from_browse`
         """
         try:
-            record = _Object.model_validate(value)
+            record = _ObjectRecord.model_validate(value)
         except ValidationError as exc:
             raise Unreadable.because(exc) from exc
-        except RecursionError as exc:  # what could just be parsed is told of from deeper in the stack
+        except RecursionError as exc:  # validation needs a deeper stack than parsing
             raise Unreadable("nested too deeply", ()) from exc
         id_ = record.neo_reference_id if record.id is None else record.id
         if id_ is None:
             raise Unreadable("neither id nor neo_reference_id is given", ())
         if not id_:
             raise Unreadable("empty", ("neo_reference_id",))
-        diameter = (record.estimated_diameter or _Diameter()).meters or _Meters()
-        orbit = record.orbital_data or _Orbit()
+        diameter = (record.estimated_diameter or _DiameterRecord()).meters or _MetersRecord()
+        orbit = record.orbital_data or _OrbitRecord()
         return cls.model_construct(
             id=id_,
             neo_reference_id=record.neo_reference_id,
@@ -299,9 +298,9 @@ class Neo(BaseModel):
 
 
 def objects(page: Page) -> Iterator[Neo]:
-    """Each row of ``page.neos`` as a validated object, in order; made at each call, one object at a time.
+    """Each row of ``neos`` as a validated object, in order, made one at a time.
 
-    A seventh of the time that reading their JSON again would take.
+    It takes a seventh of the time of parsing the JSON again.
     """
     neos, close_approaches = page.batches.values()
     return _objects(neos, close_approaches, page.approach_counts)
@@ -313,7 +312,7 @@ def _objects(neos: pa.RecordBatch, close_approaches: pa.RecordBatch, approach_co
     rows = zip(*(neos[name].to_pylist() for name in _NEO_FIELDS), strict=True)
     begin = 0
     for row, count in zip(rows, approach_counts, strict=True):
-        # Each takes its own rows alone: to take those of a whole page would hold an event loop for 7 ms.
+        # The rows of one object at a time: those of a whole page would block an event loop for 7 ms.
         values = zip(*(column.slice(begin, count).to_pylist() for column in columns), strict=True)
         begin += count
         theirs = [dict(zip(_APPROACH_FIELDS, approach, strict=True)) for approach in values]
@@ -324,8 +323,8 @@ _APPROACH_FIELDS: Final = tuple(CloseApproach.model_fields)
 _NEO_FIELDS: Final = tuple(name for name in Neo.model_fields if name != "close_approaches")
 
 
-class Unreadable(ValueError):  # noqa: N818 - it judges an object; it is no error of the run
-    """An object that breaks the contract. ``path`` leads from the object to the trouble."""
+class Unreadable(ValueError):  # noqa: N818 - it rejects an object; it is not an error of the run
+    """An object breaks the contract. ``path`` leads from the object to the invalid value."""
 
     def __init__(self, reason: str, path: tuple[str | int, ...]) -> None:
         super().__init__(reason)
@@ -334,7 +333,7 @@ class Unreadable(ValueError):  # noqa: N818 - it judges an object; it is no erro
 
     @classmethod
     def because(cls, exc: ValidationError) -> Unreadable:
-        """The first trouble of those that pydantic found."""
+        """The first error of a pydantic validation."""
         first = exc.errors(include_url=False, include_input=False)[0]
         reason = _REASONS.get(first["type"], first["msg"])
         if first["type"] == "value_error":
@@ -349,46 +348,46 @@ _REASONS: Final = {
 }
 
 
-class _Read(BaseModel):
-    """The source's own shape, of which only what is saved is read."""
+class _SourceRecord(BaseModel):
+    """The fields of the source that are stored; others are ignored."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
-class _MissDistance(_Read):
+class _MissDistanceRecord(_SourceRecord):
     astronomical: Amount = None
     kilometers: Amount = None
 
 
-class _RelativeVelocity(_Read):
+class _RelativeVelocityRecord(_SourceRecord):
     kilometers_per_second: Amount = None
 
 
-class _Approach(_Read):
+class _ApproachRecord(_SourceRecord):
     close_approach_date: Date = None
     epoch_date_close_approach: EpochMs = None
-    relative_velocity: _RelativeVelocity | None = None
-    miss_distance: _MissDistance | None = None
+    relative_velocity: _RelativeVelocityRecord | None = None
+    miss_distance: _MissDistanceRecord | None = None
     orbiting_body: Text = None
 
 
-class _Meters(_Read):
+class _MetersRecord(_SourceRecord):
     estimated_diameter_min: Amount = None
     estimated_diameter_max: Amount = None
 
 
-class _Diameter(_Read):
-    meters: _Meters | None = None
+class _DiameterRecord(_SourceRecord):
+    meters: _MetersRecord | None = None
 
 
-class _Orbit(_Read):
+class _OrbitRecord(_SourceRecord):
     first_observation_date: Date = None
     last_observation_date: Date = None
     observations_used: Count = None
     orbital_period: Amount = None
 
 
-class _Object(_Read):
+class _ObjectRecord(_SourceRecord):
     id: EssentialOrNone = None
     neo_reference_id: Text = None
     name: Essential
@@ -397,18 +396,18 @@ class _Object(_Read):
     nasa_jpl_url: Text = None
     absolute_magnitude_h: Number = None
     is_potentially_hazardous_asteroid: Flag = None
-    estimated_diameter: _Diameter | None = None
-    close_approach_data: tuple[_Approach, ...] | None = None
-    orbital_data: _Orbit | None = None
+    estimated_diameter: _DiameterRecord | None = None
+    close_approach_data: tuple[_ApproachRecord, ...] | None = None
+    orbital_data: _OrbitRecord | None = None
 
 
-def _approach(entry: _Approach) -> CloseApproach:
-    distance = entry.miss_distance or _MissDistance()
+def _approach(entry: _ApproachRecord) -> CloseApproach:
+    distance = entry.miss_distance or _MissDistanceRecord()
     return CloseApproach.model_construct(
         close_approach_date=entry.close_approach_date,
         close_approach_epoch_ms=entry.epoch_date_close_approach,
         orbiting_body=entry.orbiting_body,
         miss_distance_au=distance.astronomical,
         miss_distance_km=distance.kilometers,
-        relative_velocity_km_s=(entry.relative_velocity or _RelativeVelocity()).kilometers_per_second,
+        relative_velocity_km_s=(entry.relative_velocity or _RelativeVelocityRecord()).kilometers_per_second,
     )

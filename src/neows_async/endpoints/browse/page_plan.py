@@ -1,4 +1,4 @@
-"""Which pages a run needs. Pure page arithmetic, from the first page's envelope."""
+"""The pages that a run needs, from the first page's envelope. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PagePlan:
-    """The pages 0 … ``pages - 1``, of which the first ``positions`` objects are wanted.
+    """The pages 0 … ``pages - 1``, which hold the first ``positions`` objects.
 
-    :param total_elements: how many objects the catalogue said it holds
-    :param page_size: of the answers, whatever was asked for
+    :param total_elements: objects in the catalogue, as in the envelope
+    :param page_size: objects a page, as in the responses; it may differ from the requested size
     """
 
     total_elements: int
@@ -25,7 +25,7 @@ class PagePlan:
 
     @property
     def pages(self) -> int:
-        """How many pages hold the wanted positions."""
+        """The number of pages that hold these positions."""
         return -(-self.positions // self.page_size)
 
     @property
@@ -35,10 +35,10 @@ class PagePlan:
 
 
 def plan_pages(first: PageInfo, limit: int | None) -> PagePlan:
-    """What follows from page 0's envelope.
+    """The plan that follows from page 0's envelope.
 
-    :param limit: the first so many Browse positions; None is all
-    :raises EmptyCatalogueError: there is nothing to fetch
+    :param limit: the number of Browse positions to read, from the first; None is all
+    :raises EmptyCatalogueError: the catalogue has no objects
     """
     if first.total_elements == 0:
         raise EmptyCatalogueError("the catalogue is empty: page 0 announces 0 objects; nothing was written")

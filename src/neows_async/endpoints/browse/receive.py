@@ -1,4 +1,4 @@
-"""From a page as received to a decoded page: the one call that every page goes through. Pure.
+"""From a received page to a decoded page, in one call. Pure.
 
 ::
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class ReceiveOptions:
     """How pages are received.
 
-    :param api_key: to be redacted
+    :param api_key: the key to redact
     :param orbiting_body: see :func:`neows_async.endpoints.browse.decode.decode`
-    :param max_body_bytes: of the JSON; a larger page is a bad one
-    :param keeps_json: set ``Page.source``, because the page is to be stored or a part needs its JSON
+    :param max_body_bytes: the most bytes of a page's JSON
+    :param keeps_json: set ``Page.source``, since the page will be stored, or a part needs its JSON
     """
 
     api_key: str = field(default="", repr=False)
@@ -55,8 +55,8 @@ class Receiver:
         """Decompress, redact, check, decode, and compress if the JSON is needed later.
 
         :param size: the page size that the run was planned with; None accepts any
-        :raises BadPageError: it is not the whole page ``page.number``. Its ``body`` is the redacted body, for
-            inspection, if the page was not stored before
+        :raises BadPageError: it is not the whole page ``page.number``. If the page was not stored before, the error's
+            ``body`` is the redacted body, for inspection
         """
         found, source = self._open(page)
         try:
@@ -66,7 +66,7 @@ class Receiver:
         return self._with_source(decoded, found, source)
 
     def receive_batch(self, pages: Sequence[StoredPage], size: int | None) -> list[Page]:
-        """:meth:`receive` for each page of an archive, at three quarters of the price.
+        """:meth:`receive` for each page of an archive, in three quarters of the time.
 
         :raises BadPageError: of the first bad page
         """
@@ -90,10 +90,13 @@ class Receiver:
         """The page's redacted JSON; and the page itself if it can be stored as it is."""
         if isinstance(page, StoredPage):
             body = stored.json_of(page)
-            if stored.is_sound(page):  # by its seal it was redacted; a source of a user may have made it otherwise
+            if stored.is_sound(
+                page
+            ):  # its seal shows that it was redacted; a page from a caller's own source may have none
                 return PageJson(page.number, body, page.sha256), page
         else:
             body = decompress(page.body, page.content_encoding, self._options.max_body_bytes)
+        # Before the check: an error quotes the body, and a page is stored as soon as it is checked.
         body = self._redact(body)
         return PageJson(page.number, body, hashlib.sha256(body).digest()), None
 

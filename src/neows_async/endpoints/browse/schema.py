@@ -1,4 +1,4 @@
-"""The datasets' columns. Nothing here is inferred: what is written has these types, always."""
+"""The datasets' columns. No type is inferred: every file has exactly these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 VERSION: Final = "1"
-"""Rises when a column's name, type or meaning changes."""
+"""Increased when a column's name, type or meaning changes."""
 
 NEOS: Final = pa.schema(
     [
@@ -30,7 +30,7 @@ NEOS: Final = pa.schema(
         pa.field("orbital_period_d", pa.float64()),
     ]
 )
-"""One row a near-Earth object, in Browse order."""
+"""One row for each near-Earth object, in Browse order."""
 
 CLOSE_APPROACHES: Final = pa.schema(
     [
@@ -43,6 +43,6 @@ CLOSE_APPROACHES: Final = pa.schema(
         pa.field("relative_velocity_km_s", pa.float64()),
     ]
 )
-"""One row an approach, in the order of ``NEOS``, then of the object's own list."""
+"""One row for each close approach, in the order of ``NEOS``, then of the object's own list."""
 
 DATASETS: Final = {"neos": NEOS, "close_approaches": CLOSE_APPROACHES}
