@@ -18,7 +18,7 @@ import time
 from typing import Final
 
 from neows_async.sandbox.catalogue import SyntheticCatalogue
-from neows_async.sandbox.page_json import PageRequest, browse_page
+from neows_async.sandbox.page_json import BrowseRequest, browse_page
 
 PAGE_SIZE: Final = 20
 DISTINCT: Final = 100
@@ -41,7 +41,7 @@ def templates(distinct: int = DISTINCT) -> list[Template]:
     made = []
     for number in range(distinct):
         page = browse_page(
-            catalogue, PageRequest(number, PAGE_SIZE, "127.0.0.1", "benchmark-key-of-forty-characters-000000")
+            catalogue, BrowseRequest(number, PAGE_SIZE, "127.0.0.1", "benchmark-key-of-forty-characters-000000")
         )
         objects = page[page.index(_LIST) :]
         first = _FIRST_ID + number * PAGE_SIZE

@@ -55,7 +55,7 @@ async def client_of(app: SandboxApp, **options: Any) -> AsyncIterator[httpx.Asyn
         yield client
 
 
-def struck_by(*faults: Fault, neos: int = 100, **scenario: Any) -> SandboxApp:
+def app_with(*faults: Fault, neos: int = 100, **scenario: Any) -> SandboxApp:
     return SandboxApp(SyntheticCatalogue(neos), scenario=Scenario(faults=faults, **scenario), threads=False)
 
 
@@ -65,7 +65,7 @@ async def get(app: SandboxApp, page: int = 0, **options: Any) -> httpx.Response:
 
 
 async def test_requests_after_a_fault_succeed() -> None:
-    app = struck_by(Outage(attempts=ONCE))
+    app = app_with(Outage(attempts=ONCE))
     async with client_of(app) as client:
         assert (await client.get(BROWSE, params={"page": 1})).status_code == 503
         good = await client.get(BROWSE, params={"page": 1, "size": 20})
@@ -78,31 +78,31 @@ async def test_requests_after_a_fault_succeed() -> None:
 
 
 async def test_outage_is_html_and_costs_quota() -> None:
-    app = struck_by(Outage(attempts=ONCE))
+    app = app_with(Outage(attempts=ONCE))
     async with client_of(app) as client:
         first = await client.get(BROWSE)
         second = await client.get(BROWSE)
     assert first.headers["content-type"].startswith("text/html")
     assert "heroku" in first.headers["via"]
     assert "Application error" in first.text
-    remaining = [answer.headers["x-ratelimit-remaining"] for answer in (first, second)]
+    remaining = [response.headers["x-ratelimit-remaining"] for response in (first, second)]
     assert remaining == ["999", "998"]
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 @pytest.mark.parametrize(("shape", "names"), [("backend", {"code"}), ("gateway", {"error"}), ("html", None)])
 async def test_error_statuses_have_three_formats(status: int, shape: Any, names: set[str] | None) -> None:
-    answer = await get(struck_by(Status(status=status, shape=shape)))
-    assert answer.status_code == status
-    assert answer.headers["x-ratelimit-limit"] == "1000"
+    response = await get(app_with(Status(status=status, shape=shape)))
+    assert response.status_code == status
+    assert response.headers["x-ratelimit-limit"] == "1000"
     if names is None:
-        assert answer.text.startswith("<!DOCTYPE html>")
+        assert response.text.startswith("<!DOCTYPE html>")
     else:
-        assert names <= set(answer.json())
+        assert names <= set(response.json())
 
 
 async def test_spurious_429_is_not_counted() -> None:
-    app = struck_by(OverRateLimit(retry_after_s=7, attempts=ONCE))
+    app = app_with(OverRateLimit(retry_after_s=7, attempts=ONCE))
     async with client_of(app) as client:
         refused = await client.get(BROWSE)
         good = await client.get(BROWSE)
@@ -113,49 +113,49 @@ async def test_spurious_429_is_not_counted() -> None:
     )
     assert refused.json()["error"]["code"] == "OVER_RATE_LIMIT"
     assert good.headers["x-ratelimit-remaining"] == "999"
-    silent = await get(struck_by(OverRateLimit(retry_after_s=None)))
+    silent = await get(app_with(OverRateLimit(retry_after_s=None)))
     assert "retry-after" not in silent.headers
 
 
 @pytest.mark.parametrize("code", REFUSALS)
 async def test_key_can_be_refused_during_a_run(code: str) -> None:
-    answer = await get(struck_by(Refused(code=code)))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, code)
-    assert not [name for name in answer.headers if "ratelimit" in name]
+    response = await get(app_with(Refused(code=code)))
+    assert (response.status_code, response.json()["error"]["code"]) == (403, code)
+    assert not [name for name in response.headers if "ratelimit" in name]
 
 
 async def test_faulty_responses_with_status_200() -> None:
-    html = await get(struck_by(Html()))
+    html = await get(app_with(Html()))
     assert (html.status_code, html.headers["content-type"][:9]) == (200, "text/html")
-    short_json = await get(struck_by(TruncatedJson()))
-    for answer in (html, short_json):
-        assert answer.status_code == 200
+    short_json = await get(app_with(TruncatedJson()))
+    for response in (html, short_json):
+        assert response.status_code == 200
         with pytest.raises(BadPageError, match=r"not JSON|not a Browse page"):
-            envelope.check(answer.content, 0)
-    other = await get(struck_by(WrongPage()), 1)
+            envelope.check(response.content, 0)
+    other = await get(app_with(WrongPage()), 1)
     with pytest.raises(BadPageError, match="expected page 1, but this is page 2"):
         envelope.check(other.content, 1)
-    named = await get(struck_by(WrongPage(number=4)), 1)
+    named = await get(app_with(WrongPage(number=4)), 1)
     assert envelope.check(named.content, 4).number == 4
-    short = await get(struck_by(ShortPage(missing_neos=3)))
+    short = await get(app_with(ShortPage(missing_neos=3)))
     with pytest.raises(BadPageError, match="announces 20 objects, but holds 17"):
         envelope.check(short.content, 0)
-    replaced = await get(struck_by(Replace(body='{"é": 1}', status=201, content_type="application/hal+json")))
+    replaced = await get(app_with(Replace(body='{"é": 1}', status=201, content_type="application/hal+json")))
     assert (replaced.status_code, replaced.json()) == (201, {"é": 1})
-    typed = await get(struck_by(WrongType(content_type="text/plain")))
+    typed = await get(app_with(WrongType(content_type="text/plain")))
     assert typed.headers["content-type"] == "text/plain"
     envelope.check(typed.content, 0)
 
 
 async def test_redirect_names_another_host() -> None:
-    answer = await get(struck_by(Redirect(location="https://evil.invalid/x", status=307)))
-    assert (answer.status_code, answer.headers["location"]) == (307, "https://evil.invalid/x")
+    response = await get(app_with(Redirect(location="https://evil.invalid/x", status=307)))
+    assert (response.status_code, response.headers["location"]) == (307, "https://evil.invalid/x")
 
 
 async def test_truncated_gzip_is_a_complete_response() -> None:
-    async with client_of(struck_by(TruncatedGzip())) as client, client.stream("GET", BROWSE) as answer:
-        raw = b"".join([chunk async for chunk in answer.aiter_raw()])
-    assert answer.headers["content-encoding"] == "gzip"
+    async with client_of(app_with(TruncatedGzip())) as client, client.stream("GET", BROWSE) as response:
+        raw = b"".join([chunk async for chunk in response.aiter_raw()])
+    assert response.headers["content-encoding"] == "gzip"
     decoder = zlib.decompressobj(wbits=31)
     assert decoder.decompress(raw).startswith(b'{"links"')
     assert not decoder.eof
@@ -168,12 +168,12 @@ async def test_connection_is_cut(after: Any) -> None:
 
     async def read(client: httpx.AsyncClient) -> None:
         nonlocal received
-        async with client.stream("GET", BROWSE) as answer:
-            statuses.append(answer.status_code)
-            async for chunk in answer.aiter_raw():
+        async with client.stream("GET", BROWSE) as response:
+            statuses.append(response.status_code)
+            async for chunk in response.aiter_raw():
                 received += len(chunk)
 
-    async with client_of(struck_by(Cut(after=after))) as client:
+    async with client_of(app_with(Cut(after=after))) as client:
         with pytest.raises(httpx.RemoteProtocolError, match="closed the connection"):
             await read(client)
     assert statuses == ([] if after == "request" else [200])
@@ -184,7 +184,7 @@ async def test_connection_is_cut(after: Any) -> None:
 @pytest.mark.parametrize("after", ["request", "headers", "body"])
 async def test_connection_hangs_until_the_client_disconnects(after: Any) -> None:
     started_s = anyio.current_time()
-    async with client_of(struck_by(Hang(after=after)), timeout=30) as client:
+    async with client_of(app_with(Hang(after=after)), timeout=30) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.get(BROWSE)
     assert anyio.current_time() - started_s == pytest.approx(30)
@@ -195,19 +195,19 @@ async def test_endless_body_continues_while_it_is_read() -> None:
     request = httpx.Request("GET", f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
     received = 0
     # Without the client, whose generators complain on trio when they are left before their end.
-    async with AsgiTransport(struck_by(Endless(interval_s=1))) as transport:
-        answer = await transport.handle_async_request(request)
-        assert isinstance(answer.stream, httpx.AsyncByteStream)
-        chunks = aiter(answer.stream)
+    async with AsgiTransport(app_with(Endless(interval_s=1))) as transport:
+        response = await transport.handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        chunks = aiter(response.stream)
         while received < 5 << 20:
             received += len(await anext(chunks))
-        await answer.aclose()
-    assert "content-encoding" not in answer.headers
+        await response.aclose()
+    assert "content-encoding" not in response.headers
 
 
 @pytest.mark.virtual_time
 async def test_latency_delays_responses() -> None:
-    app = struck_by(Slow(delay_s=100, pages=frozenset({1})), latency=Latency(median_s=5))
+    app = app_with(Slow(delay_s=100, pages=frozenset({1})), latency=Latency(median_s=5))
     async with client_of(app, timeout=1_000) as client:
         took_s = []
         for page in (0, 1):
@@ -244,14 +244,14 @@ async def test_hour_of_quota_passes_in_virtual_time() -> None:
     statuses = []
     async with client_of(app) as client:
         for _ in range(5):
-            answer = await client.get(BROWSE)
-            statuses.append(answer.status_code)
-            await anyio.sleep(int(answer.headers.get("retry-after", "0")))
+            response = await client.get(BROWSE)
+            statuses.append(response.status_code)
+            await anyio.sleep(int(response.headers.get("retry-after", "0")))
     assert statuses == [200, 200, 200, 429, 200]
 
 
 async def test_growing_catalogue_repeats_an_object() -> None:
-    app = struck_by(neos=60, changes=(Change(after_requests=1, add=1),))
+    app = app_with(neos=60, changes=(Change(after_requests=1, add=1),))
     async with client_of(app) as client:
         pages = [(await client.get(BROWSE, params={"page": page})).json() for page in range(4)]
     assert [page["page"]["total_elements"] for page in pages] == [60, 61, 61, 61]
@@ -276,17 +276,17 @@ async def test_growing_catalogue_repeats_an_object() -> None:
     ],
 )
 async def test_invalid_parameters_get_the_flat_error(query: dict[str, str], status: int) -> None:
-    async with client_of(struck_by()) as client:
-        answer = await client.get(BROWSE, params=query)
-    assert answer.status_code == status
-    assert answer.headers["x-ratelimit-remaining"] == "999"
+    async with client_of(app_with()) as client:
+        response = await client.get(BROWSE, params=query)
+    assert response.status_code == status
+    assert response.headers["x-ratelimit-remaining"] == "999"
     if status == 400:
-        assert set(answer.json()) == {"code", "http_error", "error_message", "request"}
-        assert answer.json()["request"].endswith("api_key=" + "k" * 20)
+        assert set(response.json()) == {"code", "http_error", "error_message", "request"}
+        assert response.json()["request"].endswith("api_key=" + "k" * 20)
 
 
 async def test_other_paths_and_methods_are_errors() -> None:
-    async with client_of(struck_by()) as client:
+    async with client_of(app_with()) as client:
         assert (await client.get("/planetary/apod")).status_code == 404
         assert (await client.post(BROWSE, content=b"x" * 100_000)).status_code == 405
         assert (await client.get("/neo/browse")).status_code == 200
@@ -305,17 +305,17 @@ async def test_other_paths_and_methods_are_errors() -> None:
     ],
 )
 async def test_gateway_responds_in_the_requested_format(query: str, accept: str, html: bool) -> None:
-    async with client_of(struck_by(), headers={"Accept": accept}) as client:
-        answer = await client.get(f"{BROWSE}{query}")
+    async with client_of(app_with(), headers={"Accept": accept}) as client:
+        response = await client.get(f"{BROWSE}{query}")
         suffixed = await client.get(f"{BROWSE}.html")
-    assert answer.status_code == suffixed.status_code == 403
-    assert answer.text.startswith("<html>") == html
+    assert response.status_code == suffixed.status_code == 403
+    assert response.text.startswith("<html>") == html
     assert suffixed.text.startswith("<html>")
 
 
 async def test_key_in_the_header_precedes_the_query() -> None:
     rules = GatewayRules(known_keys=frozenset({"good"}))
-    app = struck_by(gateway=rules)
+    app = app_with(gateway=rules)
     async with client_of(app, headers={}) as client:
         tries = [("good", "bad"), ("bad", "good"), ("", "good")]
         statuses = [
@@ -326,7 +326,7 @@ async def test_key_in_the_header_precedes_the_query() -> None:
 
 
 async def test_gzip_only_if_the_client_accepts_it() -> None:
-    async with client_of(struck_by()) as client:
+    async with client_of(app_with()) as client:
         plain = await client.get(BROWSE, headers={"Accept-Encoding": "identity"})
         async with client.stream("GET", BROWSE, headers={"Accept-Encoding": "gzip"}) as packed:
             raw = b"".join([chunk async for chunk in packed.aiter_raw()])
@@ -341,8 +341,8 @@ async def test_concurrent_requests_get_their_own_pages() -> None:
     found: dict[int, list[str]] = {}
 
     async def fetch(client: httpx.AsyncClient, page: int) -> None:
-        answer = await client.get(BROWSE, params={"page": page})
-        found[page] = [entry["id"] for entry in answer.json()["near_earth_objects"]]
+        response = await client.get(BROWSE, params={"page": page})
+        found[page] = [entry["id"] for entry in response.json()["near_earth_objects"]]
 
     async with client_of(app) as client, anyio.create_task_group() as tasks:
         for page in range(10):
@@ -352,18 +352,18 @@ async def test_concurrent_requests_get_their_own_pages() -> None:
 
 
 async def test_cut_is_an_exception_for_servers_that_cannot_close_a_connection() -> None:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(struck_by(Cut()))) as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app_with(Cut()))) as client:
         with pytest.raises(ExceptionGroup) as caught:
             await client.get(f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
     assert caught.group_contains(ConnectionAbortedError)
 
 
 def test_client_can_be_created_without_an_event_loop() -> None:
-    client = httpx.AsyncClient(transport=AsgiTransport(struck_by()), trust_env=False)
+    client = httpx.AsyncClient(transport=AsgiTransport(app_with()), trust_env=False)
 
     async def ask() -> int:
         async with client:
-            answer = await client.get(f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
-            return answer.status_code
+            response = await client.get(f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
+            return response.status_code
 
     assert anyio.run(ask) == 200

@@ -10,15 +10,15 @@ import zstandard
 from neows_async.endpoints.browse import envelope
 from neows_async.errors import SettingsError
 from neows_async.sandbox.catalogue import Catalogue, ChangingCatalogue, RecordedPages, SyntheticCatalogue
-from neows_async.sandbox.page_json import PageRequest, browse_page
+from neows_async.sandbox.page_json import BrowseRequest, browse_page
 from neows_async.sandbox.scenario import Change
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def asked(number: int, size: int = 20) -> PageRequest:
-    return PageRequest(number, size, "api.nasa.gov", "DEMO_KEY")
+def request_for(number: int, size: int = 20) -> BrowseRequest:
+    return BrowseRequest(number, size, "api.nasa.gov", "DEMO_KEY")
 
 
 def ids(catalogue: Catalogue) -> list[str]:
@@ -39,14 +39,14 @@ def test_recorded_pages_are_served_byte_for_byte(recorded_pages: Path) -> None:
     catalogue = RecordedPages(recorded_pages, announced_total=41_282)
     for number in range(10):
         recorded = gzip.decompress((recorded_pages / f"page_{number:05}.json.gz").read_bytes())
-        assert browse_page(catalogue, asked(number)) == recorded
+        assert browse_page(catalogue, request_for(number)) == recorded
 
 
 def test_total_is_the_number_of_recorded_objects(recorded_pages: Path) -> None:
     catalogue = RecordedPages(recorded_pages)
     assert catalogue.total == 200
     assert len(set(ids(catalogue))) == 200
-    page = json.loads(browse_page(catalogue, asked(66, 3)))
+    page = json.loads(browse_page(catalogue, request_for(66, 3)))
     assert page["page"] == {"size": 3, "total_elements": 200, "total_pages": 67, "number": 66}
     assert [entry["id"] for entry in page["near_earth_objects"]] == ids(catalogue)[198:]
 
@@ -70,7 +70,7 @@ def test_invalid_objects_are_served_unchanged(tmp_path: Path) -> None:
         '{"page":{"size":9,"total_elements":4,"number":0},"near_earth_objects":[{},{"id":7},null,{"id":"4","h":NaN}]}'
     )
     (tmp_path / "page_0.json").write_text(text)
-    page = browse_page(RecordedPages(tmp_path), asked(0))
+    page = browse_page(RecordedPages(tmp_path), request_for(0))
     _, objects = envelope.split(page)
     assert objects[0] == b'{"links":{"self":"http://api.nasa.gov/neo/rest/v1/neo/?api_key=DEMO_KEY"}}'
     assert objects[1].endswith(b'"id":7}')
@@ -110,7 +110,7 @@ def test_pages_hold_their_objects_and_totals(total: int, size: int, pages: int) 
     catalogue = SyntheticCatalogue(total)
     found = []
     for number in range(pages + 2):
-        page = json.loads(browse_page(catalogue, asked(number, size)))
+        page = json.loads(browse_page(catalogue, request_for(number, size)))
         assert page["page"] == {"size": size, "total_elements": total, "total_pages": pages, "number": number}
         assert ("next" in page["links"]) == (number + 1 < pages)
         assert ("prev" in page["links"]) == (number > 0)
@@ -119,7 +119,7 @@ def test_pages_hold_their_objects_and_totals(total: int, size: int, pages: int) 
 
 
 def test_every_link_holds_the_clients_key() -> None:
-    page = browse_page(SyntheticCatalogue(60), PageRequest(1, 20, "h:1", "k+/ é"))
+    page = browse_page(SyntheticCatalogue(60), BrowseRequest(1, 20, "h:1", "k+/ é"))
     assert page.count(b"api_key=k%2B%2F%20%C3%A9") == 23
     assert json.loads(page)["links"]["next"].startswith("http://h:1/neo/rest/v1/neo/browse?page=2&size=20&api_key=")
 

@@ -40,9 +40,9 @@ def shape(value: Any) -> Any:
 
 async def page_of(app: SandboxApp, number: int = 0, **query: Any) -> Any:
     async with client_of(app) as client:
-        answer = await client.get(URL, params={"page": number, **query}, headers={"X-Api-Key": "k" * 40})
-    assert answer.status_code == 200
-    return answer.json()
+        response = await client.get(URL, params={"page": number, **query}, headers={"X-Api-Key": "k" * 40})
+    assert response.status_code == 200
+    return response.json()
 
 
 async def test_synthetic_page_has_the_fields_of_a_recorded_one(recorded_pages: Path) -> None:
@@ -84,29 +84,29 @@ def test_seed_determines_realistic_objects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "size", "count", "answered"),
+    ("number", "size", "count", "page_size"),
     [(0, 20, 20, 20), (2, 20, 5, 20), (9, 20, 0, 20), (1, 5, 5, 5), (0, 50, 20, 20)],
 )
-async def test_page_number_and_size_select_the_objects(number: int, size: int, count: int, answered: int) -> None:
+async def test_page_number_and_size_select_the_objects(number: int, size: int, count: int, page_size: int) -> None:
     page = await page_of(SandboxApp(SyntheticCatalogue(45)), number, size=size)
     assert len(page["near_earth_objects"]) == count
     assert page["page"] == {
-        "size": answered,
+        "size": page_size,
         "total_elements": 45,
-        "total_pages": -(-45 // answered),
+        "total_pages": -(-45 // page_size),
         "number": number,
     }
 
 
 async def test_page_is_gzip_chunked_with_quota_headers() -> None:
     app = SandboxApp(SyntheticCatalogue(100), gateway=Gateway(hourly_limit=77))
-    async with client_of(app) as client, client.stream("GET", URL, headers={"X-Api-Key": "k"}) as answer:
-        chunks = [chunk async for chunk in answer.aiter_raw()]
+    async with client_of(app) as client, client.stream("GET", URL, headers={"X-Api-Key": "k"}) as response:
+        chunks = [chunk async for chunk in response.aiter_raw()]
     assert len(chunks) > 1
     assert b'"near_earth_objects"' in gzip.decompress(b"".join(chunks))
-    assert answer.headers["content-type"] == "application/json;charset=UTF-8"
-    assert "content-length" not in answer.headers
-    assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("77", "76")
+    assert response.headers["content-type"] == "application/json;charset=UTF-8"
+    assert "content-length" not in response.headers
+    assert (response.headers["x-ratelimit-limit"], response.headers["x-ratelimit-remaining"]) == ("77", "76")
 
 
 async def test_gateway_refuses_missing_keys_and_exceeded_limits() -> None:
@@ -114,9 +114,9 @@ async def test_gateway_refuses_missing_keys_and_exceeded_limits() -> None:
     async with client_of(SandboxApp(SyntheticCatalogue(100), gateway=gateway)) as client:
         codes = []
         for headers in ({}, {"X-Api-Key": "bad"}, {"X-Api-Key": "old"}):
-            answer = await client.get(URL, headers=headers)
-            codes.append((answer.status_code, answer.json()["error"]["code"]))
-            assert "x-ratelimit-limit" not in answer.headers
+            response = await client.get(URL, headers=headers)
+            codes.append((response.status_code, response.json()["error"]["code"]))
+            assert "x-ratelimit-limit" not in response.headers
         assert codes == [(403, "API_KEY_MISSING"), (403, "API_KEY_INVALID"), (403, "API_KEY_DISABLED")]
         bad = await client.get(URL, params={"page": "x"}, headers={"X-Api-Key": "good"})
         assert (bad.status_code, bad.json()["http_error"]) == (400, "BAD_REQUEST")
@@ -169,8 +169,8 @@ async def test_transport_streams_with_backpressure() -> None:
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
             sent += 1
 
-    async with client_of(app) as client, client.stream("GET", URL) as answer:
-        chunks = answer.aiter_raw()
+    async with client_of(app) as client, client.stream("GET", URL) as response:
+        chunks = response.aiter_raw()
         assert await anext(chunks) == b"x"
         await anyio.wait_all_tasks_blocked()
         assert sent <= 2
@@ -234,7 +234,7 @@ def test_recorded_pages_are_served_from_three_file_formats(recorded_pages: Path,
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "reason"),
     [
         ({}, "has no page_NNNNN.json"),
         ({"page_00001.json": b"{}"}, "not numbered 0 to 0 without a gap"),
@@ -243,10 +243,10 @@ def test_recorded_pages_are_served_from_three_file_formats(recorded_pages: Path,
         ({"page_00000.json.zst": b"no zstd"}, "is not a recorded Browse page"),
     ],
 )
-def test_invalid_page_file_is_named(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+def test_invalid_page_file_is_named(tmp_path: Path, files: dict[str, bytes], reason: str) -> None:
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=reason):
         RecordedPages(tmp_path)
     with pytest.raises(SettingsError, match="cannot be read"):
         RecordedPages(tmp_path / "nowhere")
@@ -255,10 +255,10 @@ def test_invalid_page_file_is_named(tmp_path: Path, files: dict[str, bytes], sai
 def test_sandbox_serves_on_loopback() -> None:
     app = SandboxApp(SyntheticCatalogue(100))
     with serving(app) as url, httpx.Client(trust_env=False) as client:
-        answer = client.get(f"{url}/neo/rest/v1/neo/browse", params={"page": 4}, headers={"X-Api-Key": "k"})
-        assert len(answer.json()["near_earth_objects"]) == 20
-        assert answer.headers["transfer-encoding"] == "chunked"
-        assert answer.headers["content-encoding"] == "gzip"
+        response = client.get(f"{url}/neo/rest/v1/neo/browse", params={"page": 4}, headers={"X-Api-Key": "k"})
+        assert len(response.json()["near_earth_objects"]) == 20
+        assert response.headers["transfer-encoding"] == "chunked"
+        assert response.headers["content-encoding"] == "gzip"
 
 
 def test_port_in_use_is_named() -> None:

@@ -62,7 +62,7 @@ def test_rate_is_the_share_of_requests_with_the_fault() -> None:
     affected = [{page for page in range(5_000) if each.fault_for(page, 1, 0)} for each in (one, two)]
     assert len(affected[0]) == pytest.approx(1_000, rel=0.1)
     assert affected[0] != affected[1]
-    # A second attempt is drawn anew.
+    # A second attempt has its own random number.
     again = {page for page in affected[0] if one.fault_for(page, 2, 0)}
     assert len(again) == pytest.approx(200, rel=0.2)
 
@@ -103,7 +103,7 @@ def test_every_fault_can_be_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("a = ", "not TOML"),
         ("sede = 1", "there is no 'sede'; did you mean 'seed'?"),
@@ -127,10 +127,10 @@ def test_every_fault_can_be_read_from_a_file(tmp_path: Path) -> None:
         ('[gateway.refused_keys]\nk = "X"', "gateway: there is no refusal 'X'"),
     ],
 )
-def test_error_in_a_scenario_file_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_error_in_a_scenario_file_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
-    with pytest.raises(SettingsError, match=said) as caught:
+    with pytest.raises(SettingsError, match=reason) as caught:
         read_scenario(file)
     assert str(caught.value).startswith(f"--scenario {file}: ")
     assert "\n" not in str(caught.value)
@@ -144,7 +144,7 @@ def test_unreadable_scenario_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "reason"),
     [
         (lambda: Outage(rate=-0.1), "'outage': rate must be from 0 to 1"),
         (lambda: Outage(from_s=float("nan")), "from_s must be 0 or more"),
@@ -158,6 +158,6 @@ def test_unreadable_scenario_file_is_named(tmp_path: Path) -> None:
         (lambda: Change(after_s=1, remove=-1), "must be 0 or more"),
     ],
 )
-def test_invalid_values_are_refused(make: Any, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_invalid_values_are_refused(make: Any, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
         make()

@@ -28,7 +28,7 @@ KEY = {"X-Api-Key": "k"}
 
 @pytest.fixture(autouse=True)
 def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Neither a fault nor the end of the server writes to the terminal of whoever runs it."""
+    """Neither a fault nor the end of the server writes to the terminal."""
     yield
     assert capfd.readouterr() == ("", "")
 
@@ -43,8 +43,8 @@ async def test_concurrent_clients_receive_whole_pages() -> None:
     whole: list[int] = []
 
     async def fetch(client: httpx.AsyncClient, page: int) -> None:
-        answer = await client.get(BROWSE, params={"page": page % 5, "size": 20}, headers=KEY)
-        whole.append(envelope.check(answer.content, page % 5, 20).number)
+        response = await client.get(BROWSE, params={"page": page % 5, "size": 20}, headers=KEY)
+        whole.append(envelope.check(response.content, page % 5, 20).number)
 
     with serving(app) as url:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client, anyio.create_task_group() as tasks:
@@ -65,9 +65,9 @@ def test_connection_is_cut(after: Any) -> None:
 
     def read(client: httpx.Client) -> None:
         nonlocal received
-        with client.stream("GET", BROWSE) as answer:
-            statuses.append(answer.status_code)
-            for chunk in answer.iter_raw():
+        with client.stream("GET", BROWSE) as response:
+            statuses.append(response.status_code)
+            for chunk in response.iter_raw():
                 received += len(chunk)
 
     with serving(app_of(Cut(after=after, attempts=frozenset({1})))) as url, client_at(url) as client:
@@ -90,8 +90,8 @@ def test_endless_body_does_not_block_other_clients() -> None:
     app = app_of(Endless(pages=frozenset({1})))
     with serving(app) as url, httpx.Client(base_url=url, trust_env=False, headers=KEY) as client:
         received = 0
-        with client.stream("GET", BROWSE, params={"page": 1}) as answer:
-            for chunk in answer.iter_raw():
+        with client.stream("GET", BROWSE, params={"page": 1}) as response:
+            for chunk in response.iter_raw():
                 received += len(chunk)
                 if received > 3 << 20:
                     assert client.get(BROWSE).status_code == 200

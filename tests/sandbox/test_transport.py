@@ -60,8 +60,8 @@ async def test_exit_cancels_running_requests() -> None:
 
     transport = AsgiTransport(app)
     async with transport:
-        answer = await transport.handle_async_request(httpx.Request("GET", URL))
-        assert answer.status_code == 200
+        response = await transport.handle_async_request(httpx.Request("GET", URL))
+        assert response.status_code == 200
     assert ended == ["/"]
 
 

@@ -24,7 +24,7 @@ PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 class Tab:
     """One page of the browser.
 
-    ``problems`` collects what the page wrote to its console as an error, and what it could not load or was not let.
+    ``problems`` collects errors in the console of the page, and failed or blocked requests.
     """
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
@@ -42,7 +42,7 @@ class Tab:
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """What the browser answers; events on the way are noted."""
+        """The browser's response; events before it are recorded."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session is not None:
@@ -50,45 +50,45 @@ class Tab:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         deadline_s = time.monotonic() + LIMIT_S
         while True:
-            came = self._receive(deadline_s, method)
-            if came.get("id") == self._number:
-                assert "error" not in came, f"{method}: {came['error']}"
-                result: dict[str, Any] = came["result"]
+            received = self._receive(deadline_s, method)
+            if received.get("id") == self._number:
+                assert "error" not in received, f"{method}: {received['error']}"
+                result: dict[str, Any] = received["result"]
                 return result
-            self._note(came)
+            self._record(received)
 
     def _receive(self, deadline_s: float, what: str) -> dict[str, Any]:
         while b"\0" not in self._left:
             ready, _, _ = select.select([self._from], [], [], max(0.0, deadline_s - time.monotonic()))
-            assert ready, f"no answer to {what} within {LIMIT_S:g} s"
-            came = os.read(self._from, 1 << 20)
-            assert came, f"the browser ended during {what}"
-            self._left += came
+            assert ready, f"no response to {what} within {LIMIT_S:g} s"
+            received = os.read(self._from, 1 << 20)
+            assert received, f"the browser ended during {what}"
+            self._left += received
         text, _, self._left = self._left.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         return message
 
-    def _note(self, event: dict[str, Any]) -> None:
-        told = event.get("params", {})
+    def _record(self, event: dict[str, Any]) -> None:
+        parameters = event.get("params", {})
         match event.get("method"):
             case "Runtime.exceptionThrown":
-                self.problems.append(str(told["exceptionDetails"]))
-            case "Runtime.consoleAPICalled" if told["type"] == "error":
-                self.problems.append(str(told["args"]))
-            case "Log.entryAdded" if told["entry"]["level"] == "error":
-                self.problems.append(str(told["entry"]))
-            case "Page.lifecycleEvent" if told["name"] == "load":
-                self._loaded.add(told["loaderId"])
+                self.problems.append(str(parameters["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if parameters["type"] == "error":
+                self.problems.append(str(parameters["args"]))
+            case "Log.entryAdded" if parameters["entry"]["level"] == "error":
+                self.problems.append(str(parameters["entry"]))
+            case "Page.lifecycleEvent" if parameters["name"] == "load":
+                self._loaded.add(parameters["loaderId"])
             case "Network.requestWillBeSent":
-                self.requested.append(told["request"]["url"])
+                self.requested.append(parameters["request"]["url"])
             case _:
                 pass
 
     def evaluate(self, script: str) -> Any:
         """The value of ``script`` in the page; a promise is awaited."""
-        answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        response = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in response, response["exceptionDetails"]
+        return response["result"].get("value")
 
     def until(self, condition: str) -> None:
         """Wait in the page, frame by frame, until ``condition`` holds there."""
@@ -111,7 +111,7 @@ class Tab:
         loader = self.call("Page.navigate", url=url)["loaderId"]
         deadline_s = time.monotonic() + LIMIT_S
         while loader not in self._loaded:
-            self._note(self._receive(deadline_s, url))
+            self._record(self._receive(deadline_s, url))
 
     def screenshot(self, path: Path) -> None:
         """The whole page, as PNG."""
@@ -132,7 +132,7 @@ def browsing(profile: Path) -> Iterator[Tab]:
         "--no-first-run",
         "--disable-gpu",
     ]
-    # It asks nobody outside, and its own sandbox needs rights that root in a container does not give.
+    # Without requests to other hosts; and its own sandbox needs rights that root in a container does not give.
     flags += [
         "--disable-background-networking",
         "--disable-component-update",

@@ -83,17 +83,19 @@ QUERIES: list[tuple[dict[str, Any], Callable[[Row], bool], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "wanted", "sort"), QUERIES, ids=["all", "hazardous", "h", "diameter", "miss", "q"])
+@pytest.mark.parametrize(
+    ("parameters", "matches", "sort"), QUERIES, ids=["all", "hazardous", "h", "diameter", "miss", "q"]
+)
 def test_neos_are_filtered_sorted_and_paged(
-    site: Site, neos: list[Row], asked: dict[str, Any], wanted: Callable[[Row], bool], sort: str
+    site: Site, neos: list[Row], parameters: dict[str, Any], matches: Callable[[Row], bool], sort: str
 ) -> None:
     column = sort.removeprefix("-")
-    known = [neo for neo in neos if wanted(neo) and neo[column] is not None]
+    known = [neo for neo in neos if matches(neo) and neo[column] is not None]
     known.sort(key=lambda neo: neo[column], reverse=sort.startswith("-"))
-    expected = [neo["id"] for neo in [*known, *(neo for neo in neos if wanted(neo) and neo[column] is None)]]
+    expected = [neo["id"] for neo in [*known, *(neo for neo in neos if matches(neo) and neo[column] is None)]]
     assert len(expected) > 0
     received: list[str] = []
-    path: str | None = str(httpx.URL("/neos", params={**asked, "limit": 37}))
+    path: str | None = str(httpx.URL("/neos", params={**parameters, "limit": 37}))
     for first in range(0, len(expected), 37):
         assert path is not None
         page = site.get(path)
@@ -152,18 +154,18 @@ def test_aggregates_match_the_rows(site: Site, neos: list[Row], approaches: list
     ],
 )
 def test_invalid_parameter_is_one_line(site: Site, query: str, reason: str) -> None:
-    answer = site.client.get(f"/neos?{query}")
-    assert answer.status_code == 422
-    line = answer.json()["error"]
+    response = site.client.get(f"/neos?{query}")
+    assert response.status_code == 422
+    line = response.json()["error"]
     assert line.startswith(reason)
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("path", ["/neos/0", "/neos/%27%20OR%201=1", "/nothing"])
 def test_unknown_paths_and_objects_are_404(site: Site, path: str) -> None:
-    answer = site.client.get(path)
-    assert answer.status_code == 404
-    assert answer.json()["error"]
+    response = site.client.get(path)
+    assert response.status_code == 404
+    assert response.json()["error"]
 
 
 def test_health_and_metrics_describe_the_catalogue_and_the_refresh(site: Site, neos: list[Row]) -> None:
@@ -241,14 +243,14 @@ class Stuck:
         self._answered = 0
         self._one = threading.Lock()
 
-    def __call__(self, asked: loopback.Asked) -> loopback.Answer:
+    def __call__(self, request: loopback.Asked) -> loopback.Answer:
         with self._one:
             self._answered += 1
             late = self._answered > self._after
         if late:
             self.stuck.set()
             self.go_on.wait(60)
-        return self._good(asked)
+        return self._good(request)
 
 
 def test_sigterm_during_a_fetch_ends_the_site_and_the_next_start_resumes(
@@ -260,9 +262,9 @@ def test_sigterm_during_a_fetch_ends_the_site_and_the_next_start_resumes(
         with running(tmp_path, **given) as site:
             assert source.stuck.wait(60)
             for path in ("/neos", "/neos/1", "/aggregates", "/health/ready"):
-                answer = site.client.get(path)
-                assert answer.status_code == 503, path
-                assert path == "/health/ready" or int(answer.headers["Retry-After"]) >= 1
+                response = site.client.get(path)
+                assert response.status_code == 503, path
+                assert path == "/health/ready" or int(response.headers["Retry-After"]) >= 1
             assert site.get("/health/live")
             assert site.get("/health")["status"] == "starting"
             with hammering(site.url):
@@ -310,10 +312,10 @@ class hammering:  # noqa: N801 - it reads as what it does
 def test_failed_refresh_leaves_the_catalogue_and_prunes_old_ones(tmp_path: Path) -> None:
     good, refused = loopback.browse(catalogue(45)), threading.Event()
 
-    def answer(asked: loopback.Asked) -> loopback.Answer:
-        return loopback.Answer(b"{}", 403) if refused.is_set() else good(asked)
+    def respond(request: loopback.Asked) -> loopback.Answer:
+        return loopback.Answer(b"{}", 403) if refused.is_set() else good(request)
 
-    with loopback.serving(answer) as server:
+    with loopback.serving(respond) as server:
         given = {"NASA_API_KEY": KEY, "BASE_URL": server.url, "REFRESH_EVERY_S": "0.01", "KEEP": "2"}
         with running(tmp_path, RETRY_AFTER_S="3600", **given) as site:
             site.until("serving snapshot", times=4)
@@ -349,10 +351,10 @@ def test_unreadable_lake_is_reported_and_retried(tmp_path: Path) -> None:
 def test_page_reports_a_dead_server_and_follows_a_shrinking_catalogue(tmp_path: Path) -> None:
     objects = catalogue(45)
 
-    def answer(asked: loopback.Asked) -> loopback.Answer:
-        return loopback.browse(objects)(asked)  # those of this moment
+    def respond(request: loopback.Asked) -> loopback.Answer:
+        return loopback.browse(objects)(request)  # the current objects
 
-    with loopback.serving(answer) as source, browser.browsing(tmp_path) as tab:
+    with loopback.serving(respond) as source, browser.browsing(tmp_path) as tab:
         given = {"NASA_API_KEY": KEY, "BASE_URL": source.url, "REFRESH_EVERY_S": "0.01"}
         with running(tmp_path / "lake", **given) as site:
             site.until("serving snapshot")

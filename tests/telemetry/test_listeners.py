@@ -100,7 +100,7 @@ def failing(objects: list[dict[str, Any]]) -> Any:
     good = loopback.browse(objects)
     times: dict[int, int] = {}
 
-    def answer(asked: loopback.Asked) -> loopback.Answer:
+    def response(asked: loopback.Asked) -> loopback.Answer:
         times[asked.page] = times.get(asked.page, 0) + 1
         quota = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": str(990 - sum(times.values()))}
         if asked.page == 1 and times[1] == 1:
@@ -109,7 +109,7 @@ def failing(objects: list[dict[str, Any]]) -> Any:
             return loopback.Answer(f"not {KEY}".encode(), 429, {**quota, "Retry-After": "0"})
         return dataclasses.replace(good(asked), headers=quota)
 
-    return answer
+    return response
 
 
 async def test_all_listeners_agree_on_a_run_with_failures_and_hide_the_key(tmp_path: Path, recorded: Recorded) -> None:
@@ -177,9 +177,9 @@ async def test_all_listeners_agree_on_a_run_with_failures_and_hide_the_key(tmp_p
     assert levels["attempt_failed"] == levels["object_rejected"] == "warning"
     assert levels["run_ended"] == "info"
     assert [line["position"] for line in lines if line["event"] == "object_rejected"] == [69]
-    said = [generate_latest(recorded.registry).decode(), str(measured), str(lines)]
-    said += [span.to_json() for span in recorded.spans.get_finished_spans()]
-    for text in said:
+    expected_text = [generate_latest(recorded.registry).decode(), str(measured), str(lines)]
+    expected_text += [span.to_json() for span in recorded.spans.get_finished_spans()]
+    for text in expected_text:
         assert KEY not in text
         assert KEY[:20] not in text
 

@@ -13,7 +13,7 @@ from anyio import to_thread
 from neows_async.sandbox.catalogue import ChangingCatalogue
 from neows_async.sandbox.delivery import CUT, Delivery, Message, Receive, Send
 from neows_async.sandbox.faults import bad_request, error_response, page_body, refusal, with_quota
-from neows_async.sandbox.page_json import API, PageRequest
+from neows_async.sandbox.page_json import API, BrowseRequest
 from neows_async.sandbox.rate_limits import Gateway
 from neows_async.sandbox.request import Request
 from neows_async.sandbox.responses import JSON, SandboxResponse
@@ -168,12 +168,12 @@ def _is_browse(request: Request) -> bool:
     return request.path.rstrip("/") in _PATHS
 
 
-def _page_request(request: Request) -> PageRequest | None:
+def _page_request(request: Request) -> BrowseRequest | None:
     """The requested page; None if the request is not a valid one for Browse."""
     number, size = request.number("page", 0), request.number("size", _MAX_PAGE_SIZE)
     if not _is_browse(request) or request.method != "GET" or number is None or number < 0 or size is None or size < 1:
         return None
-    return PageRequest(number, min(size, _MAX_PAGE_SIZE), request.headers.get("host", "api.nasa.gov"), request.key)
+    return BrowseRequest(number, min(size, _MAX_PAGE_SIZE), request.headers.get("host", "api.nasa.gov"), request.key)
 
 
 async def _wait_for_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:

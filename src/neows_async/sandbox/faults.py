@@ -23,7 +23,7 @@ from neows_async.sandbox.scenario import (
 
 if TYPE_CHECKING:
     from neows_async.sandbox.catalogue import Catalogue
-    from neows_async.sandbox.page_json import PageRequest
+    from neows_async.sandbox.page_json import BrowseRequest
     from neows_async.sandbox.rate_limits import Decision
     from neows_async.sandbox.request import Request
     from neows_async.sandbox.responses import SandboxResponse
@@ -73,7 +73,7 @@ def error_response(fault: Fault | None, decision: Decision, request: Request) ->
     return with_quota(response, decision)
 
 
-def page_body(fault: Fault | None, catalogue: Catalogue, page_request: PageRequest) -> bytes:
+def page_body(fault: Fault | None, catalogue: Catalogue, page_request: BrowseRequest) -> bytes:
     """The page, changed by ``fault``. Takes milliseconds."""
     match fault:
         case WrongPage():
@@ -87,7 +87,7 @@ def page_body(fault: Fault | None, catalogue: Catalogue, page_request: PageReque
             return browse_page(catalogue, page_request)
 
 
-def _wrong_number(page_request: PageRequest, fault: WrongPage) -> int:
+def _wrong_number(page_request: BrowseRequest, fault: WrongPage) -> int:
     return page_request.number + 1 if fault.number is None else fault.number
 
 

@@ -15,7 +15,7 @@ API: Final = "/neo/rest/v1"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PageRequest:
+class BrowseRequest:
     """A request for a page.
 
     :param number: from 0
@@ -30,7 +30,7 @@ class PageRequest:
     key: str
 
 
-def browse_page(catalogue: Catalogue, request: PageRequest, *, without_last_neos: int = 0) -> bytes:
+def browse_page(catalogue: Catalogue, request: BrowseRequest, *, without_last_neos: int = 0) -> bytes:
     """The JSON of one page. Beyond the last page the list is empty, in the same envelope.
 
     :param without_last_neos: the number of objects to leave out, though the totals include them
@@ -54,11 +54,11 @@ def browse_page(catalogue: Catalogue, request: PageRequest, *, without_last_neos
     )
 
 
-def _page_link(request: PageRequest, number: int) -> str:
+def _page_link(request: BrowseRequest, number: int) -> str:
     return f"{_base(request)}/browse?page={number}&size={request.size}&api_key={quote(request.key, safe='')}"
 
 
-def _with_links(entry: CatalogueEntry, request: PageRequest) -> bytes:
+def _with_links(entry: CatalogueEntry, request: BrowseRequest) -> bytes:
     if not entry.body.startswith(b"{"):
         return entry.body
     link = f"{_base(request)}/{quote(entry.id, safe='')}?api_key={quote(request.key, safe='')}"
@@ -66,5 +66,5 @@ def _with_links(entry: CatalogueEntry, request: PageRequest) -> bytes:
     return b'{"links":%b%b%b' % (msgspec.json.encode({"self": link}), b"" if rest == b"}" else b",", rest)
 
 
-def _base(request: PageRequest) -> str:
+def _base(request: BrowseRequest) -> str:
     return f"http://{request.host}{API}/neo"

@@ -443,7 +443,7 @@ def test_page_format_of_2015_to_2018_is_regular() -> None:
 def test_unknown_fields_are_counted_at_each_level() -> None:
     record = neo(1, [approach(odd=1), approach(odd=2)], strange={"deep": 1}, **{"a.b": 1, "\ud800": 2})
     record["orbital_data"]["spin"] = None
-    record["orbital_data"]["orbit_class"] = {"whatever": 1}
+    record["orbital_data"]["orbit_class"] = {"any": 1}
     record["estimated_diameter"]["meters"]["median"] = 1
     record["close_approach_data"][0]["miss_distance"]["cubits"] = "1"
     page = read(page_of([json.dumps(neo(0)), json.dumps(record)]))
@@ -687,7 +687,7 @@ def test_object_with_473_approaches() -> None:
     entries += [
         entry("1e9", -1) | {"close_approach_date": "1969-12-31"},
         entry("1e9", 0) | {"close_approach_date": "1970-01-01"},
-        entry("1e9", 1) | {"close_approach_date": "1969-12-31"},  # as the source says, whatever its epoch says
+        entry("1e9", 1) | {"close_approach_date": "1969-12-31"},  # as the source sends it, independent of the epoch
     ]
     record = neo(1, entries)
     page = read(page_of([json.dumps(neo(0)), json.dumps(record), json.dumps(neo(2, [entry("1", 1)]))]))

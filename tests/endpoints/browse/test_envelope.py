@@ -31,13 +31,13 @@ def leniently(body: bytes) -> tuple[PageInfo, list[bytes]]:
 
 
 def never_another_error(body: bytes, number: int = 0) -> PageInfo | None:
-    """What ``check`` says; whatever it finds wrong must be a bad page, told in one line."""
+    """The error of ``check``, which must be a BadPageError with one line."""
     try:
         return envelope.check(body, number)
     except BadPageError as exc:
-        said = str(exc)
-    assert said
-    assert "\n" not in said
+        reason = str(exc)
+    assert reason
+    assert "\n" not in reason
     return None
 
 
@@ -77,7 +77,7 @@ def test_data_after_the_page_is_refused(after: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
         (b"", "the body is empty"),
         (b"   ", "it starts with"),
@@ -113,10 +113,10 @@ def test_data_after_the_page_is_refused(after: bytes) -> None:
         (b'{"a":NaN,"page":{"size":NaN}}', "in `page`"),
     ],
 )
-def test_invalid_page_is_refused_with_a_reason(body: bytes, said: str) -> None:
+def test_invalid_page_is_refused_with_a_reason(body: bytes, reason: str) -> None:
     with pytest.raises(BadPageError) as caught:
         envelope.check(body, 0)
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -23,8 +23,8 @@ from neows_async.pages.values import PageInfo
     ],
 )
 def test_plan_for_sizes_and_limits(total: int, size: int, limit: int | None, positions: int, pages: int) -> None:
-    made = plan_pages(PageInfo(size, total, 0), limit)
-    assert (made.positions, made.pages, made.total_elements, made.page_size) == (positions, pages, total, size)
+    plan = plan_pages(PageInfo(size, total, 0), limit)
+    assert (plan.positions, plan.pages, plan.total_elements, plan.page_size) == (positions, pages, total, size)
 
 
 def test_empty_catalogue_raises() -> None:
@@ -34,9 +34,9 @@ def test_empty_catalogue_raises() -> None:
 
 @given(st.integers(1, 50), st.integers(1, 2_000), st.none() | st.integers(1, 3_000))
 def test_plan_has_exactly_the_pages_of_its_positions(size: int, total: int, limit: int | None) -> None:
-    made = plan_pages(PageInfo(size, total, 0), limit)
-    wanted = range(total if limit is None else min(limit, total))
-    assert made.positions == len(wanted)
-    assert made.pages == len({position // size for position in wanted})
-    assert made.total_pages == len({position // size for position in range(total)})
-    assert sum(PageInfo(size, total, number).announced_objects for number in range(made.total_pages)) == total
+    plan = plan_pages(PageInfo(size, total, 0), limit)
+    positions = range(total if limit is None else min(limit, total))
+    assert plan.positions == len(positions)
+    assert plan.pages == len({position // size for position in positions})
+    pages = len({position // size for position in range(total)})
+    assert sum(PageInfo(size, total, number).announced_objects for number in range(pages)) == total

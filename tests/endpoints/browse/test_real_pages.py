@@ -1,4 +1,4 @@
-"""The recorded pages of 2026-03-01, through the program, against plain Python: no code of the package judges them."""
+"""The program's output for the recorded pages of 2026-03-01, compared with plain Python only."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def lake(recorded_pages: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         )
     assert ended.code == 0, ended.err
     assert sorted(server.pages) == list(range(10))
-    assert {asked.key for asked in server.asked} == {KEY}
-    assert {asked.path for asked in server.asked} == {"/neo/rest/v1/neo/browse"}
+    assert {request.key for request in server.asked} == {KEY}
+    assert {request.path for request in server.asked} == {"/neo/rest/v1/neo/browse"}
     return root, ended.out
 
 

@@ -28,11 +28,6 @@ class PagePlan:
         """The number of pages that hold these positions."""
         return -(-self.positions // self.page_size)
 
-    @property
-    def total_pages(self) -> int:
-        """How many pages the whole catalogue has."""
-        return -(-self.total_elements // self.page_size)
-
 
 def plan_pages(first: PageInfo, limit: int | None) -> PagePlan:
     """The plan that follows from page 0's envelope.
