@@ -85,7 +85,7 @@ def test_the_same_sources_give_the_same_wheel(wheel: Path, tmp_path: Path) -> No
 def test_a_wheel_with_what_is_compiled_is_for_this_system_and_every_python_from_the_oldest_on(wheel: Path) -> None:
     if IS_COMPILED:
         assert re.fullmatch(r"neows_async-[^-]+-cp311-abi3-(linux|macosx)_\w+\.whl", wheel.name)
-        assert "neows_async/_approach_lists.abi3.so" in zipfile.ZipFile(wheel).namelist()
+        assert "neows_async/endpoints/browse/_approach_scan.abi3.so" in zipfile.ZipFile(wheel).namelist()
     else:
         assert wheel.name.endswith("-py3-none-any.whl")
 
@@ -115,7 +115,7 @@ def test_the_wheel_reads_pages_as_fast_as_the_sources_do(installed: Path, tmp_pa
     told = output_of(
         installed / "python",
         "-c",
-        "from neows_async import approach_lists; print(approach_lists.IS_COMPILED)",
+        "from neows_async.endpoints.browse.approach_scan import IS_COMPILED; print(IS_COMPILED)",
         cwd=tmp_path,
     )
 
