@@ -237,7 +237,7 @@ Fault: TypeAlias = (
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The time to a response: log-normal around ``median_s``; two thirds lie within a factor of ``spread``.
+    """The time to a response: log-normal around ``median_s``; two thirds are within a factor of ``spread``.
 
     :raises SettingsError: a time below 0, or a spread below 1
     """

@@ -1,8 +1,8 @@
 """A run's events as OpenTelemetry spans and metrics.
 
 Names are ``neows.*`` and units UCUM; ``error.type`` and ``http.response.status_code`` are those of the semantic
-conventions. The HTTP client's own metrics (``http.client.request.duration``) come from the instrumentation of httpx: pass
-an instrumented client as ``client=``, and it works beside this listener.
+conventions. The HTTP client's own metrics (``http.client.request.duration``) come from the instrumentation of httpx:
+pass an instrumented client as ``client=``. It works beside this listener.
 """
 
 from __future__ import annotations
