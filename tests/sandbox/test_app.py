@@ -194,7 +194,7 @@ async def test_connection_hangs_until_the_client_disconnects(after: Any) -> None
 async def test_endless_body_continues_while_it_is_read() -> None:
     request = httpx.Request("GET", f"https://sandbox.invalid{BROWSE}", headers={"X-Api-Key": "k"})
     received = 0
-    # Without the client, whose generators complain on trio when they are left before their end.
+    # Without the client, whose generators warn on trio if they are not read to their end.
     async with AsgiTransport(app_with(Endless(interval_s=1))) as transport:
         response = await transport.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)

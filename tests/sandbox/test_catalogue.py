@@ -145,4 +145,4 @@ def test_changes_add_remove_and_shuffle_objects() -> None:
     assert sorted(ids(shuffled)) == sorted(ids(shrunk)) != ids(shuffled)
     again = ChangingCatalogue(base, changes, seed=5).view(9, 99)
     assert ids(again) == ids(shuffled)
-    assert ids(grown)[3:] == old[1:]  # a view stays as it is
+    assert ids(grown)[3:] == old[1:]  # a view does not change

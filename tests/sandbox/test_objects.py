@@ -26,7 +26,7 @@ def objects() -> list[dict[str, Any]]:
 
 
 def shape(value: Any) -> Any:
-    """The members in their order and their types; of strings, how they are written."""
+    """The members with their order and types; for strings, their notation."""
     if isinstance(value, dict):
         return tuple((name, shape(member)) for name, member in value.items())
     if isinstance(value, list):
@@ -60,7 +60,7 @@ def recorded_shapes(folder: Path) -> set[Any]:
 
 
 def simplified(entry: dict[str, Any]) -> dict[str, Any]:
-    # Whether there is a zero to leave out depends on the value, and a designation may be either.
+    # A leading zero depends on the value, and a designation may have two notations.
     orbit = {
         name: "1.5" if isinstance(value, str) and writing(value).startswith("number") else value
         for name, value in entry["orbital_data"].items()
@@ -78,7 +78,7 @@ def test_numbers_below_one_have_nasas_notation(objects: list[dict[str, Any]]) ->
     texts = [entry["orbital_data"]["eccentricity"] for entry in objects]
     assert all(re.fullmatch(r"\.\d{10,17}", text) for text in texts)
     everything = json.dumps(objects)
-    assert '"0.' in everything  # the distances keep theirs
+    assert '"0.' in everything  # distances keep the zero
     assert not re.search(r'"-?\d*\.?\d+[eE]', everything)
 
 

@@ -30,7 +30,7 @@ def client_of(app: Any, read_s: float | None = 5) -> httpx.AsyncClient:
 
 
 def shape(value: Any) -> Any:
-    """Names, order and types; a list has the shape of its first entry."""
+    """Names, order and types; a list is described by its first entry."""
     if isinstance(value, dict):
         return [(name, shape(beneath)) for name, beneath in value.items()]
     if isinstance(value, list):
@@ -134,7 +134,7 @@ async def test_demo_key_has_thirty_requests_an_hour() -> None:
         refused = await client.get(URL, headers={"X-Api-Key": "DEMO_KEY"})
     assert refused.status_code == 429
     assert refused.headers["x-ratelimit-remaining"] == "0"
-    # The whole of this hour, and then until one of the thirty has left the window.
+    # The rest of this hour, and then until one of the thirty has left the window.
     assert refused.headers["retry-after"] == str(3000 + 1)
     assert refused.json()["error"]["code"] == "OVER_RATE_LIMIT"
     assert [served.status for served in app.served] == [200] * 30 + [429]
@@ -145,7 +145,7 @@ def test_rate_limit_window_slides() -> None:
     for _ in range(60):
         assert gateway.check("k", 7_200.0).status == 200
         gateway.count("k", 7_200.0)
-    # Half an hour into the next one, half of them count.
+    # After half of the next hour, half of them count.
     halfway = gateway.check("k", 10_800.0 + 1_800.0)
     assert halfway.remaining == 100 - 30 - 1
     for _ in range(70):
@@ -227,7 +227,7 @@ def test_recorded_pages_are_served_from_three_file_formats(recorded_pages: Path,
     first = gzip.decompress((recorded_pages / "page_00000.json.gz").read_bytes())
     recorded = json.loads(first)["near_earth_objects"]
     for entry in recorded:
-        del entry["links"]  # they are the server's to make
+        del entry["links"]  # the server makes them
     assert [json.loads(entry.body) for entry in catalogue.entries(0, 20)] == recorded
     (tmp_path / "page_00000.json").write_bytes(first)
     assert RecordedPages(tmp_path).entries(3, 5) == catalogue.entries(3, 5)

@@ -105,7 +105,7 @@ def test_server_stops_with_requests_in_flight(fault: Fault) -> None:
         connection.sendall(f"GET {BROWSE} HTTP/1.1\r\nHost: x\r\nX-Api-Key: k\r\n\r\n".encode())
         if not isinstance(fault, Slow):
             assert connection.recv(1) == b"H"
-    # Gone: nothing listens any more.
+    # No server listens there now.
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
 

@@ -96,7 +96,7 @@ async def test_pool_timeout_limits_the_wait_for_a_connection() -> None:
                 await client.get(URL)
             assert anyio.current_time() - started_s == pytest.approx(3)
             tasks.cancel_scope.cancel()
-        # The one that left gave its connection back.
+        # The closed request has freed its connection.
         with pytest.raises(httpx.ReadTimeout):
             await client.get(URL)
 

@@ -1,4 +1,4 @@
-"""Headless Chromium, spoken to in its own protocol through two pipes: no driver, no port, no socket."""
+"""Headless Chromium, controlled by its own protocol through two pipes: no driver, no port, no socket."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def browsing(profile: Path) -> Iterator[Tab]:
         "--no-sandbox",
         "--disable-dev-shm-usage",
     ]
-    # The protocol is spoken on the descriptors 3 and 4. Ours are put out of their way first.
+    # Chromium uses the descriptors 3 and 4 for the protocol. Descriptors of ours with these numbers are moved first.
     spare = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 10) for number in (to_read, from_write)]
     process = os.posix_spawn(
         PROGRAM,

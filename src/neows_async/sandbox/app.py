@@ -111,6 +111,7 @@ class SandboxApp:
             sleep=self._sleep,
         )
         async with anyio.create_task_group() as tasks:
+            # Whichever ends first cancels the other: the client's disconnect, or the end of the response.
             tasks.start_soon(_wait_for_disconnect, receive, tasks.cancel_scope)
             reply = self._decide(request)
             response = reply.response

@@ -40,7 +40,7 @@ SCANNERS: tuple[Scanner, ...] = (approach_scan.scan, approach_scan.no_scan)
 OBJECTS = 3
 MUTATED = 1
 
-# The leaves that are saved, by the kind of their values.
+# The stored leaves, with the kinds of their values.
 APPROACH = ("close_approach_data", 0)
 PATHS: dict[tuple[str | int, ...], str] = {
     ("id",): "essential",
@@ -64,7 +64,7 @@ PATHS: dict[tuple[str | int, ...], str] = {
     (*APPROACH, "miss_distance", "kilometers"): "amount",
     (*APPROACH, "relative_velocity", "kilometers_per_second"): "amount",
 }
-# Between them and the object; all may be absent or null.
+# The nodes above them; all may be absent or null.
 NODES: dict[tuple[str | int, ...], str] = {
     ("estimated_diameter",): "object",
     ("estimated_diameter", "meters"): "object",
@@ -128,7 +128,7 @@ AMOUNTS = [
         ("12", 12.0),
         ("12.5", 12.5),
         ("0", 0.0),
-        ("-0", 0.0),  # an integer in JSON, and those have one zero
+        ("-0", 0.0),  # a JSON integer has only one zero
         ("-0.0", -0.0),
         ("1e2", 100.0),
         ("9007199254740993", 9007199254740992.0),
@@ -187,7 +187,7 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def put(record: Any, path: tuple[str | int, ...], text: str | None, literals: list[str]) -> None:
-    """Set the member at ``path`` to a piece of JSON that :func:`dump` will write as it is; None removes it."""
+    """Set the member at ``path`` to a piece of JSON, which :func:`dump` writes unchanged; None removes the member."""
     for part in path[:-1]:
         try:
             record = record[part]
@@ -484,7 +484,7 @@ def test_last_of_two_equal_keys_is_used() -> None:
     assert page.batches["neos"]["name"].to_pylist() == ["(last)"]
 
 
-# What the saved values may look like while the page stays regular.
+# Values of stored fields in a regular page.
 amounts = st.one_of(
     st.floats(0, 1e12).map(repr).filter(lambda text: "+" not in text),
     st.decimals(0, 10**9, allow_nan=False, places=17).map(str).filter(lambda text: "+" not in text),
@@ -564,7 +564,7 @@ def closest(record: dict[str, Any], orbiting_body: str | None) -> dict[str, Any]
         if entry["miss_distance"]["kilometers"] is not None
         and (orbiting_body is None or entry["orbiting_body"] == orbiting_body)
     ]
-    # Sorting is stable: what is equal stays in the list's order.
+    # Sorting is stable: equal entries stay in the list's order.
     known.sort(key=lambda entry: (entry["km"], entry["epoch"] is None, entry["epoch"]))
     return known[0] if known else None
 
@@ -616,7 +616,7 @@ def test_fast_and_exact_path_agree_on_irregular_pages(
 @given(st.text("0123456789.-+eE", max_size=7) | st.text(max_size=3))
 def test_numbers_follow_the_grammar(text: str) -> None:
     page, _ = mutated((*APPROACH, "miss_distance", "kilometers"), json.dumps(text))
-    # In ASCII, `\d` is what it looks like.
+    # With ASCII, `\d` matches 0 to 9 only.
     if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII) and 0 <= float(text) < float("inf"):
         assert leaf(page, (*APPROACH, "miss_distance", "kilometers")) == float(text)
     else:

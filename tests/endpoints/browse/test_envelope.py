@@ -62,7 +62,7 @@ def test_recorded_pages_pass_the_check(recorded_pages: Path) -> None:
 def test_truncated_recorded_page_is_refused(recorded_pages: Path) -> None:
     body = gzip.decompress((recorded_pages / "page_00000.json.gz").read_bytes())
     end = body.rindex(b"}")
-    # Every structural kind of place: inside names, numbers, strings, escapes, between members and objects.
+    # Cuts inside names, numbers, strings and escapes, and between members and objects.
     cuts = {*range(300), *range(end - 300, end + 1), *range(0, end, 1_009)}
     cuts |= {found.start() + 1 for found in re.finditer(rb"[^\x00-\x7f]|\\", body)}
     for cut in sorted(cuts):
@@ -156,7 +156,7 @@ def test_nan_and_infinity_do_not_cost_the_page(token: str) -> None:
     try:
         info, found = envelope.split(body)
     except BadPageError:
-        # In the envelope's own `page` it may cost it.
+        # In the envelope's `page` member, it may cost the page.
         info, found = envelope.split(body.replace(f',"x":{token}'.encode(), b""))
     assert info == PageInfo(2, 2, 0)
     assert found == [text.encode() for text in objects]
@@ -202,7 +202,7 @@ def test_any_bytes_are_a_page_or_a_bad_page_error(body: bytes) -> None:
 
 
 SMALL = browse_page([{"id": "1", "name": '\u00e9\\"', "x": [1.5, None, True]}, {"id": "2"}], 0, 2)
-# Bytes that mean something to JSON, and some that mean nothing.
+# Structural bytes of JSON, and others.
 TELLING = [
     b"{",
     b"}",

@@ -248,9 +248,9 @@ def parse(raw: bytes) -> Any:
 
 
 def raw_objects(page: Page) -> Iterator[dict[str, Any]]:
-    """The source's own JSON of each row of ``page.neos``, in order: every field there is, unvalidated.
+    """The source's JSON value of each row of ``neos``, in order: all fields, not validated.
 
-    Parsed anew at each call, one object at a time. A number of more than 64 characters comes as a float.
+    Each call parses the page again, one object at a time. A number of more than 64 characters becomes a float.
 
     :raises LookupError: the page has no JSON, since no sink and no aggregator says ``needs_json = True``
     """
