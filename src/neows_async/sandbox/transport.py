@@ -52,7 +52,7 @@ class AsgiTransport(httpx.AsyncBaseTransport):
         tasks, self._tasks = self._tasks, None
         if tasks is None:
             return
-        # Before the tasks end, so that a client that still waits sees a closed connection and not a cancellation.
+        # Wakes the clients that still wait for a message: they see a closed connection.
         for exchange in list(self._open):
             exchange.close()
         tasks.cancel_scope.cancel()
