@@ -16,13 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 NASA_URL: Final = "https://api.nasa.gov"
 DEMO_KEY: Final = "DEMO_KEY"
@@ -41,13 +35,7 @@ ORBITING_BODIES: Final = (
     "Pluto",
 )  # JPL's spellings, which the source uses
 
-_FULL_NAMES: Final = {
-    "mercury": "Merc",
-    "jupiter": "Juptr",
-    "saturn": "Satrn",
-    "uranus": "Urnus",
-    "neptune": "Neptn",
-}
+_FULL_NAMES: Final = {"mercury": "Merc", "jupiter": "Juptr", "saturn": "Satrn", "uranus": "Urnus", "neptune": "Neptn"}
 
 
 class Kind(Enum):

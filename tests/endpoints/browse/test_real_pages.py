@@ -146,8 +146,8 @@ def test_both_aggregates(objects: list[dict[str, Any]], lake: tuple[Path, str]) 
 def test_the_summary_tells_the_answers(lake: tuple[Path, str]) -> None:
     _, out = lake
     assert "200 near-Earth objects with 4,677 close approaches" in out
-    assert "3,159 times closer than 0.2 au" in out
-    assert "301 years present" in out
+    assert "3,159 of 4,677 close approaches came within 0.2 au" in out
+    assert "301 years with data" in out
 
 
 def test_over_earth_alone(recorded_pages: Path, tmp_path: Path, objects: list[dict[str, Any]]) -> None:
