@@ -1,4 +1,4 @@
-"""Runs the program as users do: a process of its own, in a folder of its own, with an environment of its own."""
+"""Runs the program as users do: as a process, in a folder, with a clean environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT_S = 60
 
 @dataclass(frozen=True)
 class Ended:
-    """How it ended, and what it said."""
+    """The exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -26,9 +26,9 @@ class Ended:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what the program would read."""
+    """This process's environment without the variables that the program reads."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("NEOWS_", "NASA_"))}
-    # Not the user's own ledger of quotas.
+    # Not the file in which the user's own runs share quotas.
     state = Path(tempfile.gettempdir()) / f"neows-async-tests-{os.getuid()}"
     return ours | {"XDG_STATE_HOME": str(state)} | variables
 
@@ -48,18 +48,25 @@ def run(cwd: Path, *arguments: str, **variables: str) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+def imported_by(cwd: Path, *arguments: str) -> set[str]:
+    """The modules that ``neows-async ARGUMENTS`` imports."""
+    ended = run(cwd, *arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert ended.code == 0, ended.err
+    return {line.split("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
+
+
 def installed() -> dict[str, str]:
-    """:func:`clean_environment`, in which ``neows-async`` is found."""
+    """:func:`clean_environment`, with ``neows-async`` on the path."""
     here = Path(sys.executable).parent
     return clean_environment(PATH=f"{here}{os.pathsep}{os.environ['PATH']}")
 
 
 def query_for_duckdb(cwd: Path, line: str) -> str:
-    """The query that a shell hands to DuckDB's own program, which is no part of its package for Python.
+    """The query that a shell passes to the program ``duckdb``, which is not in its Python package.
 
     :param line: ``duckdb -c …``
     """
-    told = f"duckdb() {{ printf '%s' \"$2\"; }}\n{line}"
+    script = f"duckdb() {{ printf '%s' \"$2\"; }}\n{line}"
     return subprocess.run(
-        ["/bin/sh", "-c", told], cwd=cwd, env=installed(), capture_output=True, text=True, check=True
+        ["/bin/sh", "-c", script], cwd=cwd, env=installed(), capture_output=True, text=True, check=True
     ).stdout

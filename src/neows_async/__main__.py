@@ -9,32 +9,36 @@ import time
 from contextlib import suppress
 
 _GRACE_S = 0.2
+"""How long the exit waits for threads: a storage call that was abandoned may hang for minutes."""
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        from neows_async._process import tune_gc  # noqa: PLC0415 - importing this file must do nothing
+        # The order counts: the collector is tuned before modules are imported, the allocators before Arrow and numpy
+        # are, and pydantic's plugins are switched off before pydantic is imported: it would search all packages.
+        from neows_async._process import tune_allocators, tune_gc  # noqa: PLC0415 - importing this file does nothing
 
         tune_gc()
-        # Pydantic would look into every package that is installed, for what changes how settings are read.
+        tune_allocators()
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from neows_async.cli.app import run_command_line  # noqa: PLC0415 - as above
 
         code = run_command_line(sys.argv[1:])
-    except KeyboardInterrupt:  # while our own modules were loading
-        code = 130
+    except KeyboardInterrupt:  # while our own modules are imported; the command line handles all later ones
+        code = 130  # ExitCode.INTERRUPTED, whose module may not be imported yet
     _leave(code)
 
 
 def _leave(code: int) -> None:
-    """Exit. The interpreter would wait for every thread, also for one whose call of a storage was given up."""
+    """Exit without waiting for a thread that hangs in an abandoned storage call, as the interpreter would."""
     until_s = time.monotonic() + _GRACE_S
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     for thread in others:
         if not thread.daemon:
             thread.join(max(0.0, until_s - time.monotonic()))
     if any(thread.is_alive() and not thread.daemon for thread in others):
+        # os._exit flushes nothing.
         for stream in (sys.stdout, sys.stderr):
             with suppress(AttributeError, OSError, ValueError):
                 stream.flush()

@@ -1,4 +1,4 @@
-"""``plan`` as a user meets it: one request or none, nothing written, and an answer or one line."""
+"""``plan``: one request or none, nothing written, and a plan or one line of error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(cwd: Path, url: str, *arguments: str) -> Ended:
 
 
 def metered(objects: int) -> Callable[[Asked], Answer]:
-    """Pages over so many objects; of which only the first page is ever looked into."""
+    """A source with ``objects`` objects by its envelope; only page 0 is whole."""
     full = loopback.browse(catalogue(20))
 
     def answer(asked: Asked) -> Answer:
@@ -48,8 +48,8 @@ def metered(objects: int) -> Callable[[Asked], Answer]:
     return answer
 
 
-def at(told: str) -> dt.datetime:
-    return dt.datetime.strptime(told, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+def at(text: str) -> dt.datetime:
+    return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
 
 
 RUN = {
@@ -79,7 +79,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def fits(value: Any, schema: Any) -> bool:
-    """Every member is there and of its kind, and no other."""
+    """Whether ``value`` has exactly the members of ``schema``, each of its type."""
     if isinstance(schema, dict):
         return isinstance(value, dict) and value.keys() == schema.keys() and all(
             fits(value[name], kind) for name, kind in schema.items()
@@ -87,27 +87,27 @@ def fits(value: Any, schema: Any) -> bool:
     return isinstance(value, schema)
 
 
-def test_one_request_tells_all_and_leaves_nothing(tmp_path: Path) -> None:
+def test_plan_needs_one_request_and_writes_nothing(tmp_path: Path) -> None:
     with loopback.serving(metered(41_282)) as server:
         ended = plan(tmp_path, server.url, "--all", "--json")
     assert ended.code == 0, ended.err
     assert server.pages == [0]
     assert not (tmp_path / "lake").exists()
-    told = json.loads(ended.out)
-    assert fits(told, SCHEMA), told
-    assert told["objects"] == {"catalogue": 41_282, "wanted": 41_282}
-    assert told["pages"] == {"size": 20, "wanted": 2_065, "kept": 0}
-    assert told["requests"] == {"needed": 2_065, "asked": 1}
-    assert (told["quota"]["limit"], told["quota"]["left"], told["quota"]["told_by"]) == (1_000, 639, "answer")
+    planned = json.loads(ended.out)
+    assert fits(planned, SCHEMA), planned
+    assert planned["objects"] == {"catalogue": 41_282, "wanted": 41_282}
+    assert planned["pages"] == {"size": 20, "wanted": 2_065, "kept": 0}
+    assert planned["requests"] == {"needed": 2_065, "asked": 1}
+    assert (planned["quota"]["limit"], planned["quota"]["left"], planned["quota"]["told_by"]) == (1_000, 639, "answer")
     # 2,065 do not fit into what is left of this hour and all of the next.
-    assert at(told["now"]["end"]) - at(told["now"]["start"]) > dt.timedelta(hours=1)
-    assert at(told["earliest_end"]) <= at(told["now"]["end"])
-    assert at(told["best"]["end"]) <= at(told["now"]["end"]) + dt.timedelta(seconds=61)
-    assert told["shortest"]["lasts_s"] <= told["best"]["lasts_s"] <= told["now"]["lasts_s"]
+    assert at(planned["now"]["end"]) - at(planned["now"]["start"]) > dt.timedelta(hours=1)
+    assert at(planned["earliest_end"]) <= at(planned["now"]["end"])
+    assert at(planned["best"]["end"]) <= at(planned["now"]["end"]) + dt.timedelta(seconds=61)
+    assert planned["shortest"]["lasts_s"] <= planned["best"]["lasts_s"] <= planned["now"]["lasts_s"]
     assert KEY not in ended.out + ended.err
 
 
-def test_people_see_the_figures_and_a_drawing(tmp_path: Path) -> None:
+def test_text_has_figures_and_a_timeline(tmp_path: Path) -> None:
     with loopback.serving(metered(41_282)) as server:
         ended = plan(tmp_path, server.url, "--all", PYTHONIOENCODING="ascii")
     assert ended.code == 0, ended.err
@@ -120,7 +120,7 @@ def test_people_see_the_figures_and_a_drawing(tmp_path: Path) -> None:
     assert max(map(len, ended.out.splitlines())) <= 80
 
 
-def test_without_a_request_the_last_receipt_says_it(tmp_path: Path) -> None:
+def test_no_request_plans_from_the_last_receipt(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(60))) as server:
         before = plan(tmp_path, server.url, "--no-request")
         assert before.code == 2
@@ -131,33 +131,33 @@ def test_without_a_request_the_last_receipt_says_it(tmp_path: Path) -> None:
         keyless = plan(tmp_path, server.url, "--all", "--no-request", NASA_API_KEY="")
         assert len(server.asked) == asked
     assert ended.code == keyless.code == 0, ended.err + keyless.err
-    told = json.loads(ended.out)
-    assert fits(told, SCHEMA), told
-    assert told["objects"] == {"catalogue": 60, "wanted": 60}
-    assert told["requests"] == {"needed": 3, "asked": 0}
-    assert (told["quota"]["left"], told["quota"]["told_by"]) == (990, "receipt")
-    assert (told["assumed"]["answer_from"], told["assumed"]["answers"]) == ("receipt", 2)
+    planned = json.loads(ended.out)
+    assert fits(planned, SCHEMA), planned
+    assert planned["objects"] == {"catalogue": 60, "wanted": 60}
+    assert planned["requests"] == {"needed": 3, "asked": 0}
+    assert (planned["quota"]["left"], planned["quota"]["told_by"]) == (990, "receipt")
+    assert (planned["assumed"]["answer_from"], planned["assumed"]["answers"]) == ("receipt", 2)
 
 
-def test_pages_that_are_in_are_not_asked_for_again(tmp_path: Path) -> None:
+def test_stored_pages_need_no_request(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(200))) as server:
         assert run(tmp_path, server.url, "--budget", "4").code == 75
-        lying = sorted(str(path) for path in tmp_path.glob("lake/**/*"))
-        told = json.loads(plan(tmp_path, server.url, "--json").out)
-        assert sorted(str(path) for path in tmp_path.glob("lake/**/*")) == lying
-        assert told["pages"] == {"size": 20, "wanted": 10, "kept": 4}
-        assert told["requests"]["needed"] == 6
+        files = sorted(str(path) for path in tmp_path.glob("lake/**/*"))
+        planned = json.loads(plan(tmp_path, server.url, "--json").out)
+        assert sorted(str(path) for path in tmp_path.glob("lake/**/*")) == files
+        assert planned["pages"] == {"size": 20, "wanted": 10, "kept": 4}
+        assert planned["requests"]["needed"] == 6
         fresh = json.loads(plan(tmp_path, server.url, "--json", "--fresh").out)
         assert fresh["requests"]["needed"] == 10
         asked = len(server.asked)
         assert run(tmp_path, server.url).code == 0
         assert len(server.asked) - asked == 6
-        committed = plan(tmp_path, server.url, "--snapshot", told["snapshot"]["id"])
+        committed = plan(tmp_path, server.url, "--snapshot", planned["snapshot"]["id"])
     assert "is committed" in committed.out
-    assert "A run would ask for nothing" in committed.out
+    assert "A run would send no request" in committed.out
 
 
-def test_it_takes_the_file_of_a_run(tmp_path: Path) -> None:
+def test_plan_reads_the_config_file_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "neows.toml").write_text(f'nasa_api_key = "{KEY}"\nall = true\nwithin_au = 0.1\nbudget = 7\n')
     with loopback.serving(metered(2_000)) as server:
         ended = plan(tmp_path, server.url, "--config", "neows.toml", NASA_API_KEY=KEY)
@@ -165,7 +165,7 @@ def test_it_takes_the_file_of_a_run(tmp_path: Path) -> None:
     assert "(--budget, exit code 75) after 7 requests, with 93 to go" in ended.out
 
 
-def test_a_wait_that_the_user_asked_for_is_not_laid_on_the_quota(tmp_path: Path) -> None:
+def test_waits_for_max_rate_are_not_blamed_on_the_quota(tmp_path: Path) -> None:
     with loopback.serving(metered(2_000)) as server:
         ended = plan(tmp_path, server.url, "--limit", "60", "--max-rate", "0.01")
     assert ended.code == 0, ended.err
@@ -181,9 +181,7 @@ def test_a_wait_that_the_user_asked_for_is_not_laid_on_the_quota(tmp_path: Path)
         (Answer(b"<html>hello</html>", 200, QUOTA), 69, "not a Browse page"),
     ],
 )
-def test_what_is_no_answer_is_one_line_and_not_asked_again(
-    tmp_path: Path, answer: Answer, code: int, said: str
-) -> None:
+def test_bad_response_is_one_line_and_not_retried(tmp_path: Path, answer: Answer, code: int, said: str) -> None:
     with loopback.serving(lambda _: answer) as server:
         ended = plan(tmp_path, server.url, "--json")
     assert (ended.code, ended.out, len(server.asked)) == (code, "", 1)
@@ -193,7 +191,7 @@ def test_what_is_no_answer_is_one_line_and_not_asked_again(
     assert not (tmp_path / "lake").exists()
 
 
-def test_nobody_to_ask(tmp_path: Path) -> None:
+def test_unreachable_source_missing_key_and_plain_http_are_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""`run` as a user meets it: what goes wrong is one line and an exit code, and nothing half-written is visible."""
+"""``run``: a failure is one line and an exit code, and no half-written snapshot is visible."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.program import Ended
 
-BUDGET_S = 30.0 / 2  # half of what one page is tried for in a row
+BUDGET_S = 30.0 / 2  # half of the default --retry-budget
 KEY = secrets.token_hex(20)
 QUICK = ("--retry-budget", "0.4s")
 
@@ -66,7 +66,7 @@ INFO = {"size": 20, "total_elements": 40, "total_pages": 2, "number": 0}
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("answer", "code", "message"),
     [
         (text_of(HTML), 69, "not a Browse page: it starts with '<!DOCTYPE"),
         (text_of('{"page": '), 69, "not JSON"),
@@ -86,24 +86,26 @@ INFO = {"size": 20, "total_elements": 40, "total_pages": 2, "number": 0}
         (lambda _: Answer(b"what", headers={"Content-Encoding": "br"}), 69, "encoded as 'br'"),
     ],
 )
-def test_what_is_no_page(tmp_path: Path, answer: Callable[[Asked], Answer], code: int, said: str) -> None:
+def test_response_that_is_not_a_page_fails_the_run(
+    tmp_path: Path, answer: Callable[[Asked], Answer], code: int, message: str
+) -> None:
     with loopback.serving(answer) as server:
         ended = run(tmp_path, server.url)
     assert ended.code == code, ended.err
-    assert said in ended.last_line
+    assert message in ended.last_line
     assert "Traceback" not in ended.err
     assert ended.out == ""
     assert nothing_visible(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         (("--max-body-bytes", "10000"), "the body is larger than 10000 bytes"),
         (("--request-timeout", "0.1s"), "no complete response within 0.1 s"),
     ],
 )
-def test_an_answer_is_bounded_as_one_likes(tmp_path: Path, option: tuple[str, str], said: str) -> None:
+def test_limits_on_size_and_time_of_a_response(tmp_path: Path, option: tuple[str, str], message: str) -> None:
     objects, ended = loopback.browse(catalogue(200)), threading.Event()
 
     def answer(asked: Asked) -> Answer:
@@ -116,10 +118,10 @@ def test_an_answer_is_bounded_as_one_likes(tmp_path: Path, option: tuple[str, st
         outcome = program.run(tmp_path, *arguments, NASA_API_KEY=KEY)
         ended.set()
     assert outcome.code == 69
-    assert said in outcome.last_line
+    assert message in outcome.last_line
 
 
-def test_nothing_listens(tmp_path: Path) -> None:
+def test_unreachable_source_fails_without_retries(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -127,19 +129,19 @@ def test_nothing_listens(tmp_path: Path) -> None:
     ended = program.run(tmp_path, "run", "--base-url", f"http://127.0.0.1:{port}", "--root", "lake", NASA_API_KEY=KEY)
     assert ended.code == 69
     assert "cannot be reached" in ended.last_line
-    assert time.monotonic() - started_s < BUDGET_S, "it is not tried again until the budget is spent"
+    assert time.monotonic() - started_s < BUDGET_S, "it is not retried until the budget is spent"
     assert nothing_visible(tmp_path)
 
 
-def test_the_name_does_not_resolve(tmp_path: Path) -> None:
+def test_unresolvable_host_fails_without_retries(tmp_path: Path) -> None:
     started_s = time.monotonic()
     ended = program.run(tmp_path, "run", "--base-url", "https://nowhere.invalid", "--root", "lake", NASA_API_KEY=KEY)
     assert ended.code == 69
     assert "nowhere.invalid cannot be reached" in ended.last_line
-    assert time.monotonic() - started_s < BUDGET_S, "it is not tried again until the budget is spent"
+    assert time.monotonic() - started_s < BUDGET_S, "it is not retried until the budget is spent"
 
 
-def test_a_rejected_object_is_quarantined_and_the_rest_kept(tmp_path: Path) -> None:
+def test_rejected_objects_go_to_quarantine_and_the_rest_is_stored(tmp_path: Path) -> None:
     objects = catalogue(60)
     objects[3] = neo(3, absolute_magnitude_h=float("nan"))
     objects[25] = neo(25, [approach(), approach(km="1_000")], id="9000025")
@@ -149,8 +151,10 @@ def test_a_rejected_object_is_quarantined_and_the_rest_kept(tmp_path: Path) -> N
     assert ended.code == 0, ended.err
     assert "Rejected 3 unreadable objects" in ended.out
     lines = (tmp_path / "lake/quarantine/snapshot=a/rejected.jsonl").read_text().splitlines()
-    told = [json.loads(line) for line in lines]
-    assert [(entry["page"], entry["position"], entry["id"], entry["reason"], entry["pointer"]) for entry in told] == [
+    rejected = [json.loads(line) for line in lines]
+    assert [
+        (entry["page"], entry["position"], entry["id"], entry["reason"], entry["pointer"]) for entry in rejected
+    ] == [
         (0, 3, "9000003", "not a finite number: nan", "/near_earth_objects/3/absolute_magnitude_h"),
         (
             *(1, 25, "9000025", "not a number: '1_000'"),
@@ -158,11 +162,11 @@ def test_a_rejected_object_is_quarantined_and_the_rest_kept(tmp_path: Path) -> N
         ),
         (2, 41, None, "neither id nor neo_reference_id is given", "/near_earth_objects/1"),
     ]
-    assert '"absolute_magnitude_h": NaN' in told[0]["raw"]
-    assert json.loads(told[1]["raw"])["close_approach_data"][1]["miss_distance"]["kilometers"] == "1_000"
+    assert '"absolute_magnitude_h": NaN' in rejected[0]["raw"]
+    assert json.loads(rejected[1]["raw"])["close_approach_data"][1]["miss_distance"]["kilometers"] == "1_000"
 
 
-def test_too_many_rejects(tmp_path: Path) -> None:
+def test_too_many_rejects_end_the_run_resumably(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse([neo(number, name=number) for number in range(60)])) as server:
         ended = run(tmp_path, server.url)
         assert ended.code == 65
@@ -171,10 +175,10 @@ def test_too_many_rejects(tmp_path: Path) -> None:
         kept = {int(page.name[5:10]) for page in tmp_path.glob("lake/raw/*/gen=0/page=*.json.zst")}
         before = len(server.asked)
         assert run(tmp_path, server.url, "--max-rejects", "60").code == 0
-    assert sorted(server.pages[before:]) == sorted({0, 1, 2} - kept), "the second run asks for what was under way"
+    assert sorted(server.pages[before:]) == sorted({0, 1, 2} - kept), "the second run fetches only the missing pages"
 
 
-def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
+def test_older_page_shape_and_unknown_fields_are_accepted(tmp_path: Path) -> None:
     old = neo(1, [approach()])
     for name in ("id", "designation"):
         del old[name]
@@ -183,7 +187,7 @@ def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse([old, new])) as server:
         ended = run(tmp_path, server.url, "--snapshot", "a")
     assert ended.code == 0, ended.err
-    assert "Fields not known so far, kept in the raw pages: close_approach_data.light_time, colour" in ended.out
+    assert "Unknown fields, kept in the raw pages: close_approach_data.light_time, colour" in ended.out
     rows = rows_of(f"{tmp_path}/lake/neos/snapshot=a/*.parquet", "*")
     assert [row[0] for row in rows] == ["9000001", "9000002"]
     receipt = json.loads((tmp_path / "lake/_runs/a.json").read_bytes())
@@ -192,7 +196,7 @@ def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--limit", "0"), "--limit: 0 is too small; it must be at least 1"),
         (("--limit", "-5"), "--limit: -5 is too small"),
@@ -210,10 +214,10 @@ def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
         (("--within-au", "nan"), "--within-au"),
         (("--snapshot", "../x"), "a snapshot id has 1 to 64 letters"),
         (("--snapshot", "latest"), "is not 'latest'"),
-        (("--retry-budget", "soon"), "'soon' is no duration"),
+        (("--retry-budget", "soon"), "'soon' is not a duration"),
         (("--sink", "parket"), "did you mean 'parquet'?"),
         (("--aggregator", "nowhere:at_all"), "cannot be loaded: ModuleNotFoundError"),
-        (("--aggregator", "close_approaches_within") * 2, "two of them are called 'close_approaches_within'"),
+        (("--aggregator", "close_approaches_within") * 2, "two parts have the name 'close_approaches_within'"),
         (("--source", "archive"), "--source archive needs --from-snapshot"),
         (("--source", "archive", "--from-snapshot", "x"), "has no snapshot x"),
         (("--root", "s4://bucket"), "s4:// is no known storage"),
@@ -222,16 +226,16 @@ def test_the_old_shape_and_new_fields(tmp_path: Path) -> None:
         (("--root", ""), "root"),
     ],
 )
-def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_usage_exits_with_2_and_writes_nothing(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     ended = program.run(tmp_path, "run", *arguments, NASA_API_KEY=KEY)
     assert ended.code == 2, ended.err
-    assert said in ended.last_line
+    assert message in ended.last_line
     assert len(ended.err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("why", [("--root", "lake"), ("--base-url", "https://example.org"), ("--snapshot", "a")])
-def test_a_missing_key_is_no_sandbox_when_more_is_asked_for(tmp_path: Path, why: tuple[str, str]) -> None:
+def test_missing_key_is_an_error_unless_the_run_is_bare(tmp_path: Path, why: tuple[str, str]) -> None:
     ended = program.run(tmp_path, "run", *why)
     assert ended.code == 77
     assert "NASA_API_KEY=DEMO_KEY (enough for 200)" in ended.last_line
@@ -239,24 +243,24 @@ def test_a_missing_key_is_no_sandbox_when_more_is_asked_for(tmp_path: Path, why:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_root_that_cannot_be(tmp_path: Path) -> None:
+def test_unusable_root_fails_before_the_first_request(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("I am a file")
     with loopback.serving(loopback.browse(catalogue(3))) as server:
         ended = run(tmp_path, server.url)
     assert ended.code == 74
     assert "lake" in ended.last_line
-    assert server.asked == [], "no request is spent on a lake that cannot be written"
+    assert server.asked == [], "no request is sent if the lake cannot be written"
 
 
-def test_more_than_there_are(tmp_path: Path) -> None:
+def test_limit_above_the_catalogue_stores_all_of_it(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         ended = run(tmp_path, server.url, "--limit", "500")
     assert ended.code == 0
-    assert "500 were asked for; these are all there are" in ended.out
+    assert "500 objects were requested; the catalogue has 30, and this is all of it" in ended.out
     assert "30 near-Earth objects" in ended.out
 
 
-def test_a_damaged_raw_page_is_fetched_again_or_named(tmp_path: Path) -> None:
+def test_damaged_raw_page_fails_a_rebuild_and_is_named(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(40))) as server:
         assert run(tmp_path, server.url, "--snapshot", "a").code == 0
     page = tmp_path / "lake/raw/snapshot=a/gen=0/page=00001.json.zst"
@@ -267,9 +271,7 @@ def test_a_damaged_raw_page_is_fetched_again_or_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "concurrency"), [((), 8), (("--concurrency", "3"), 3)])
-def test_an_archive_is_read_by_more_at_once_unless_told_otherwise(
-    tmp_path: Path, given: tuple[str, ...], concurrency: int
-) -> None:
+def test_archive_reads_use_concurrency_8_by_default(tmp_path: Path, given: tuple[str, ...], concurrency: int) -> None:
     with loopback.serving(loopback.browse(catalogue(40))) as server:
         assert run(tmp_path, server.url, "--snapshot", "a").code == 0
     from_archive = ("run", "--from-snapshot", "a", "--snapshot", "b", "--root", "lake", *given)
@@ -278,7 +280,7 @@ def test_an_archive_is_read_by_more_at_once_unless_told_otherwise(
     assert receipt["operation"]["concurrency"] == concurrency
 
 
-def test_settings_come_from_four_places_in_order(tmp_path: Path) -> None:
+def test_precedence_is_arguments_environment_dotenv_file(tmp_path: Path) -> None:
     (tmp_path / "neows.toml").write_text('limit = 2\nwithin_au = 0.05\nroot = "lake"\nmax_rejects = 3\n')
     (tmp_path / ".env").write_text(f"NASA_API_KEY={KEY}\nNEOWS_LIMIT=3\nNEOWS_MAX_REJECTS=4\n")
     with loopback.serving(loopback.browse(catalogue(40))) as server:
@@ -293,7 +295,7 @@ def test_settings_come_from_four_places_in_order(tmp_path: Path) -> None:
     assert server.asked[0].key == KEY
 
 
-def test_all_in_an_argument_is_before_a_limit_in_the_file(tmp_path: Path) -> None:
+def test_all_as_argument_overrides_limit_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "neows.toml").write_text('limit = 2\nnasa_api_key = "0123456789abcdef0123"\n')
     with loopback.serving(loopback.browse(catalogue(40))) as server:
         arguments = ("run", "--config", "neows.toml", "--base-url", server.url, "--root", "lake", "--all")
@@ -303,7 +305,7 @@ def test_all_in_an_argument_is_before_a_limit_in_the_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("limitt = 5", "there is no setting 'limitt'; did you mean 'limit'?"),
         ("nasa_key = 'x'", "did you mean 'nasa_api_key'?"),
@@ -312,11 +314,11 @@ def test_all_in_an_argument_is_before_a_limit_in_the_file(tmp_path: Path) -> Non
         ("[run]\nlimit = 5", "there is no setting 'run'"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_config_file_is_rejected_by_name(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "neows.toml").write_text(text)
     ended = program.run(tmp_path, "run", "--config", "neows.toml", NASA_API_KEY=KEY)
     assert ended.code == 2
-    assert said in ended.last_line
+    assert message in ended.last_line
     assert ended.err.count("\n") == 1
 
 
@@ -360,7 +362,7 @@ class Names:
 """
 
 
-def test_parts_of_ones_own_by_module_and_attribute(tmp_path: Path) -> None:
+def test_custom_parts_by_module_and_attribute(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN_PARTS)
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         ended = run(
@@ -375,7 +377,7 @@ def test_parts_of_ones_own_by_module_and_attribute(tmp_path: Path) -> None:
     assert not (tmp_path / "lake/aggregates/snapshot=a/close_approaches_within.json").exists()
 
 
-def test_parts_of_ones_own_by_entry_point(tmp_path: Path) -> None:
+def test_custom_parts_by_entry_point(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN_PARTS)
     info = tmp_path / "own-1.0.dist-info"
     info.mkdir()
@@ -388,7 +390,7 @@ def test_parts_of_ones_own_by_entry_point(tmp_path: Path) -> None:
     assert (tmp_path / "lake/aggregates/snapshot=a/eccentricity.json").exists()
 
 
-def test_machines_read_events_and_the_receipt(tmp_path: Path) -> None:
+def test_log_format_json_prints_events_and_the_receipt(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         ended = run(tmp_path, server.url, "--log-format", "json")
         assert json.loads(ended.out)["records"]["written"] == 30
@@ -404,43 +406,13 @@ def test_machines_read_events_and_the_receipt(tmp_path: Path) -> None:
     assert "cannot be reached" in ended.last_line
 
 
-def test_quiet_says_nothing(tmp_path: Path) -> None:
+def test_quiet_run_prints_nothing(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         ended = run(tmp_path, server.url, "--quiet")
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
 
-def loaded(root: Path, *arguments: str) -> set[str]:
-    """The modules that a command loads."""
-    ended = program.run(root, *arguments, PYTHONPROFILEIMPORTTIME="1")
-    assert ended.code == 0, ended.err
-    return {line.split("|")[2].strip() for line in ended.err.splitlines() if line.startswith("import time:")}
-
-
-def test_pandas_is_loaded_for_parts_of_ones_own_alone(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(
-        "import pandas, pyarrow\n"
-        "class Nulls:\n"
-        "    name = 'nulls'\n"
-        "    def update(self, batches): pass\n"
-        "    def merge(self, other): pass\n"
-        "    def result(self): return {'nulls': pyarrow.array(pandas.Series([1.0, None])).null_count}\n"
-    )
-    for command in (
-        ("run", "--source", "sandbox", "--limit", "40", "--root", "lake", "--snapshot", "a"),
-        ("run", "--from-snapshot", "a", "--root", "lake", "--snapshot", "b"),
-        ("verify", "a", "--root", "lake"),
-    ):
-        modules = loaded(tmp_path, *command)
-        assert "pyarrow" in modules
-        assert "pandas.core" not in modules  # what is asked for in vain is listed too
-    assert "pandas.core" in loaded(
-        tmp_path, "run", "--from-snapshot", "a", "--aggregator", "own:Nulls", "--root", "lake", "--snapshot", "c"
-    )
-    assert json.loads((tmp_path / "lake/aggregates/snapshot=c/nulls.json").read_bytes()) == {"nulls": 1}
-
-
-def test_the_line_for_duckdb_works_when_pasted(tmp_path: Path) -> None:
+def test_printed_duckdb_line_runs_in_a_shell(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         root = tmp_path / "it's a lake"
         ended = program.run(tmp_path, "run", "--base-url", server.url, "--root", str(root), *QUICK, NASA_API_KEY=KEY)
@@ -453,7 +425,7 @@ def test_the_line_for_duckdb_works_when_pasted(tmp_path: Path) -> None:
     assert all(row[2] == pytest.approx(14959787.07) for row in rows)
 
 
-def test_path_leads_to_the_latest_snapshot(tmp_path: Path) -> None:
+def test_path_prints_the_folder_of_the_latest_snapshot(tmp_path: Path) -> None:
     assert program.run(tmp_path, "path", "--root", "lake").code == 2
     with loopback.serving(loopback.browse(catalogue(3))) as server:
         for snapshot in ("2026-02-01", "2026-01-01"):
@@ -463,7 +435,7 @@ def test_path_leads_to_the_latest_snapshot(tmp_path: Path) -> None:
     assert program.run(tmp_path, "path", "moons", "--root", "lake").code == 2
 
 
-def test_a_committed_snapshot_answers_by_its_receipt(tmp_path: Path) -> None:
+def test_run_of_a_committed_snapshot_prints_its_receipt(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(30))) as server:
         assert run(tmp_path, server.url, "--snapshot", "a").code == 0
         count = len(server.asked)
@@ -476,7 +448,7 @@ def test_a_committed_snapshot_answers_by_its_receipt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_resumable(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signal_ends_a_run_resumably(tmp_path: Path, number: signal.Signals, code: int) -> None:
     asked_for_more = threading.Event()
     go_on = threading.Event()
     objects = loopback.browse(catalogue(60))
@@ -503,7 +475,7 @@ def test_a_signal_ends_it_resumable(tmp_path: Path, number: signal.Signals, code
         assert time.monotonic() - started_s < 2
         go_on.set()
         assert process.returncode == code, err
-        assert "run the same command again to go on" in err
+        assert "run the same command again to resume" in err
         assert nothing_visible(tmp_path)
         before = len(server.asked)
         ended = run(tmp_path, server.url)
@@ -512,17 +484,17 @@ def test_a_signal_ends_it_resumable(tmp_path: Path, number: signal.Signals, code
     assert ended.code == 0
 
 
-def test_a_budget_pauses_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_budget_pauses_and_the_same_command_resumes(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(200))) as server:
         ended = [run(tmp_path, server.url, "--budget", "4") for _ in range(3)]
     assert [one.code for one in ended] == [75, 75, 0], ended[0].err
     assert "the budget of 4 requests is spent; run the same command again at 20" in ended[0].last_line
-    assert sorted(server.pages) == list(range(10)), "nothing twice"
+    assert sorted(server.pages) == list(range(10)), "no page is fetched twice"
     assert "resuming snapshot" in ended[1].err
     assert "200 near-Earth objects" in ended[2].out
 
 
-def test_a_spent_quota_pauses_and_tells_until_when(tmp_path: Path) -> None:
+def test_spent_quota_pauses_and_records_when_to_resume(tmp_path: Path) -> None:
     def answer(_: Asked) -> Answer:
         return Answer(
             b'{"error":{"code":"OVER_RATE_LIMIT"}}', 429, {"Retry-After": "2870", "X-RateLimit-Limit": "1000"}
@@ -559,7 +531,7 @@ def leaks(key: str, folder: Path, *texts: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["hexadecimal", "url-safe", "awkward"])
-def test_the_key_is_nowhere(tmp_path: Path, kind: str) -> None:
+def test_key_is_in_no_file_and_no_output(tmp_path: Path, kind: str) -> None:
     key = {
         "hexadecimal": secrets.token_hex(20),
         "url-safe": secrets.token_urlsafe(30),
@@ -599,7 +571,7 @@ def test_the_key_is_nowhere(tmp_path: Path, kind: str) -> None:
     assert not leaks(key, tmp_path, ended.out, ended.err)
 
 
-def test_a_short_key_damages_nothing(tmp_path: Path) -> None:
+def test_short_key_is_not_redacted_inside_names(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse([neo(1, [approach()], name="xerxes (x)")])) as server:
         ended = run(tmp_path, server.url, "--snapshot", "a", NASA_API_KEY="x")
     assert ended.code == 0, ended.err

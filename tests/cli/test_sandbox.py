@@ -1,4 +1,4 @@
-"""The two commands of the README, as a user types them."""
+"""``sandbox``, and ``run`` against it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def sandbox(cwd: Path, *arguments: str) -> Iterator[str]:
-    """`neows-async sandbox` on a free port; gives its URL."""
+    """Run `neows-async sandbox` on a free port; yields its URL."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "neows_async", "sandbox", "--port", "0", *arguments],
         cwd=cwd,
@@ -41,7 +41,7 @@ def sandbox(cwd: Path, *arguments: str) -> Iterator[str]:
     assert (process.returncode, err) == (0, "")
 
 
-def test_a_bare_run_is_synthetic_and_says_so(tmp_path: Path) -> None:
+def test_bare_run_uses_the_sandbox_and_marks_objects_synthetic(tmp_path: Path) -> None:
     ended = program.run(tmp_path, "run", "--limit", "200")
     assert ended.code == 0, ended.err
     assert "Its objects are SYNTHETIC" in ended.err
@@ -56,10 +56,10 @@ def test_a_bare_run_is_synthetic_and_says_so(tmp_path: Path) -> None:
     assert rebuilt["parent"] == receipt["snapshot"]
     digests = [{file["path"].split("/")[-1]: file["sha256"] for file in one["files"]} for one in (receipt, rebuilt)]
     assert digests[0] == digests[1]
-    assert rebuilt["requests"]["sent"] == 10, "pages read, none requested: the archive is a source"
+    assert rebuilt["requests"]["sent"] == 10, "pages read from the archive count as its requests"
 
 
-def test_all_of_a_small_catalogue_on_loopback(tmp_path: Path) -> None:
+def test_run_all_fetches_the_whole_sandbox_catalogue(tmp_path: Path) -> None:
     with sandbox(tmp_path, "--neos", "45") as url:
         key = "0123456789" * 4
         ended = program.run(tmp_path, "run", "--all", "--base-url", url, "--root", "lake", NASA_API_KEY=key)
@@ -71,7 +71,7 @@ def test_all_of_a_small_catalogue_on_loopback(tmp_path: Path) -> None:
     assert all("SANDBOX" in name for name in names)
 
 
-def test_recorded_pages_on_loopback(tmp_path: Path, recorded_pages: Path) -> None:
+def test_sandbox_serves_recorded_pages(tmp_path: Path, recorded_pages: Path) -> None:
     with sandbox(tmp_path, "--pages", str(recorded_pages)) as url:
         key = "0123456789" * 4
         arguments = ("run", "--limit", "200", "--base-url", url, "--root", "lake", "--log-format", "json")

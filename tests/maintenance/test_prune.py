@@ -497,7 +497,7 @@ def test_the_commands_work_on_s3(tmp_path: Path, s3: SeaweedFS) -> None:
 
     for day in DAYS[:2]:
         assert command("run", "--source", "sandbox", "--limit", "30", "--snapshot", day, "--quiet").code == 0
-    assert command("verify").out.startswith("Snapshot 2026-11-02 is what its receipt says: 4 files, ")
+    assert command("verify").out.startswith("Snapshot 2026-11-02 matches its receipt: 4 files, ")
     assert command("prune", "--keep", "1").out.startswith("removed 2026-11-01 (committed): 6 files, ")
     [_, line] = command("snapshots").out.splitlines()
     assert line.split()[:2] == ["2026-11-02", "committed"]

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
 
-from neows_async.cli.quarantine import indented
 from neows_async.errors import DataError, NotFoundError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.lake import AsyncLake
@@ -208,8 +205,7 @@ async def test_list_and_show_commands(tmp_path: Path) -> None:
         "  reason:  not a number: '20.5 mag'",
         "  pointer: /near_earth_objects/5/absolute_magnitude_h",
     ]
-    assert json.loads("\n".join(shown[3:])) == BAD
-    assert '  "absolute_magnitude_h": "20.5 mag",' in shown
+    assert [json.loads(line) for line in shown[3:]] == [BAD]
     shown_json = json.loads(quarantine(tmp_path, "show", "--log-format", "json").out)
     assert [json.loads(entry["raw"]) for entry in shown_json] == [BAD, WORSE]
     absent = quarantine(tmp_path, "show", "--position", "7")
@@ -217,20 +213,3 @@ async def test_list_and_show_commands(tmp_path: Path) -> None:
     assert "lists the 2 that were" in absent.err
     assert quarantine(tmp_path, "show", "nope").code == 2
     assert quarantine(tmp_path, "show", "../nope").code == 2
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
-)
-def test_indented_text_is_the_same_json(value: Any) -> None:
-    text = "\n".join(indented(json.dumps(value)))
-    assert json.loads(text) == value
-    assert text == json.dumps(value, indent=2)
-
-
-@pytest.mark.parametrize("raw", ['{"a": NaN, "b": 1.0000000000000000000000000000001}', '{"a": "no end', "[1, 2", ""])
-def test_text_that_is_not_json_is_shown(raw: str) -> None:
-    assert "".join("".join(indented(raw)).split()) == "".join(raw.split())

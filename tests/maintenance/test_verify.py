@@ -332,7 +332,7 @@ async def test_verify_command_prints_the_differences(tmp_path: Path) -> None:
     await lakes.make(LocalStorage(tmp_path), [*OBJECTS, *catalogue(600)], "a")
     good = verify_it()
     assert good.code == 0
-    assert good.out.startswith("Snapshot a is what its receipt says: 5 files, ")
+    assert good.out.startswith("Snapshot a matches its receipt: 5 files, ")
     assert "34 raw pages" in good.out
     assert (verify_it("--quiet").out, verify_it("nope").code) == ("", 2)
     assert verify_it("../a").code == 2
@@ -347,6 +347,6 @@ async def test_verify_command_prints_the_differences(tmp_path: Path) -> None:
     lines = bad.err.splitlines()
     assert len(lines) == 20 + 2
     assert lines[0].startswith("raw/snapshot=a/gen=0/page=00000.json.zst: raw page: expected a whole and right one")
-    assert lines[-2:] == ["… and 14 more", "neows-async: snapshot a is not what its receipt says: 34 differences"]
+    assert lines[-2:] == ["… and 14 more", "neows-async: snapshot a does not match its receipt: 34 differences"]
     shown = json.loads(verify_it("--log-format", "json").out)
     assert shown["difference_count"] == len(shown["differences"]) == 34

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neows_async.api.plan import LakeFacts, PlanFacts, QuotaKnown
 from neows_async.cli import plan_view
-from neows_async.cli.plan_view import draw
+from neows_async.cli.timeline import draw_timeline
 from neows_async.endpoints.browse.page_plan import PagePlan
 from neows_async.pacing.forecast import Outlook, forecast
 from neows_async.pacing.hour import HourCounts
@@ -142,7 +142,7 @@ def test_millions_of_pages_are_foreseen_too() -> None:
 @settings(max_examples=25)
 def test_a_drawing_fits_the_screen(of: RunConditions, start_s: float, fine: bool) -> None:
     now, later = simulate(of, start_s), simulate(of, start_s + 1_800)
-    lines = draw([("now", now), ("12:30", later)], fine=fine)
+    lines = draw_timeline([("now", now), ("12:30", later)], unicode=fine)
     assert len(lines) == 4
     assert max(map(len, lines)) <= 79
     assert fine or "".join(lines).isascii()
@@ -171,6 +171,6 @@ def test_a_plan_has_room_in_a_line_also_when_its_run_ends_on_another_day(at_h: f
         terms=now,
         hopeful=hopeful,
     )
-    said = [*plan_view.lines(known, compare_starts(now, at_s, within_s=3_600), simulate(hopeful, at_s), fine=False)]
+    said = [*plan_view.lines(known, compare_starts(now, at_s, within_s=3_600), simulate(hopeful, at_s), unicode=False)]
     assert any("or as early as" in line for line in said)
     assert max(map(len, said)) <= 80

@@ -45,7 +45,10 @@ def code(name: str, language: str, begins: str) -> str:
 def commands() -> list[tuple[str, click.Command]]:
     """All commands, with those of groups: ``quarantine list``."""
     found: list[tuple[str, click.Command]] = []
-    for name, command in neows_async.commands.items():
+    ctx = click.Context(neows_async)
+    for name in neows_async.list_commands(ctx):
+        command = neows_async.get_command(ctx, name)
+        assert command is not None
         found.append((name, command))
         if isinstance(command, click.Group):
             found += [(f"{name} {inner}", one) for inner, one in command.commands.items()]

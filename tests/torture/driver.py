@@ -25,7 +25,7 @@ import obstore  # noqa: F401 - loaded here, not in every fork
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401 - as above
 
-from neows_async.cli.output import code_of
+from neows_async.cli.exit_codes import exit_code_of
 from neows_async.errors import NeowsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawZone, find_raw
@@ -186,7 +186,7 @@ def _run(job: Job, tls: ssl.SSLContext, writing: int) -> int:
         anyio.run(_carry_out, job, storage, tls, backend=job.backend)
     except NeowsError as exc:
         _report(writing, End(0, str(exc), reached, storage.steps))
-        return code_of(exc)
+        return exit_code_of(exc)
     _report(writing, End(0, "", reached, storage.steps))
     return 0
 

@@ -55,7 +55,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
     assert code == 128 + number
     assert process.stderr is not None
     said = process.stderr.read().splitlines()
-    assert said[-1:] == [f"neows-async: {number.name}: stopped; run the same command again to go on"]
+    assert said[-1:] == [f"neows-async: stopped by {number.name}; run the same command again to resume"]
     assert "Traceback" not in "".join(said)
     return took_s
 

@@ -11,7 +11,7 @@ from anyio import to_thread
 from neows_async.errors import SettingsError
 from neows_async.outputs import close_approaches, parquet, registry  # noqa: F401 - heavy: import Arrow before the loop runs
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
-from neows_async.settings import NASA_URL
+from neows_async.settings import DEMO_KEY, NASA_URL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from neows_async.settings import Settings
     from neows_async.sources import nasa
 
-DEMO_KEY: Final = "DEMO_KEY"
 _DEMO_DAILY: Final = 50
 _SANDBOX_URL: Final = "https://sandbox.invalid"
 # The embedded sandbox has one client, so it needs no quota.

@@ -1,4 +1,7 @@
-"""Where a setting's value comes from: arguments, then the environment, then ``.env``, then the TOML file."""
+"""Reads settings from outside: arguments first, then the environment, then ``.env``, then the TOML file.
+
+This is the only module that reads the environment and files for settings.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from neows_async.errors import SettingsError
-from neows_async.settings import Settings
+from neows_async.settings import DEMO_KEY, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,50 +25,47 @@ if TYPE_CHECKING:
 
 ENV_PREFIX: Final = "NEOWS_"
 KEY_VARIABLE: Final = "NASA_API_KEY"
-KEY_IN_FILE: Final = "nasa_api_key"
+DEMO_KEY_HINT: Final = f"{KEY_VARIABLE}={DEMO_KEY} (enough for 200)"
+_KEY_IN_FILE: Final = KEY_VARIABLE.lower()
 _DOTENV: Final = ".env"
 _MAX_FILE_BYTES: Final = 1 << 20
 
-# Options whose name differs from the setting's, which has its unit in it.
-SETTING_OF: Final = {
-    "max_rate": "max_rate_per_s",
-    "retry_budget": "retry_budget_s",
-    "max_wait": "max_wait_s",
-    "max_outage": "max_outage_s",
-    "probe_every": "probe_every_s",
-    "budget": "budget_requests",
-    "request_timeout": "request_timeout_s",
-    "connect_timeout": "connect_timeout_s",
-    "storage_timeout": "storage_timeout_s",
-    "resume_within": "resume_within_s",
-}
-OPTION_OF: Final = {setting: option for option, setting in SETTING_OF.items()}
+
+# -- .env and the TOML file ---------------------------------------------------------------------
 
 
-def flag(option: str) -> str:
-    """``max_rate`` → ``--max-rate``."""
-    return "--no-archive" if option == "archive" else f"--{option.replace('_', '-')}"
+def defaults_of(command: click.Command, path: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that ``.env`` and the file give to the options of ``command``; ``.env`` wins.
+
+    :param path: the TOML file; None reads ``.env`` alone
+    :returns: values by parameter, for click's ``default_map``; and variables: all of ``.env``, and the file's key
+    :raises SettingsError: one of the two cannot be read, or the file sets something unknown
+    """
+    options = {_key_of(option): option for option in command.params if option.name not in ("config", "help", None)}
+    in_file = _read_toml(path, {*options, _KEY_IN_FILE}) if path is not None else {}
+    variables: dict[str, str] = {}
+    if _KEY_IN_FILE in in_file:
+        variables[KEY_VARIABLE] = str(in_file.pop(_KEY_IN_FILE))
+    in_dotenv = _read_dotenv()
+    variables |= in_dotenv
+    values = {str(options[key].name): _checked(options[key], value, path) for key, value in in_file.items()}
+    for key, option in options.items():
+        # An empty variable is no value, as in the environment.
+        if text := in_dotenv.get(f"{ENV_PREFIX}{key.upper()}"):
+            values[str(option.name)] = text.split() if _is_multiple(option) else text
+    return values, variables
 
 
-def variable(option: str) -> str:
-    """``max_rate`` → ``NEOWS_MAX_RATE``."""
-    return f"{ENV_PREFIX}{option.upper()}"
-
-
-def read_dotenv() -> dict[str, str]:
-    """What ``.env`` in the working directory sets; nothing if there is none."""
+def _read_dotenv() -> dict[str, str]:
+    if not Path(_DOTENV).exists():
+        return {}
     try:
         return {name: value for name, value in dotenv_values(_DOTENV, interpolate=False).items() if value is not None}
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{_DOTENV} cannot be read: {exc}; mend it or remove it") from exc
+        raise SettingsError(f"{_DOTENV} cannot be read: {exc}; repair or remove it") from exc
 
 
-def read_file(path: Path, known: set[str]) -> dict[str, Any]:
-    """The settings of a TOML file.
-
-    :param known: the names it may use
-    :raises SettingsError: it cannot be read, or sets something unknown
-    """
+def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_FILE_BYTES).decode()
@@ -81,28 +81,8 @@ def read_file(path: Path, known: set[str]) -> dict[str, Any]:
     return values
 
 
-def defaults_of(command: click.Command, path: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """What stands behind arguments and environment, for click's ``default_map``: ``.env`` over the file.
-
-    Also everything that ``.env`` says and the key that the file holds, by variable.
-    """
-    options = {_told(option): option for option in command.params if option.name not in ("config", "help", None)}
-    in_file = read_file(path, {*options, KEY_IN_FILE}) if path is not None else {}
-    dotenv = read_dotenv()
-    variables: dict[str, str] = {}
-    if KEY_IN_FILE in in_file:
-        variables[KEY_VARIABLE] = str(in_file.pop(KEY_IN_FILE))
-    variables |= dotenv
-    values = {str(options[name].name): _fitting(options[name], value, path) for name, value in in_file.items()}
-    for told, option in options.items():
-        # As in the environment, nothing is not a value.
-        if said := dotenv.get(variable(told)):
-            values[str(option.name)] = said.split() if _is_multiple(option) else said
-    return values, variables
-
-
-def _told(option: click.Parameter) -> str:
-    """How people call it in a file: ``--all`` is ``all``, whatever our code calls it."""
+def _key_of(option: click.Parameter) -> str:
+    """An option's key in the file: ``max_rate`` for ``--max-rate``, whatever its parameter is called."""
     return max(option.opts, key=len).removeprefix("--").replace("-", "_")
 
 
@@ -110,16 +90,16 @@ def _is_multiple(option: click.Parameter) -> bool:
     return bool(getattr(option, "multiple", False))
 
 
-def _fitting(option: click.Parameter, value: Any, path: Path | None) -> Any:
-    """A value of the file, if it is of the kind that the option takes; text is read as on the command line.
+def _checked(option: click.Parameter, value: Any, path: Path | None) -> Any:
+    """A value of the file, if it has the type of the option. A string is parsed as on the command line.
 
-    :raises SettingsError: it is of another kind, which would otherwise be cut or turned into this one
+    :raises SettingsError: it has another type; click would convert it, e.g. ``5.5`` to 5
     """
     if _is_multiple(option):
         values = value if isinstance(value, list) else [value]
         if all(isinstance(entry, str) for entry in values):
             return values
-        kind = 'a list of texts, e.g. ["neos:designation"]'
+        kind = 'a list of strings, e.g. ["neos:designation"]'
     elif getattr(option, "is_flag", False):
         if isinstance(value, bool):
             return value
@@ -127,7 +107,7 @@ def _fitting(option: click.Parameter, value: Any, path: Path | None) -> Any:
     elif isinstance(value, str):
         return value
     elif option.type.name.startswith(("text", "choice", "file")):
-        kind = "a text in quotes"
+        kind = "a string in quotes"
     else:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -135,38 +115,42 @@ def _fitting(option: click.Parameter, value: Any, path: Path | None) -> Any:
         if isinstance(value, float) and not whole:
             return value
         kind = "a whole number" if whole else "a number"
-    raise SettingsError(f"--config {path}: {_told(option)} = {value!r} will not do; it must be {kind}")
+    raise SettingsError(f"--config {path}: {_key_of(option)} = {value!r} is invalid; it must be {kind}")
+
+
+# -- the key, and the validated settings --------------------------------------------------------
 
 
 def api_key(variables: Mapping[str, str]) -> str | None:
-    """The key: the environment's, else that of ``.env`` or the file. Empty is none.
+    """The key from the environment, else from ``.env`` or the file. None if it is empty.
 
-    :raises SettingsError: it could not be sent in a header
+    :param variables: of :func:`defaults_of`
+    :raises SettingsError: a header cannot hold it
     """
     key = os.environ.get(KEY_VARIABLE, variables.get(KEY_VARIABLE, "")).strip()
     if not all("!" <= char <= "~" for char in key):
-        raise SettingsError(f"{KEY_VARIABLE} has a character that cannot be in a key; copy it again")
+        raise SettingsError(f"{KEY_VARIABLE} has a character that cannot be in a key; copy the key again")
     return key or None
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
     """The validated settings.
 
-    :param values: by setting; those that were not given are absent
-    :raises SettingsError: the first that is wrong, by its option
+    :param values: by field; a field that was not given is absent
+    :raises SettingsError: the first invalid value, named by its option
     """
     try:
         return Settings(**values)
     except ValidationError as exc:
-        error = exc.errors(include_url=False)[0]
-        setting = str(error["loc"][0]) if error["loc"] else ""
-        option = flag(OPTION_OF.get(setting, setting))
-        said = str(error["ctx"]["error"]) if error["type"] == "value_error" else _said(error)
-        raise SettingsError(f"{option}: {said}") from exc
+        first = exc.errors(include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        option = Settings.option(field)
+        name = option.flag if option else f"--{field.replace('_', '-')}"
+        text = str(first["ctx"]["error"]) if first["type"] == "value_error" else _reason(first)
+        raise SettingsError(f"{name}: {text}") from exc
 
 
-def _said(error: Any) -> str:
-    """Pydantic's words in ours."""
+def _reason(error: Any) -> str:
     given, context = error["input"], error.get("ctx", {})
     if "ge" in context:
         return f"{given} is too small; it must be at least {context['ge']}"
@@ -174,12 +158,15 @@ def _said(error: Any) -> str:
         return f"{given} is too small; it must be more than {context['gt']}"
     if "le" in context:
         return f"{given} is too large; it must be at most {context['le']}"
-    return f"{given!r} will not do: {error['msg']}"
+    return f"{given!r} is invalid: {error['msg']}"
+
+
+# -- the rest of the environment ----------------------------------------------------------------
 
 
 def proxy_for(host: str) -> str | None:
-    """The proxy that the environment names for ``https`` to ``host``, as other programs read it."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - seldom needed
+    """The proxy for ``https`` requests to ``host``, from the variables that other programs read too."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - slow, and only requests to NASA need it
 
     proxies = getproxies()
     if proxy_bypass(host):
@@ -187,15 +174,15 @@ def proxy_for(host: str) -> str | None:
     return proxies.get("https") or proxies.get("all")
 
 
-def ledger_path() -> Path | None:
-    """The ledger of this user's quotas on this machine; None if there is no place for one."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if Path(home).is_absolute():
-        folder = Path(home)
+def quota_store_path() -> Path | None:
+    """The file in which this user's runs on this machine share their quotas; None if there is no home folder."""
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    if Path(state_home).is_absolute():
+        folder = Path(state_home)
     else:
         try:
-            home_folder = Path.home()
-        except RuntimeError:  # nobody's
+            home = Path.home()
+        except RuntimeError:  # a user without an entry in the password database
             return None
-        folder = home_folder / ("Library/Application Support" if sys.platform == "darwin" else ".local/state")
+        folder = home / ("Library/Application Support" if sys.platform == "darwin" else ".local/state")
     return folder / "neows-async" / "quota.sqlite3"

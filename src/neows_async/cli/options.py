@@ -1,74 +1,150 @@
-"""What every command has in common: how its options are named, and how its help looks."""
+"""What all commands share: options that variables can set, help in sections, errors as one line and an exit code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 
 import click
 from typing_extensions import override
 
-_F = TypeVar("_F", bound=Callable[..., object])
+from neows_async.cli import output
+from neows_async.cli.config import ENV_PREFIX, defaults_of
+from neows_async.cli.exit_codes import exit_code_of
+from neows_async.settings import Option, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REDACT: Final = "neows_async.redact"
+"""In ``ctx.meta``: the function that removes the key from the text of errors."""
 
 
 class Command(click.Command):
-    """A command whose epilog keeps its lines, and whose options may stand in ``.env``."""
+    """A command whose epilog keeps its lines, and whose options may be set in ``.env``.
 
+    :param sections: the options by the title under which ``--help`` lists them
+    """
+
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Sequence[click.Option]] | None = None, **attributes: Any
+    ) -> None:
+        super().__init__(*args, **attributes)
+        self.sections = dict(sections or {})
+        self.params += [one for options in self.sections.values() for one in options]
+
+    @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``.env`` behind arguments and environment; a command with ``--config`` does it together with the file."""
+        """Put ``.env`` behind arguments and environment. The option ``--config`` does it together with its file."""
         names = {parameter.name for parameter in self.params if isinstance(parameter, click.Option)}
-        if "config" not in names and not ctx.resilient_parsing and Path(".env").exists():
-            from neows_async.cli.config import defaults_of  # noqa: PLC0415 - heavy, and most do without
-
-            values, _ = defaults_of(self, None)
-            ctx.default_map = {name: value for name, value in values.items() if name in names}
+        if "config" not in names and not ctx.resilient_parsing:
+            ctx.default_map, _ = defaults_of(self, None)
         return super().parse_args(ctx, args)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        """As it stands."""
-        if self.epilog:
-            formatter.write(f"\n{self.epilog}\n")
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. An error becomes one line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as exc:  # noqa: BLE001 - the text of any exception may hold the key
+            redact = ctx.meta.get(REDACT, str)
+            as_json = ctx.params.get("log_format") == "json" or ctx.params.get("json", False)
+            ctx.exit(output.error(redact(output.message_of(exc)), exit_code_of(exc), as_json=as_json))
 
-
-class Group(click.Group):
-    """A command that has commands beneath it; its epilog keeps its lines too."""
+    @override
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        in_sections = [one for options in self.sections.values() for one in options]
+        others = [one for one in self.get_params(ctx) if one not in in_sections]
+        for title, options in {**self.sections, "Other" if self.sections else "Options": others}.items():
+            records = [record for one in options if (record := one.get_help_record(ctx)) is not None]
+            with formatter.section(title):
+                formatter.write_dl(records)
 
     @override
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As it stands."""
-        if self.epilog:
-            formatter.write(f"\n{self.epilog}\n")
+        _write_as_it_is(self.epilog, formatter)
 
 
-def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
-    """An option that can also come from the environment and the file; its help names the variable."""
-    name = max(declarations, key=len).removeprefix("--").replace("-", "_")
-    return click.option(*declarations, envvar=f"NEOWS_{name.upper()}", show_envvar=True, **attributes)
+class Group(click.Group):
+    """A command with subcommands, whose epilog keeps its lines."""
+
+    @override
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_as_it_is(self.epilog, formatter)
 
 
-def root_option() -> Callable[[_F], _F]:
-    """Which lake."""
+def _write_as_it_is(epilog: str | None, formatter: click.HelpFormatter) -> None:
+    if epilog:
+        formatter.write(f"\n{epilog}\n")
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+def option(*declarations: str, **attributes: Any) -> click.Option:
+    """An option that the environment, ``.env`` and the TOML file can also set. Its help names the variable."""
+    [flag] = [one for one in declarations if one.startswith("--")]
+    name = flag.removeprefix("--").replace("-", "_")
+    return click.Option(declarations, envvar=f"{ENV_PREFIX}{name.upper()}", show_envvar=True, **attributes)
+
+
+def setting(name: str) -> click.Option:
+    """The option of the field ``name`` of :class:`~neows_async.settings.Settings`, which describes all of it.
+
+    The option's parameter has the field's name, but for a switch that turns the field off: ``no_archive``.
+    """
+    field, described = Settings.model_fields[name], Settings.option(name)
+    if described is None:
+        raise LookupError(f"the setting {name} has no option")
+    text = str(field.description)
+    if field.annotation is bool:
+        return _switch(name, described, text)
+    attributes: dict[str, Any] = {}
+    if described.default or field.default is None:
+        attributes["help"] = f"{text}  [default: {described.default or 'no limit'}]"
+    else:
+        attributes |= {"help": text, "default": field.default, "show_default": True}
+        if described.unit == "s":
+            attributes["default"] = Duration.shortest(field.default)
+    return option(
+        described.flag,
+        name,
+        type=Duration() if described.unit == "s" else _value_type(field.annotation),
+        multiple=get_origin(field.annotation) is tuple,
+        metavar=described.metavar,
+        **attributes,
+    )
+
+
+def _switch(name: str, described: Option, text: str) -> click.Option:
+    if described.flag.startswith("--no-"):
+        return option(described.flag, is_flag=True, help=f"Do not {text[0].lower()}{text[1:]}")
+    return option(described.flag, name, is_flag=True, help=text)
+
+
+def _value_type(annotation: Any) -> Any:
+    """``int`` of ``Annotated[int, …] | None``, ``str`` of ``tuple[str, …]``. Bounds are checked by the settings."""
+    first = (get_args(annotation) or (annotation,))[0]
+    return get_args(first)[0] if get_origin(first) is Annotated else first
+
+
+def root_option() -> click.Option:
+    """The lake."""
     return option(
         "--root", metavar="URI", default="data/", show_default=True, help="The lake: a folder, or s3://bucket/prefix."
     )
 
 
-def quiet_option() -> Callable[[_F], _F]:
-    """Whether to speak when all is well."""
+def quiet_option() -> click.Option:
+    """Whether to print anything but errors."""
     return option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 
-def log_format_option() -> Callable[[_F], _F]:
-    """For people or for machines."""
-    return option(
-        "--log-format",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="json: one JSON value on stdout, errors as JSON lines on stderr.",
-    )
+def log_format_option(text: str = "json: one JSON value on stdout, errors as JSON lines on stderr.") -> click.Option:
+    """Text for people, or JSON for programs."""
+    return option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help=text)
 
 
 if TYPE_CHECKING:
@@ -76,28 +152,31 @@ if TYPE_CHECKING:
 else:
     _ParamType = click.ParamType  # generic for type checkers alone, until click 8.4
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|)")
-_UNIT_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-
 
 class Duration(_ParamType):
     """Seconds, or a number with one of s, m, h, d."""
 
     name = "duration"
 
+    _WRITTEN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|)")
+    _UNIT_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+    @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """In seconds."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        match = _DURATION.fullmatch(str(value).strip())
+        match = self._WRITTEN.fullmatch(str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no duration; write seconds, or a number with s, m, h or d, e.g. 15m", param, ctx)
-        return float(match[1]) * _UNIT_S[match[2]]
+            self.fail(
+                f"{value!r} is not a duration; write seconds, or a number with s, m, h or d, e.g. 15m", param, ctx
+            )
+        return float(match[1]) * self._UNIT_S[match[2]]
 
-
-def told(seconds: float) -> str:
-    """The shortest way to write so many seconds."""
-    for unit in ("d", "h", "m"):
-        if seconds and seconds % _UNIT_S[unit] == 0:
-            return f"{seconds / _UNIT_S[unit]:g}{unit}"
-    return f"{seconds:g}s"
+    @classmethod
+    def shortest(cls, seconds: float) -> str:
+        """The shortest way to write ``seconds``: ``5m``, ``24h``."""
+        for unit in ("h", "m"):
+            if seconds and seconds % cls._UNIT_S[unit] == 0:
+                return f"{seconds / cls._UNIT_S[unit]:g}{unit}"
+        return f"{seconds:g}s"

@@ -1,13 +1,15 @@
-"""``sandbox``: an imitation of NeoWs on loopback."""
+"""``sandbox``: an imitation of NeoWs on this machine."""
 
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
+from neows_async.cli.options import Command, option
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import RecordedPages, SyntheticCatalogue
 from neows_async.sandbox.rate_limits import Gateway
@@ -16,33 +18,82 @@ from neows_async.sandbox.server import listen, serve, url_of
 
 if TYPE_CHECKING:
     import socket
-    from pathlib import Path
 
 
-def serve_command(
+@click.command(
+    cls=Command,
+    params=[
+        option(
+            "--port",
+            type=click.IntRange(0, 65_535),
+            metavar="N",
+            default=8080,
+            show_default=True,
+            help="Listen on this port of 127.0.0.1. 0 chooses a free one.",
+        ),
+        option(
+            "--neos",
+            type=click.IntRange(min=0),
+            metavar="N",
+            default=41_282,
+            show_default=True,
+            help="The catalogue has N synthetic objects.",
+        ),
+        option(
+            "--seed",
+            type=int,
+            metavar="N",
+            default=1,
+            show_default=True,
+            help="The seed of the objects. Equal seeds give equal objects.",
+        ),
+        option(
+            "--pages",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Serve the recorded pages of a folder instead: page_NNNNN.json, .json.gz or .json.zst.",
+        ),
+        option(
+            "--hourly-limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Allow N requests an hour per key; DEMO_KEY has 30.  [default: 1000]",
+        ),
+        option(
+            "--scenario",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Imitate the faults of a TOML file: outages, slow and broken responses, a catalogue that changes.",
+        ),
+    ],
+    epilog="""Examples:
+  neows-async sandbox --port 8080
+  NASA_API_KEY=anything neows-async run --base-url http://127.0.0.1:8080 --root /tmp/lake""",
+)
+def sandbox(
     *, port: int, neos: int, seed: int, pages: Path | None, hourly_limit: int | None, scenario: Path | None
 ) -> None:
-    """Serve until interrupted.
+    """Serve an imitation of NeoWs and its gateway on this machine.
 
-    :raises SettingsError: the port is taken, or the pages or the scenario cannot be read
+    Try things out without NASA. Serves until Ctrl-C.
     """
     catalogue = SyntheticCatalogue(neos, seed) if pages is None else RecordedPages(pages)
     played = Scenario() if scenario is None else read_scenario(scenario)
-    gateway = Gateway(played.gateway, hourly_limit=hourly_limit)
-    app = SandboxApp(catalogue, gateway=gateway, scenario=played)
+    app = SandboxApp(catalogue, gateway=Gateway(played.gateway, hourly_limit=hourly_limit), scenario=played)
     with listen(port) as listening:
         what = "synthetic objects" if pages is None else "recorded objects"
-        click.echo(f"Serving {catalogue.total:,} {what} at {url_of(listening)} (Ctrl-C ends it)")
+        click.echo(f"Serving {catalogue.total:,} {what} at {url_of(listening)} (Ctrl-C to stop)")
         click.echo(f"Try: NASA_API_KEY=anything neows-async run --base-url {url_of(listening)} --root /tmp/lake")
-        anyio.run(_until_signalled, app, listening)
+        anyio.run(_serve_until_signal, app, listening)
 
 
-async def _until_signalled(app: SandboxApp, listening: socket.socket) -> None:
+async def _serve_until_signal(app: SandboxApp, listening: socket.socket) -> None:
     async with anyio.create_task_group() as tasks:
         servers: list[Any] = []
         tasks.start_soon(serve, app, listening, servers.append)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
+                # The server finishes the responses in flight, then its task ends.
                 for server in servers:
                     server.should_exit = True
                 return

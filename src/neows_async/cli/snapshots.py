@@ -1,61 +1,70 @@
-"""``snapshots`` and ``prune``: what a lake holds, and what of it may go."""
+"""``snapshots``: list what a lake holds."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
 
 from neows_async.cli import output
+from neows_async.cli.foreground import run_on_lake
 from neows_async.cli.options import Command, log_format_option, root_option
-from neows_async.errors import NeowsError
+from neows_async.lake.inventory import list_snapshots
+from neows_async.lake.lake import AsyncLake
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.inventory import SnapshotEntry
 
-_COLUMNS = ("snapshot", "state", "when", "neos", "size", "raw pages", "complete", "parent", "")
-_RIGHT = ("neos", "size", "raw pages")
+_COLUMNS: Final = ("snapshot", "state", "when", "neos", "size", "raw pages", "complete", "parent", "")
+_RIGHT: Final = ("neos", "size", "raw pages")
+_ANY_WIDTH: Final = 10_000
 
 
 @click.command(
     cls=Command,
+    params=[root_option(), log_format_option()],
     epilog="""Examples:
   neows-async snapshots
   neows-async snapshots --root s3://bucket/neows
   neows-async snapshots --log-format json | jq -r '.[] | select(.complete == true) | .snapshot'""",
 )
-@root_option()
-@log_format_option()
-@click.pass_context
-def snapshots(ctx: click.Context, root: str, log_format: str) -> None:
-    """List all snapshots, the newest first: committed ones, unfinished ones, and what is left of dead runs."""
-    from neows_async.cli.output import run_on_lake  # noqa: PLC0415 - heavy, and --help does without
-
-    as_json = log_format == "json"
-    try:
-        latest, entries = run_on_lake(_take_stock, root)
-        with output.answering():
-            if as_json:
-                click.echo(json.dumps([_as_json(entry, latest) for entry in entries]))
-            elif entries:
-                for line in _table([_COLUMNS, *(_row(entry, latest) for entry in entries)]):
-                    click.echo(line)
-            else:
-                click.echo(f"{root} holds no snapshot; 'neows-async run' makes one")
-    except NeowsError as exc:
-        ctx.exit(output.fail(str(exc), output.code_of(exc), as_json=as_json))
+def snapshots(root: str, log_format: str) -> None:
+    """List all snapshots, newest first: committed, unfinished, and left by dead runs."""
+    latest, entries = run_on_lake(_read, root)
+    with output.printing_answer():
+        if log_format == "json":
+            click.echo(json.dumps([_as_json(entry, latest) for entry in entries]))
+        elif entries:
+            for line in _table(_row(entry, latest) for entry in entries):
+                click.echo(line)
+        else:
+            click.echo(f"{root} holds no snapshot; 'neows-async run' makes one")
 
 
-async def _take_stock(lake: AsyncStorage) -> tuple[str | None, list[SnapshotEntry]]:
-    from neows_async.lake.inventory import list_snapshots  # noqa: PLC0415 - heavy, and --help does without
-    from neows_async.lake.lake import AsyncLake  # noqa: PLC0415 - as above
-
+async def _read(lake: AsyncStorage) -> tuple[str | None, list[SnapshotEntry]]:
     latest = await AsyncLake(lake).latest()
     return latest.snapshot if latest else None, await list_snapshots(lake)
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a plain table. They are never cut: a line that is longer than the terminal wraps there."""
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # not str, in which rich looks for markup
+    console = Console(color_system=None, width=_ANY_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    return (line.rstrip() for line in captured.get().splitlines())
 
 
 def _row(entry: SnapshotEntry, latest: str | None) -> tuple[str, ...]:
@@ -66,7 +75,7 @@ def _row(entry: SnapshotEntry, latest: str | None) -> tuple[str, ...]:
         entry.state,
         f"{entry.at:%Y-%m-%d %H:%M}",
         f"{receipt.records.written:,}" if receipt else "",
-        output.size(entry.bytes),
+        decimal(entry.bytes),
         f"{entry.pages:,}",
         complete,
         _parent(entry) or "",
@@ -84,8 +93,8 @@ def _notes(entry: SnapshotEntry, latest: str | None) -> list[str]:
 
 
 def _parent(entry: SnapshotEntry) -> str | None:
-    of = entry.receipt or entry.unfinished
-    return of.parent if of else None
+    written = entry.receipt or entry.unfinished
+    return written.parent if written else None
 
 
 def _synthetic(entry: SnapshotEntry) -> bool | None:
@@ -112,14 +121,3 @@ def _as_json(entry: SnapshotEntry, latest: str | None) -> dict[str, Any]:
         "parent": _parent(entry),
         "synthetic": _synthetic(entry),
     }
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
-    return [
-        "  ".join(
-            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-            for cell, width, name in zip(row, widths, _COLUMNS, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

@@ -146,8 +146,8 @@ def test_aggregates_equal_plain_python(objects: list[dict[str, Any]], lake: tupl
 def test_summary_shows_the_aggregates(lake: tuple[Path, str]) -> None:
     _, out = lake
     assert "200 near-Earth objects with 4,677 close approaches" in out
-    assert "3,159 times closer than 0.2 au" in out
-    assert "301 years present" in out
+    assert "3,159 of 4,677 close approaches came within 0.2 au" in out
+    assert "301 years with data" in out
 
 
 def test_run_for_earth_only(recorded_pages: Path, tmp_path: Path, objects: list[dict[str, Any]]) -> None:
