@@ -43,10 +43,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The event loop of an async test, with anyio's options for it."""
     name: str = request.param
-    if request.node.get_closest_marker("virtual_time"):
-        return virtual_time.backend(name)
     if name == "uvloop":
         return "asyncio", {"use_uvloop": True}
+    if request.node.get_closest_marker("virtual_time"):
+        return virtual_time.backend(name)
+    if request.node.get_closest_marker("held_time"):
+        return virtual_time.held_backend(name)
     return name, {}
 
 
