@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
-RELEASE_S: Final = 0.4
-"""Time limit of one cleanup after a cancellation. A cancelled run does two in a row and must end within a second."""
+RELEASE_S: Final = 0.3
+"""Time limit of one cleanup after a cancellation.
+
+A cancelled run stores a late page and does two cleanups in a row. It must end within a second."""
 
 
 class AsyncStorage:

@@ -102,7 +102,7 @@ class RawZone:
             if lingers:
                 with anyio.move_on_after(LATE_S, shield=True), suppress(Exception):
                     if began.is_set():  # the thread goes on, but the program may end before it
-                        await to_thread.run_sync(ended.wait, LATE_S, abandon_on_cancel=True)
+                        await to_thread.run_sync(ended.wait, abandon_on_cancel=True)
                     elif self.stores_late():
                         await self._storage.use(key, put)
             raise
