@@ -18,6 +18,7 @@ from neows_async.lake.storage.local import LocalStorage
 from neows_async.pages.stored import compress, expand, json_of, seal
 from neows_async.pages.values import StoredPage
 from neows_async.testing import browse_page
+from tests import virtual_time
 from tests.decoded_pages import stored_page
 from tests.neos import catalogue
 
@@ -184,29 +185,30 @@ class Waiting(LocalStorage):
 
     def put(self, key: str, data: bytes) -> None:
         self.began.set()
-        self.go_on.wait(10)
+        assert self.go_on.wait(60)
         super().put(key, data)
 
 
+@pytest.mark.held_time
 async def test_a_page_whose_put_is_under_way_is_kept_also_if_that_is_cancelled(tmp_path: Path) -> None:
     storage = Waiting(tmp_path)
     zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=MAX_BYTES)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(zone.put, stored_page(PAGE, 3))
-        await to_thread.run_sync(storage.began.wait, 10)
+        await to_thread.run_sync(storage.began.wait)
         tasks.cancel_scope.cancel()
         storage.go_on.set()
     assert await zone.page_numbers() == {3}
 
 
+@pytest.mark.held_time
 async def test_a_storage_that_hangs_does_not_hold_up_who_is_cancelled(tmp_path: Path) -> None:
     storage = Waiting(tmp_path)
     zone = RawZone(AsyncStorage(storage), "a", max_body_bytes=MAX_BYTES)
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(zone.put, stored_page(PAGE, 3))
-            await to_thread.run_sync(storage.began.wait, 10)
-            tasks.cancel_scope.cancel()
+    waited_s = await virtual_time.wait_after_cancel_s(
+        lambda: zone.put(stored_page(PAGE, 3)), lambda: to_thread.run_sync(storage.began.wait)
+    )
+    assert waited_s < 1.0
     assert await zone.page_numbers() == set()
     storage.go_on.set()
 
