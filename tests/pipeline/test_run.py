@@ -483,6 +483,7 @@ async def test_an_error_of_a_storage_does_not_replace_a_cancellation(tmp_path: P
     assert scope.cancelled_caught
 
 
+@pytest.mark.held_time
 async def test_no_page_is_stored_late_once_another_run_owns_the_snapshot(tmp_path: Path) -> None:
     for held in (True, False):
         zone = RawZone(
@@ -494,6 +495,7 @@ async def test_no_page_is_stored_late_once_another_run_owns_the_snapshot(tmp_pat
     assert await zone.page_numbers() == {1}
 
 
+@pytest.mark.held_time
 @pytest.mark.parametrize("workers", [0, 1])
 async def test_every_received_page_is_stored_when_a_run_is_cancelled(tmp_path: Path, workers: int) -> None:
     for last in range(1, 15):
