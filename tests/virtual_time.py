@@ -4,7 +4,8 @@
   takes milliseconds and gives the same result every time. Sockets and threads run in real time, so such a test must
   use neither.
 - ``held_time``: the clock stands still, so no time limit ends before a slow thread or socket. Within
-  :func:`jumping`, it jumps as above, and shows how long the code waits at most for something that hangs.
+  :func:`jumping`, it jumps as above, and shows how long the code waits at most for something that hangs. Outside it,
+  nothing may sleep: ``anyio.wait_all_tasks_blocked`` does, on asyncio.
 
 Trio has such a clock; asyncio gets :class:`VirtualTimeLoop`. uvloop has none.
 """
@@ -52,7 +53,7 @@ class HeldTimeLoop(VirtualTimeLoop):
     """The same, which stands still outside :func:`jumping`."""
 
     def __init__(self) -> None:
-        super().__init__(patience_s=120.0, jumps=False)
+        super().__init__(patience_s=60.0, jumps=False)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
