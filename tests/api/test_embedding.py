@@ -57,7 +57,7 @@ async def test_a_fastapi_lifespan(url: str, tmp_path: Path) -> None:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://app") as client,
     ):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not (told := (await client.get("/progress")).json())["committed"]:
                 await anyio.wait_all_tasks_blocked()
     assert told["pages"] == "3 of 3"
