@@ -90,6 +90,7 @@ async def started(pool: DecoderPool) -> DecodeWorker:
     await pool._start()
     (worker,) = pool._workers
     while not worker.is_ready():
+        assert worker._process.poll() is None, "the worker's process ended"
         await anyio.wait_readable(worker._socket)
     return worker
 
@@ -222,7 +223,7 @@ async def test_pages_are_decoded_here_while_the_worker_is_busy(worker: DecodeWor
         for page in pages[:2]:
             tasks.start_soon(pool.receive_batch, [page], 20)
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             assert await pool.receive_batch([pages[2]], 20) == [here(pages[2], 20)]
         assert worker.requests == 2
         worker._process.send_signal(signal.SIGCONT)
@@ -238,7 +239,7 @@ async def test_pages_go_to_a_busy_worker_while_a_page_is_decoded_here(worker: De
         read.append(found.number)
 
     worker._process.send_signal(signal.SIGSTOP)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for page in pages[:2]:
                 tasks.start_soon(read_one, page)
@@ -282,7 +283,7 @@ async def test_all_requests_end_when_their_worker_is_killed(worker: DecodeWorker
             ended.append(exc)
 
     worker._process.send_signal(signal.SIGSTOP)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(request)
