@@ -235,7 +235,7 @@ async def test_fetching_goes_on_while_a_sink_waits(tmp_path: Path) -> None:
     class Standing(ListSink):
         async def write(self, page: Page) -> None:
             if page.number == 3:
-                with anyio.fail_after(30):
+                with anyio.fail_after(60):
                     await all_kept.wait()
             await super().write(page)
 
