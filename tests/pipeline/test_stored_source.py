@@ -142,7 +142,7 @@ class Waiting(ListSink):
     async def write(self, page: Page) -> None:
         await super().write(page)
         may = min(len(self.pages) + self._ahead, PAGES)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while len(self._reads.keys) < may:
                 await anyio.wait_all_tasks_blocked()
         assert len(self._reads.keys) <= may
