@@ -91,9 +91,9 @@ async def source_at(
     base_url: str, transport: httpx.AsyncBaseTransport | None = None, max_body_bytes: int = 1 << 20
 ) -> AsyncIterator[NasaSource]:
     transport = transport or open_transport(connections=2)
-    async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
+    async with open_client(transport, connect_timeout_s=60, timeout_s=60) as client:
         yield NasaSource(
-            client, base_url=base_url, api_key=KEY, transport=transport, timeout_s=5, max_body_bytes=max_body_bytes
+            client, base_url=base_url, api_key=KEY, transport=transport, timeout_s=60, max_body_bytes=max_body_bytes
         )
 
 
@@ -257,7 +257,7 @@ async def test_head_and_post_requests_work() -> None:
         host_of([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], [response(b"12345")]) as host,
         httpx.AsyncClient(transport=open_transport(connections=1)) as client,
     ):
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             assert (await client.head(f"http://127.0.0.1:{host.port}/")).headers["content-length"] == "5"
             received = await client.post(f"http://127.0.0.1:{host.port}/", content=b"much\r\n\r\n")
     assert received.content == b"12345"
@@ -278,7 +278,7 @@ async def test_error_about_an_invalid_key_does_not_show_the_key() -> None:
     key = "a-key-that-is-long\nenough-to-be-found"
     async with (
         host_of([GOOD]) as host,
-        open_client(open_transport(connections=1), connect_timeout_s=5, timeout_s=5) as own,
+        open_client(open_transport(connections=1), connect_timeout_s=60, timeout_s=60) as own,
     ):
         source = NasaSource(own, base_url=f"http://127.0.0.1:{host.port}", api_key=key)
         with pytest.raises(AttemptError) as caught:
