@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
 
     def settles_at(self, open_connections: int) -> bool:
         with self.changed:
-            return self.changed.wait_for(lambda: self.open_connections == open_connections, timeout=10)
+            return self.changed.wait_for(lambda: self.open_connections == open_connections, timeout=60)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ def server() -> Iterator[Server]:
 @pytest.mark.may_block  # it waits for the server's threads
 async def test_rest_closes_all_connections_and_the_source_works_afterwards(server: Server) -> None:
     transport = open_transport(connections=4)
-    async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
+    async with open_client(transport, connect_timeout_s=60, timeout_s=60) as client:
         url = f"http://127.0.0.1:{server.server_port}"
         source = NasaSource(client, base_url=url, api_key="k", transport=transport)
         for number in range(3):
