@@ -117,7 +117,7 @@ async def test_all_listeners_agree_on_a_run_with_failures_and_hide_the_key(tmp_p
     settings = Settings(limit=None, root=str(tmp_path), api_key=KEY, concurrency=1)
     with loopback.serving(failing(objects)) as server, capture_logs() as lines:
         transport = open_transport(connections=1)
-        async with open_client(transport, connect_timeout_s=5, timeout_s=5) as client:
+        async with open_client(transport, connect_timeout_s=60, timeout_s=60) as client:
             source = NasaSource(client, base_url=server.url, api_key=KEY, transport=transport)
             receipt = await ingest(settings, parts(tmp_path, source, settings=settings), recorded.listener)
 
