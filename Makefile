@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 # Two targets would install into one environment at once.
 .NOTPARALLEL:
-.PHONY: help run service test check format bench bench-peers bench-full torture fuzz test-all wheel lock clean
+.PHONY: help run service test test-quick check format bench bench-peers bench-full torture fuzz test-all wheel lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +30,10 @@ test: $(VENV)/.test $(VENV)/.package ## Run the tests
 	@# The tests start programs that came with the environment, such as the S3 server.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
 
-check: $(VENV)/.check $(VENV)/.package ## Check style, types, layers, and that no page costs more instructions
+test-quick: $(VENV)/.test $(VENV)/.package ## Run the quick tests: under a minute, covers each package (see SLOW in tests/conftest.py)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+check: $(VENV)/.check $(VENV)/.package ## Check style, types, layers, wording, and that no page costs more modules or instructions
 	@status=0; \
 	try() { echo "$$*"; "$$@" || status=1; }; \
 	try $(BIN)/python -m ruff check .; \
@@ -40,6 +43,8 @@ check: $(VENV)/.check $(VENV)/.package ## Check style, types, layers, and that n
 	try pyright; \
 	try pyright --verifytypes neows_async --ignoreexternal; \
 	try $(BIN)/lint-imports --no-logo; \
+	try $(BIN)/python tools/check-wording; \
+	try $(BIN)/python tools/trace-page; \
 	try $(BIN)/python benchmarks/instructions.py --check; \
 	exit $$status
 

@@ -24,6 +24,36 @@ hypothesis.settings.register_profile("project", deadline=None, print_blob=True, 
 hypothesis.settings.load_profile("project")
 
 
+# What `make test-quick` leaves out: tests that start many programs or try every step. `make test` runs them.
+SLOW = (
+    "tests/api/test_planned_runs.py",
+    "tests/cli/test_output.py",
+    "tests/cli/test_plan.py",
+    "tests/cli/test_run.py",
+    "tests/fuzz/",
+    "tests/pacing/test_never_over.py",
+    "tests/project/test_packaging.py",
+    "tests/service/",
+    "tests/torture/",
+)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether ``make test-quick`` leaves the test out. Of a test on several event loops, it runs the one on asyncio."""
+    if item.nodeid.startswith(SLOW):
+        return True
+    loop = getattr(item, "callspec", None) and item.callspec.params.get("anyio_backend")  # type: ignore[attr-defined]
+    return loop not in (None, "asyncio") and not item.get_closest_marker("trio_only")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the slow tests."""
+    for item in items:
+        if is_slow(item):
+            item.add_marker("slow")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs every async test on asyncio and on trio, but for those whose markers say otherwise."""
     if "anyio_backend" not in metafunc.fixturenames:
