@@ -14,12 +14,13 @@ import pytest
 from neows_async.errors import DataError, SettingsError, StorageError
 from neows_async.lake import layout
 from neows_async.lake.async_storage import AsyncStorage
-from neows_async.lake.inventory import State, list_snapshots, owner_of
+from neows_async.lake.inventory import ObjectNames, State, list_snapshots
 from neows_async.lake.lake import AsyncLake
 from neows_async.lake.raw_zone import find_raw
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.maintenance.prune import Left, Pruned, Removed, Rules, prune
 from neows_async.maintenance.verify import verify
+from neows_async.outputs import registry
 from neows_async.testing.faulty_storage import CountingStorage
 from tests import lakes, program
 from tests.lake.storage.conftest import s3_storage, storage
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["s3_storage", "storage"]
 
 DAY_S = 86_400.0
+NAMES = ObjectNames(registry.file_patterns())
 OBJECTS = [*catalogue(45), neo(45, name=7)]
 DAYS = [f"2026-11-0{day}" for day in range(1, 6)]
 
@@ -53,7 +55,7 @@ def left(outcome: Pruned) -> dict[str, str]:
 
 
 async def states(storage: Storage) -> dict[str, State]:
-    return {entry.snapshot: entry.state for entry in await list_snapshots(AsyncStorage(storage))}
+    return {entry.snapshot: entry.state for entry in await list_snapshots(AsyncStorage(storage), NAMES)}
 
 
 def note_of(snapshot: str, parent: str) -> bytes:
@@ -85,8 +87,8 @@ async def test_the_newest_snapshots_stay_and_the_others_are_removed_whole(storag
     outcome = await pruned(storage, 2)
     assert removed(outcome) == [(day, State.COMMITTED) for day in reversed(DAYS[:3])]
     assert outcome.kept == ("2026-11-05", "2026-11-04")
-    assert {owner_of(key) for key in lakes.keys(storage)} == {"2026-11-05", "2026-11-04", None}
-    assert [key for key in lakes.keys(storage) if owner_of(key) is None] == [
+    assert {NAMES.owner_of(key) for key in lakes.keys(storage)} == {"2026-11-05", "2026-11-04", None}
+    assert [key for key in lakes.keys(storage) if NAMES.owner_of(key) is None] == [
         "_runs/2026-11-04.json",
         "_runs/2026-11-05.json",
         "_runs/latest.json",
@@ -205,7 +207,7 @@ async def test_objects_that_no_run_wrote_stay(tmp_path: Path) -> None:
     assert (await pruned(storage, later_s=180 * DAY_S)).outcomes == ()
     assert all((tmp_path / key).read_text() == "mine" for key in foreign)
     assert (tmp_path / "mine/empty").is_dir()
-    remaining = {key for key in lakes.keys(storage) if owner_of(key) != "2026-11-02"}
+    remaining = {key for key in lakes.keys(storage) if NAMES.owner_of(key) != "2026-11-02"}
     assert remaining == {*foreign, "_runs/2026-11-02.json", "_runs/latest.json"}
 
 
@@ -437,12 +439,12 @@ async def test_a_half_removed_id_cannot_be_begun_again(tmp_path: Path) -> None:
 
 
 async def test_list_snapshots_returns_every_snapshot(storage: Storage) -> None:
-    assert await list_snapshots(AsyncStorage(storage)) == []
+    assert await list_snapshots(AsyncStorage(storage), NAMES) == []
     receipt = await lakes.make(storage, OBJECTS, "2026-11-02")
     await lakes.rebuild(storage, "2026-11-02", "2026-11-03")
-    rebuilt, entry = await list_snapshots(AsyncStorage(storage))
+    rebuilt, entry = await list_snapshots(AsyncStorage(storage), NAMES)
     assert (entry.snapshot, entry.state, entry.pages, entry.receipt) == ("2026-11-02", State.COMMITTED, 3, receipt)
-    assert entry.bytes == sum(one.bytes for one in storage.list("") if owner_of(one.key) == "2026-11-02")
+    assert entry.bytes == sum(one.bytes for one in storage.list("") if NAMES.owner_of(one.key) == "2026-11-02")
     assert entry.at == dt.datetime(2026, 11, 2, tzinfo=dt.UTC)
     assert (rebuilt.pages, rebuilt.needs) == (0, {"2026-11-02"})
 

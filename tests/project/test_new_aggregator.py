@@ -83,6 +83,17 @@ def test_a_run_computes_a_new_aggregator_and_verify_computes_it_again(copy: str,
     assert "_runs/a.json: mean_magnitude.neos: expected 41, found 40" in bad.err
 
 
+def test_the_lake_knows_the_files_of_a_new_aggregator(copy: str, tmp_path: Path) -> None:
+    # A run died, and only this file is left of it: by its name it is ours, so prune may remove it.
+    for name in ("mean_magnitude.json", "mine.json"):
+        file = tmp_path / f"lake/aggregates/snapshot={name.partition('.')[0]}/{name}"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    listed = run(copy, tmp_path, "snapshots", "--root", "lake").out
+    assert "leftover" in listed
+    assert ("mean_magnitude" in listed, "mine" in listed) == (True, False)
+
+
 def test_a_new_aggregator_can_be_named(copy: str, tmp_path: Path) -> None:
     command = (
         "run",

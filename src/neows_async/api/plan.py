@@ -27,10 +27,12 @@ from neows_async.errors import (
     UnavailableError,
 )
 from neows_async.lake import layout
+from neows_async.lake.inventory import ObjectNames
 from neows_async.lake.lake import AsyncLake
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.receipt import Receipt
 from neows_async.lake.resume import SnapshotRequest, find_snapshot
+from neows_async.outputs import registry
 from neows_async.pacing.forecast import BURST_RATE_PER_S
 from neows_async.pacing.hour import HourCounts
 from neows_async.pacing.quota import QuotaModel
@@ -200,6 +202,7 @@ async def look_into(
         fresh=settings.fresh,
         resume_within_s=settings.resume_within_s,
         now=dt.datetime.fromtimestamp(now_s, dt.UTC),
+        names=ObjectNames(registry.file_patterns()),
     )
     found = await find_snapshot(lake, wanted, listener)
     receipt = await _last_receipt(lake, origin)

@@ -14,8 +14,9 @@ from rich.text import Text
 from neows_async.cli import output
 from neows_async.cli.foreground import run_on_lake
 from neows_async.cli.options import Command, log_format_option, root_option
-from neows_async.lake.inventory import list_snapshots
+from neows_async.lake.inventory import ObjectNames, list_snapshots
 from neows_async.lake.lake import AsyncLake
+from neows_async.outputs import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ def snapshots(root: str, log_format: str) -> None:
 
 async def _read(lake: AsyncStorage) -> tuple[str | None, list[SnapshotEntry]]:
     latest = await AsyncLake(lake).latest()
-    return latest.snapshot if latest else None, await list_snapshots(lake)
+    return latest.snapshot if latest else None, await list_snapshots(lake, ObjectNames(registry.file_patterns()))
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

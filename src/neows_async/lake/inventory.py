@@ -16,24 +16,40 @@ from neows_async.lake.lake import AsyncLake
 from neows_async.settings import SNAPSHOT_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.receipt import Receipt, RunNote
     from neows_async.lake.storage.interface import Storage
 
 _ID: Final = SNAPSHOT_ID.pattern
-# The names that a run gives to its objects. An object with another name was written by somebody else, or a
-# receipt names it: the files of a custom sink or aggregator.
-_OUR_NAMES: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"raw/snapshot=(?P<id>{_ID})/gen=\d+/page=\d{{5,}}\.json\.zst",
-        rf"(?:neos|close_approaches)/snapshot=(?P<id>{_ID})/(?:[a-z_]+=[^/]+/)?part-\d{{5,}}\.parquet",
-        rf"aggregates/snapshot=(?P<id>{_ID})/close_approaches_(?:within|by_year)\.(?:json|csv)",
-        rf"quarantine/snapshot=(?P<id>{_ID})/rejected\.jsonl",
-        rf"_staging/(?P<id>{_ID})/(?:(?:run|commit|removed)\.json|(?:files|bad|damaged)/.+)",
-        rf"_staging/(?P<id>{_ID})\.lock",
-    )
+# The names that a run gives to the objects outside the datasets.
+_LAKE_NAMES: Final = (
+    rf"raw/snapshot=(?P<id>{_ID})/gen=\d+/page=\d{{5,}}\.json\.zst",
+    rf"_staging/(?P<id>{_ID})/(?:(?:run|commit|removed)\.json|(?:files|bad|damaged)/.+)",
+    rf"_staging/(?P<id>{_ID})\.lock",
 )
+
+
+class ObjectNames:
+    """The names that a run gives to its objects.
+
+    An object with another name was written by somebody else, or a receipt names it: the files of a custom sink or
+    aggregator.
+
+    :param files: dataset → regular expression of the paths that our sinks and writers write below
+        ``<dataset>/snapshot=<id>/``; see :func:`neows_async.outputs.registry.file_patterns`
+    """
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        of_datasets = (rf"{re.escape(name)}/snapshot=(?P<id>{_ID})/(?:{files[name]})" for name in files)
+        self._patterns = tuple(re.compile(pattern) for pattern in (*_LAKE_NAMES, *of_datasets))
+        self.folders: tuple[str, ...] = tuple(dict.fromkeys((*layout.SNAPSHOT_FOLDERS, *files)))
+        """The folders that have a ``snapshot=<id>`` below them."""
+
+    def owner_of(self, key: str) -> str | None:
+        """The id of the snapshot that the object belongs to by its name; None if no run gives such a name."""
+        return next((found["id"] for pattern in self._patterns if (found := pattern.fullmatch(key))), None)
 
 
 class State(StrEnum):
@@ -89,21 +105,16 @@ class _Objects:
     modified_s: float = 0.0
 
 
-def owner_of(key: str) -> str | None:
-    """The id of the snapshot that the object belongs to by its name; None if no run gives such a name."""
-    return next((found["id"] for pattern in _OUR_NAMES if (found := pattern.fullmatch(key))), None)
-
-
-async def folder_in_use(storage: AsyncStorage, snapshot: str) -> str | None:
+async def folder_in_use(storage: AsyncStorage, snapshot: str, names: ObjectNames) -> str | None:
     """The first folder of raw pages or of a dataset that holds an object which a run wrote as ``snapshot``."""
-    for name in layout.SNAPSHOT_FOLDERS:
+    for name in names.folders:
         folder = layout.dataset_folder(name, snapshot)
-        if any(owner_of(entry.key) == snapshot for entry in await storage.list(folder)):
+        if any(names.owner_of(entry.key) == snapshot for entry in await storage.list(folder)):
             return folder
     return None
 
 
-async def list_snapshots(storage: AsyncStorage) -> list[SnapshotEntry]:
+async def list_snapshots(storage: AsyncStorage, names: ObjectNames) -> list[SnapshotEntry]:
     """Every snapshot of the lake, newest first.
 
     Opens receipts and the notes of unfinished runs, never a dataset. Memory: about 10 kB per snapshot.
@@ -115,7 +126,7 @@ async def list_snapshots(storage: AsyncStorage) -> list[SnapshotEntry]:
 
     def collect(blocking: Storage, folder: str) -> None:  # streamed: a lake has millions of objects
         for entry in blocking.list(folder):
-            if (snapshot := owner_of(entry.key)) is None:
+            if (snapshot := names.owner_of(entry.key)) is None:
                 continue
             objects = found[snapshot]
             objects.bytes += entry.bytes
@@ -124,7 +135,7 @@ async def list_snapshots(storage: AsyncStorage) -> list[SnapshotEntry]:
             if folder == layout.STAGING:
                 objects.staged.add(entry.key.removeprefix(layout.staging_folder(snapshot)).removeprefix("/"))
 
-    for folder in (layout.STAGING, *layout.SNAPSHOT_FOLDERS):
+    for folder in (layout.STAGING, *names.folders):
         await storage.use(folder, partial(collect, folder=folder))
     receipts: dict[str, Receipt] = {}
     damaged: set[str] = set()
@@ -138,12 +149,17 @@ async def list_snapshots(storage: AsyncStorage) -> list[SnapshotEntry]:
         else:
             damaged.add(snapshot)
     ids = {*found, *receipts, *damaged}
-    entries = [await _entry(storage, snapshot, found[snapshot], receipts, damaged) for snapshot in ids]
+    entries = [await _entry(storage, snapshot, found[snapshot], names, receipts, damaged) for snapshot in ids]
     return sorted(entries, key=lambda entry: (entry.order, entry.snapshot), reverse=True)
 
 
 async def _entry(
-    storage: AsyncStorage, snapshot: str, objects: _Objects, receipts: dict[str, Receipt], damaged: set[str]
+    storage: AsyncStorage,
+    snapshot: str,
+    objects: _Objects,
+    names: ObjectNames,
+    receipts: dict[str, Receipt],
+    damaged: set[str],
 ) -> SnapshotEntry:
     receipt = receipts.get(snapshot)
     unfinished = None
@@ -154,7 +170,7 @@ async def _entry(
             damaged.add(snapshot)
     lock_owner = await storage.lock_owner(layout.lock_key(snapshot)) if ".lock" in objects.staged else None
     at = receipt.logical_at if receipt else unfinished.started_at if unfinished else None
-    others = sum(file.bytes for file in receipt.files if owner_of(file.path) is None) if receipt else 0
+    others = sum(file.bytes for file in receipt.files if names.owner_of(file.path) is None) if receipt else 0
     return SnapshotEntry(
         snapshot=snapshot,
         state=_state(objects.staged, receipt, unfinished, lock_owner, damaged=snapshot in damaged),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from neows_async.lake.async_storage import AsyncStorage
+    from neows_async.lake.inventory import ObjectNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class SnapshotRequest:
     :param snapshot: the id that the user gave; None chooses one
     :param fresh: begin a new snapshot, even if an unfinished one could be resumed
     :param now: UTC; the default id is made of it
+    :param names: of the objects that a run writes
     """
 
     identity: dict[str, Any]
@@ -42,6 +44,7 @@ class SnapshotRequest:
     fresh: bool
     resume_within_s: float
     now: dt.datetime
+    names: ObjectNames
 
 
 async def open_snapshot(storage: AsyncStorage, request: SnapshotRequest, listener: Listener) -> SnapshotWriter:
@@ -55,7 +58,7 @@ async def open_snapshot(storage: AsyncStorage, request: SnapshotRequest, listene
     writer = await _open(storage, request, listener)
     if request.parent is not None and writer.committed is None:
         try:
-            await _require_parent(storage, request.parent)
+            await _require_parent(storage, request.parent, request.names)
         except BaseException as exc:
             try:
                 if isinstance(exc, SettingsError) and not writer.resumed:
@@ -187,7 +190,7 @@ async def _begin(storage: AsyncStorage, request: SnapshotRequest, snapshot: str)
             raise SettingsError(
                 f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
             )
-        if (folder := await folder_in_use(storage, snapshot)) is not None:
+        if (folder := await folder_in_use(storage, snapshot, request.names)) is not None:
             # The settings of these files are unknown, so no run may add to them.
             in_use = f"{storage.uri}: {folder} holds files of a run of which nothing else is known"
             if request.snapshot is None:
@@ -248,7 +251,7 @@ async def _require_same_kind(storage: AsyncStorage, request: SnapshotRequest) ->
         raise SettingsError(f"{storage.uri} holds {kinds[1]} objects; {kinds[0]} ones need a --root of their own")
 
 
-async def _require_parent(storage: AsyncStorage, parent: str) -> None:
+async def _require_parent(storage: AsyncStorage, parent: str, names: ObjectNames) -> None:
     """Require that the raw pages we read still exist, now that our note says that we read them.
 
     A removal hides the parent's receipt first and then looks for notes that name it. We write our note first and
@@ -258,7 +261,7 @@ async def _require_parent(storage: AsyncStorage, parent: str) -> None:
     receipt = await lake.find_receipt(parent)
     home = receipt.raw.snapshot if receipt is not None and receipt.raw.snapshot is not None else parent
     known = await lake.find_receipt(home) or await lake.run_note(home)
-    if known is None and (await lake.is_half_removed(home) or await folder_in_use(storage, home) is None):
+    if known is None and (await lake.is_half_removed(home) or await folder_in_use(storage, home, names) is None):
         raise SettingsError(f"snapshot {home}, whose raw pages were to be read, was just removed; choose another one")
 
 

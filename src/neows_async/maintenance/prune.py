@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from neows_async.errors import NotFoundError, SnapshotHeldError, most_relevant
 from neows_async.lake import layout
-from neows_async.lake.inventory import SnapshotEntry, State, list_snapshots, needs_of, owner_of
+from neows_async.lake.inventory import ObjectNames, SnapshotEntry, State, list_snapshots, needs_of
 from neows_async.lake.lake import AsyncLake
 from neows_async.lake.receipt import Receipt
 from neows_async.lake.snapshot import lock_snapshot, update_latest
+from neows_async.outputs import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -119,6 +120,7 @@ class _Pruning:
     ) -> None:
         self._storage = storage
         self._lake = AsyncLake(storage)
+        self._names = ObjectNames(registry.file_patterns())
         self._rules = rules
         self._now = now
         self._report = report
@@ -126,7 +128,7 @@ class _Pruning:
         self._outcomes: list[Outcome] = []
 
     async def execute(self) -> Pruned:
-        entries = await list_snapshots(self._storage)
+        entries = await list_snapshots(self._storage, self._names)
         self._existing = {entry.snapshot: entry for entry in entries}
         latest = await self._correct_latest(entries)
         for entry in entries:
@@ -217,7 +219,7 @@ class _Pruning:
         for start in range(0, len(keys), _BATCH):
             await self._storage.delete_all(keys[start : start + _BATCH])
             await lock.check()
-        for folder in _folders(entry.snapshot, entry.receipt):
+        for folder in _folders(self._names, entry.snapshot, entry.receipt):
             await self._storage.sweep(folder)  # empty folders, and temporary files of killed writers
         # Last: until here the next prune knows from this object that the removal must go on.
         await self._storage.delete(hidden)
@@ -245,7 +247,7 @@ class _Pruning:
         if entry.lock_owner is not None:
             return
         staged = await self._storage.list(layout.STAGING)
-        ours = {found.key: found.bytes for found in staged if owner_of(found.key) == entry.snapshot}
+        ours = {found.key: found.bytes for found in staged if self._names.owner_of(found.key) == entry.snapshot}
         if not self._rules.dry_run:
             try:
                 lock = await lock_snapshot(self._storage, entry.snapshot)
@@ -268,9 +270,11 @@ class _Pruning:
         by_name = (f"{layout.RAW}/", f"{layout.STAGING}/") if receipt else ("",)
         ours: dict[str, int] = {}
         foreign = 0
-        for folder in _folders(snapshot, receipt):
+        for folder in _folders(self._names, snapshot, receipt):
             for found in await self._storage.list(folder):
-                if found.key in named or (found.key.startswith(by_name) and owner_of(found.key) == snapshot):
+                if found.key in named or (
+                    found.key.startswith(by_name) and self._names.owner_of(found.key) == snapshot
+                ):
                     ours[found.key] = found.bytes
                 else:
                     foreign += 1
@@ -308,9 +312,9 @@ class _Pruning:
         self._report(outcome)
 
 
-def _folders(snapshot: str, receipt: Receipt | None) -> list[str]:
+def _folders(names: ObjectNames, snapshot: str, receipt: Receipt | None) -> list[str]:
     """The folders of a snapshot's files, without its receipt."""
-    datasets = set(layout.SNAPSHOT_FOLDERS)
+    datasets = set(names.folders)
     datasets |= {file.dataset for file in receipt.files} if receipt else set()
     return [
         *(layout.dataset_folder(dataset, snapshot) for dataset in sorted(datasets)),

@@ -27,10 +27,12 @@ from neows_async.endpoints.browse import approach_scan, schema
 from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.errors import NeowsError, PartError, PausedError, known_name, most_relevant
 from neows_async.lake.async_storage import AsyncStorage
+from neows_async.lake.inventory import ObjectNames
 from neows_async.lake.raw_zone import RawZone
 from neows_async.lake.receipt import PageCounts, RawInfo, Receipt, Requests, SourceInfo
 from neows_async.lake.resume import SnapshotRequest, open_snapshot
 from neows_async.lake.staging import LakeStage
+from neows_async.outputs import registry
 from neows_async.outputs.quarantine import QuarantineSink
 from neows_async.pipeline.fetch_loop import UNPACED, Origin
 from neows_async.pipeline.guards import (
@@ -375,4 +377,5 @@ def _snapshot_request(settings: Settings, parts: Parts) -> SnapshotRequest:
         fresh=settings.fresh,
         resume_within_s=settings.resume_within_s,
         now=dt.datetime.now(dt.UTC),
+        names=ObjectNames(registry.file_patterns()),
     )
