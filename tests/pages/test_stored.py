@@ -113,9 +113,9 @@ def test_a_page_with_a_byte_removed_or_added_is_refused() -> None:
 
 def test_the_seal_of_another_page_is_refused() -> None:
     others = seal(compress(OTHER), hashlib.sha256(OTHER).digest())[-64:]
-    with pytest.raises(BadPageError, match="its seal is not its own"):
+    with pytest.raises(BadPageError, match="its seal belongs to another page"):
         read_stored(0, compress(BODY) + others, MOST_BYTES)
-    with pytest.raises(BadPageError, match="its seal is not its own"):
+    with pytest.raises(BadPageError, match="its seal belongs to another page"):
         sealed_sha256(compress(BODY) + others)
 
 
@@ -127,8 +127,8 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (seal(compress(b""), hashlib.sha256(b"").digest()), "it says that it is empty"),
-        (seal(compress(bytes(MOST_BYTES + 1)), bytes(32)), f"larger than {MOST_BYTES} bytes when expanded"),
+        (seal(compress(b""), hashlib.sha256(b"").digest()), "its size is 0"),
+        (seal(compress(bytes(MOST_BYTES + 1)), bytes(32)), f"larger than {MOST_BYTES} bytes when decompressed"),
         (b"", "damaged"),
     ],
 )
