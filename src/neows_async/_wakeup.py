@@ -1,4 +1,4 @@
-"""An event that can be set again and again: it wakes all tasks that wait for a change."""
+"""Wakes every task that waits for a change of some state, and costs nothing while none waits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import anyio
 
 
 class Wakeup:
-    """Several tasks may wait; all are woken at once, and then check their own condition."""
+    """Any number of tasks wait for the next change, and all wake at once. Each then reads the state itself."""
 
     def __init__(self) -> None:
         self._next: anyio.Event | None = None
 
     def next_event(self) -> anyio.Event:
-        """Set by the next :meth:`wake_all`. Get it before you check your condition, so that no change is missed."""
+        """Return the event that the next :meth:`wake_all` sets.
+
+        Take it before reading the state: otherwise a change between the two would be missed.
+        """
         if self._next is None:
             self._next = anyio.Event()
         return self._next
@@ -22,7 +25,7 @@ class Wakeup:
         await self.next_event().wait()
 
     def wake_all(self) -> None:
-        """Something changed."""
+        """Wake all tasks that wait."""
         if self._next is not None:
             self._next.set()
             self._next = None

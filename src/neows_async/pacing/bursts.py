@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from neows_async.pacing.rules import Burst
 
 
-def next_s(bursts: Sequence[Burst], arrived_s: Sequence[float], under_way: int, now_s: float) -> float:
-    """UTC, from when one more request stays inside every limit; ``inf`` while too many are under way.
+def next_slot_s(bursts: Sequence[Burst], arrived_s: Sequence[float], in_flight: int, now_s: float) -> float:
+    """Return the time (UTC) from which one more request is inside every limit; ``inf`` if a response must come first.
 
-    :param arrived_s: for each request that is over, the latest moment it can have arrived; ascending
-    :param under_way: requests that may arrive at any moment, all at once if need be
+    :param arrived_s: for each request with a response, the latest time at which it can have reached the gateway;
+        ascending
+    :param in_flight: requests that may reach the gateway at any time, all of them at once in the worst case
     """
-    return max((_next_s(burst, arrived_s, under_way, now_s) for burst in bursts), default=now_s)
+    return max((_next_slot_s(burst, arrived_s, in_flight, now_s) for burst in bursts), default=now_s)
 
 
-def _next_s(burst: Burst, arrived_s: Sequence[float], under_way: int, now_s: float) -> float:
-    allowed = burst.requests - under_way
+def _next_slot_s(burst: Burst, arrived_s: Sequence[float], in_flight: int, now_s: float) -> float:
+    allowed = burst.requests - in_flight
     if allowed <= 0:
         return math.inf
     recent = [one for one in arrived_s if one > now_s - 2 * burst.per_s]
@@ -38,9 +39,9 @@ def _next_s(burst: Burst, arrived_s: Sequence[float], under_way: int, now_s: flo
 
 
 def _weight(burst: Burst, arrived_s: Sequence[float], now_s: float) -> float:
-    """At least the gateway's estimate, wherever its windows begin.
+    """Return an upper bound of the gateway's estimate.
 
-    One window knows nothing of our clock's margin, so each request weighs the most that it can:
-    whole while it may be in the current window, then what is left of the one before at best.
+    Windows of a second are shorter than the clocks' margin, so their borders are unknown. Each request has the highest
+    weight that is possible: 1 while it may be in the current window, then the largest share left of the previous one.
     """
     return sum(min(1.0, max(0.0, 2 - (now_s - one) / burst.per_s)) for one in arrived_s)

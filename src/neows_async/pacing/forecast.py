@@ -1,57 +1,64 @@
-"""When a run will end, where it will pause, and when best to start it. Pure.
+"""When a run ends, computed an hour at a time. Pure.
 
-By the gateway's own rule, an hour at a time. All of a run's requests are as early as they can be,
-which is best: let ``A(t)`` be all that was ever counted until ``t``. In an hour that began at ``b``,
-at its share ``s``, the rule lets a request pass while ::
+Each request is sent as early as the gateway and the concurrency allow, which is the best schedule. Let ``A(t)`` be the
+number of requests ever counted until ``t``. In an hour that began at ``b``, of which the share ``s`` of the previous
+hour still counts, a request passes while ::
 
     A(t) < limit + ceil((1 - s) * A(b - 1 h) + s * A(b))
 
-Both terms on the right only grow when earlier requests come earlier. So of all schedules that the
-gateway lets pass, the one that never waits is ahead of every other at every moment; a request saved
-up for later gains nothing, not even in the hour after next.
+Both terms on the right only grow if earlier requests are sent earlier. So of all schedules that the gateway accepts, the
+one that never waits is ahead of every other at every moment. A request that is saved for later gains nothing.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from neows_async.pacing.hour import HourCounts
+from neows_async.pacing.hour import HOUR_S
 
-_HOUR_S: Final = 3600
-_PAUSE_S: Final = 300.0
+if TYPE_CHECKING:
+    from neows_async.pacing.hour import SlidingWindow
+
 _LONGEST_HOURS: Final = 24 * 366
+_NO_LIMIT: Final = 1_000_000_000
 BURST_RATE_PER_S: Final = 150 / 15 / 1.5
+"""The rate that api.data.gov's burst limits allow in the long run, as :mod:`neows_async.pacing.bursts` keeps them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """What a forecast is made of.
+class RunConditions:
+    """What the length of a run depends on.
 
-    :param pages: still to be fetched
-    :param limit: requests an hour
-    :param counts: what the gateway has counted for the key
-    :param latency_s: from a request to its answer, on average
-    :param concurrency: requests under way at once
-    :param max_rate_per_s: requests a second at most; None is no limit. By default what pacing makes
-        of the gateway's burst limits in the long run
-    :param failing: share of requests that fail and are sent again; each costs quota
+    :param requests: still to be sent, one a page
+    :param limit: requests an hour; None if the gateway has no hourly quota
+    :param counts: what the gateway has counted for the key in this hour and the one before
+    :param latency_s: from a request to its response, on average
+    :param concurrency: requests in flight, at most
+    :param max_rate_per_s: requests a second, at most; None is no limit
+    :param daily_limit: requests a day; None is no limit
+    :param day_counts: what the gateway has counted for the key today and yesterday; None is nothing
+    :param not_before_s: UTC, seconds since 1970: no request may be sent earlier
+    :param max_wait_s: a longer wait for the quota pauses the run; None is no limit
+    :param budget_requests: the run pauses after this many requests; None is no limit
+    :param margin_s: a slot of the quota is used this much later than the gateway's rule allows
+    :param stale_after_s: after this long without a response one request goes alone
     """
 
-    pages: int
-    limit: int
-    counts: HourCounts
+    requests: int
+    limit: int | None
+    counts: SlidingWindow
     latency_s: float
     concurrency: int
-    max_rate_per_s: float | None = BURST_RATE_PER_S
-    failing: float = 0.0
-
-    @property
-    def requests(self) -> int:
-        """How many it takes."""
-        return math.ceil(self.pages / (1 - min(self.failing, 0.99)))
+    max_rate_per_s: float | None = None
+    daily_limit: int | None = None
+    day_counts: SlidingWindow | None = None
+    not_before_s: float = -math.inf
+    max_wait_s: float | None = None
+    budget_requests: int | None = None
+    margin_s: float = 2.0
+    stale_after_s: float = 600.0
 
     @property
     def rate_per_s(self) -> float:
@@ -60,111 +67,36 @@ class Outlook:
         return rate if self.max_rate_per_s is None else min(rate, self.max_rate_per_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A time in which nothing can be sent. UTC, seconds since 1970."""
+def forecast_end_s(conditions: RunConditions, start_s: float) -> float:
+    """Return when the last response of a run arrives that starts at ``start_s``; ``inf`` if not within a year.
 
-    from_s: float
-    to_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """How a run goes that starts at ``start_s``. All times are UTC, seconds since 1970.
-
-    :param pauses: of five minutes or more, ascending
-    :param finish_s: when the last answer comes; ``inf`` if not within a year
+    Times are UTC, seconds since 1970. Only the hourly quota, the rate, the latency and the concurrency count. It is some
+    seconds off, because it ignores the first rounds with fewer requests in flight.
     """
-
-    start_s: float
-    finish_s: float
-    requests: int
-    pauses: tuple[Pause, ...]
-
-    @property
-    def run_s(self) -> float:
-        """How long the run takes."""
-        return self.finish_s - self.start_s
-
-
-def forecast(outlook: Outlook, start_s: float) -> Forecast:
-    """How a run that starts at ``start_s`` will go, if nobody else uses the key."""
-    pauses: list[Pause] = []
-    left, now_s, idle_since_s = outlook.requests, start_s, start_s
-    counts = outlook.counts.at(int(start_s // _HOUR_S))
+    left, now_s = conditions.requests, start_s
+    window = conditions.counts.at(start_s)
     for _ in range(_LONGEST_HOURS):
         if left <= 0:
-            return Forecast(start_s, now_s + outlook.latency_s, outlook.requests, tuple(pauses))
-        passed = _hour(outlook, counts, now_s, left)
-        if passed.sent:
-            if passed.first_s - idle_since_s >= _PAUSE_S:
-                pauses.append(Pause(idle_since_s, passed.first_s))
-            idle_since_s = passed.last_s
-            if passed.stalled_s is not None and passed.slot_every_s >= _PAUSE_S:
-                idle_since_s = passed.stalled_s  # what trickles through is no progress
-        left -= passed.sent
-        now_s = passed.last_s if left <= 0 else (counts.hour + 1) * _HOUR_S
-        counts = replace(counts, current=counts.current + passed.sent).at(counts.hour + 1)
-    return Forecast(start_s, math.inf, outlook.requests, tuple(pauses))
+            return now_s + conditions.latency_s
+        sent, last_s = _one_hour(conditions, window, now_s, left)
+        left -= sent
+        now_s = last_s if left <= 0 else window.ends_s
+        window = window.counted(window.begins_s, sent).at(window.ends_s)
+    return math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class _Passed:
-    """What passes in one hour: how many, the first, the last, and since when only freed slots do."""
-
-    sent: int
-    first_s: float
-    last_s: float
-    stalled_s: float | None
-    slot_every_s: float
-
-
-def _hour(outlook: Outlook, counts: HourCounts, from_s: float, left: int) -> _Passed:
-    end_s, rate = (counts.hour + 1) * _HOUR_S, outlook.rate_per_s
-    every_s = _HOUR_S / counts.previous if counts.previous else math.inf
-    last_s = from_s + (left - 1) / rate
-    # Whatever share of the previous hour is counted, there is room for all of them, and time.
-    there_is_room = counts.previous + counts.current + left <= outlook.limit
-    if there_is_room and end_s - _HOUR_S <= from_s <= last_s < end_s:
-        return _Passed(left, from_s, last_s, None, every_s)
-
-    def allowed_s(number: int) -> float:
-        """From when the estimate leaves room for the ``number``-th request (from 1) from here."""
-        room = outlook.limit - counts.current - number
-        if room < 0:
-            return math.inf
-        # At most so large a share of the previous hour, whose product is rounded down.
-        share = (room + 1) / counts.previous if counts.previous else 1.0
-        return max(from_s, end_s - min(1.0, share) * _HOUR_S)
+def _one_hour(conditions: RunConditions, window: SlidingWindow, from_s: float, left: int) -> tuple[int, float]:
+    """Return the number of requests that pass from ``from_s`` to the hour's end, and when the last one does."""
+    limit, rate = conditions.limit or _NO_LIMIT, conditions.rate_per_s
+    first_s = window.free_at_s(limit, from_s)
 
     def passes_s(number: int) -> float:
-        """When it passes: the quota and the fetchers both let it."""
-        return max(allowed_s(number), allowed_s(1) + (number - 1) / rate)
+        """Return when the ``number``-th request (from 1) passes: both the quota and the concurrency allow it."""
+        return max(window.free_at_s(limit, from_s, requests=number), first_s + (number - 1) / rate)
 
-    # Both only grow with the number, so the last one that passes in this hour can be searched for.
+    # The time only grows with the number, so the last request of this hour is found by bisection.
     low, high = 0, left
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if passes_s(middle) < end_s else (low, middle - 1)
-    if not low:
-        return _Passed(0, end_s, end_s, None, every_s)
-    first_s, last_s = passes_s(1), passes_s(low)
-    full = max(0, min(low, outlook.limit - counts.estimate(from_s)))
-    stalled_s = passes_s(full) if 0 < full < low else (from_s if not full else None)
-    return _Passed(low, first_s, last_s, stalled_s, every_s)
-
-
-def best_start(outlook: Outlook, now_s: float, *, within_s: float = _HOUR_S, tolerance_s: float = 60.0) -> Forecast:
-    """The shortest of the runs that end as early as one can.
-
-    No run ends earlier than one that starts now, since waiting never helps; but one that starts
-    later may end at the same time, and spare its hours of waiting for quota.
-
-    :param within_s: how far ahead to look, a whole minute at a time; starting now is among them
-    :param tolerance_s: ends that differ by less are the same
-    """
-    first_s = (math.floor(now_s / 60) + 1) * 60
-    runs = [forecast(outlook, now_s)]
-    runs += [forecast(outlook, first_s + 60 * minute) for minute in range(int((now_s + within_s - first_s) // 60) + 1)]
-    earliest_s = min(run.finish_s for run in runs)
-    return min((run for run in runs if run.finish_s <= earliest_s + tolerance_s), key=lambda run: run.run_s)
+        low, high = (middle, high) if passes_s(middle) < window.ends_s else (low, middle - 1)
+    return low, passes_s(low) if low else window.ends_s

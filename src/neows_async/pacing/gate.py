@@ -1,18 +1,17 @@
-"""The one gate that every request goes through: it waits for what pacing and breaker decide."""
+"""The gate that every request passes: it waits until the quota, the breaker and the concurrency allow one more."""
 
 from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
 from neows_async._wakeup import Wakeup
 from neows_async.errors import OutageError, PausedError, RateLimit, RateLimitedError
 from neows_async.pacing.concurrency import AdaptiveConcurrency
-from neows_async.pacing.forecast import Outlook, forecast
 from neows_async.pacing.shared_quota import SharedQuota
 from neows_async.telemetry.events import SourceDown, SourceStillDown, SourceUp, WaitingForQuota
 
@@ -25,106 +24,116 @@ if TYPE_CHECKING:
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.telemetry.events import Listener
 
-# A wait is looked at again so often, for clocks get set and machines sleep.
-_LOOK_AGAIN_S: Final = 60.0
-# Others with the same key tell the quota_store of their answers, and nobody tells us.
-_OTHERS_S: Final = 0.5
-_WORTH_TELLING_S: Final = 5.0
-_LONG_S: Final = 30.0
-# One more at once is worth it if the run then ends so much earlier.
-_GAIN_S: Final = 5.0
-_GAIN_SHARE: Final = 0.01
-# What an answer without a word about a quota means, as long as none had one.
+# Clocks get set and machines sleep, so a longer wait is computed again.
+_LONGEST_SLEEP_S: Final = 60.0
+# Responses of other runs change the store, which has no notification.
+_POLL_STORE_S: Final = 0.5
+_REPORTED_S: Final = 5.0  # shorter waits are not reported
+_IDLE_S: Final = 30.0
+# A response without quota headers, if no response had any: there is no quota.
 _UNLIMITED: Final = RateLimit(limit=1_000_000_000, remaining=999_999_999)
 
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """When to stop waiting.
+    """Limits of one run.
 
-    :param concurrency: requests under way at once, at most; fewer while the forecast gains nothing from more
-    :param rate_per_s: what the gateway lets through in the long run besides the hour's quota; None is no limit
-    :param max_wait_s: a slot further off than this pauses the run; None waits as long as it takes
-    :param budget_requests: so many requests, then the run pauses; None is no limit
+    :param concurrency: requests in flight, at most; fewer while the source slows down or fails
+    :param max_wait_s: a longer wait for the quota pauses the run; None is no limit
+    :param budget_requests: the run pauses after this many requests; None is no limit
     """
 
     concurrency: int = 4
-    rate_per_s: float | None = None
     max_wait_s: float | None = None
     budget_requests: int | None = None
 
 
 class Gate:
-    """Lets requests through one after the other, first come, first served.
+    """Gives permits for requests one at a time, in the order of the calls.
 
     :param clock: UTC, seconds since 1970
-    :param quota_store: what is shared with other gates of the same key; None shares nothing
+    :param quota_store: shared with other gates of the same key; None shares nothing
+    :param pages_left: returns the number of pages still to be requested, those in flight included
+    :param on_idle: called before a long wait with no request in flight
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the collaborators of a run, each by its name
         self,
-        pacing: QuotaModel,
+        quota: QuotaModel,
         breaker: CircuitBreaker,
         limits: GateLimits,
         *,
         clock: Callable[[], float],
         listener: Listener,
         quota_store: QuotaStore | None = None,
+        pages_left: Callable[[], int] = lambda: 1,
+        on_idle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._quota = SharedQuota(pacing, quota_store, clock=clock, listener=listener)
+        self._quota = SharedQuota(quota, quota_store, clock=clock, listener=listener)
         self._breaker = breaker
         self._limits = limits
         self._clock = clock
         self._listener = listener
+        self._pages_left = pages_left
+        self._on_idle = on_idle
         self._first_in_line = anyio.Lock(fast_acquire=True)
-        self._news = Wakeup()
-        self._metered = False
-        self._told_until_s = -math.inf
-        self._told_probe_s: float | None = None
+        self._changed = Wakeup()
         self._concurrency = AdaptiveConcurrency(limits.concurrency)
-        self._allowed = 1
-        self._under_way = 0
+        self._outcomes = _Outcomes(self._quota, breaker, self._concurrency, self._changed, clock, listener)
+        self._reported_until_s = -math.inf
         self._closed_with: NeowsError | None = None
         self._closing = anyio.Event()
-        self._answers = self._next_look = 0
-        self.rest: Callable[[], Awaitable[None]] | None = None
-        """Called before a long wait in which nothing is under way."""
-        self._pages_left: Callable[[], int] = lambda: 1
-        self.rate_limit: RateLimit | None = None
-        """What the last answer said."""
-        self.sent: int = 0
-        self.quota_wait_s: float = 0.0
-        """Time during which the quota, and nothing else, kept the next request back."""
-        self.outage_wait_s: float = 0.0
-        """The same of outages."""
+        self._sent = 0
+        self._quota_wait_s = self._outage_wait_s = 0.0
 
-    def expect(self, pages_left: Callable[[], int]) -> None:
-        """``pages_left`` tells from now on how many are still to be fetched; until then it is one."""
-        self._pages_left = pages_left
-        self._look()
-        self._news.wake_all()
+    @property
+    def sent(self) -> int:
+        """Requests sent, with those of :meth:`count_unpaced`."""
+        return self._sent
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The quota headers of the last response that had any."""
+        return self._outcomes.rate_limit
+
+    @property
+    def quota_wait_s(self) -> float:
+        """Time during which only the quota held the next request back."""
+        return self._quota_wait_s
+
+    @property
+    def outage_wait_s(self) -> float:
+        """Time during which an outage held the next request back."""
+        return self._outage_wait_s
 
     @property
     def is_down(self) -> bool:
-        """Whether the source is taken to be down."""
+        """Whether the source counts as down."""
         return self._breaker.is_open
 
     @property
-    def under_way(self) -> int:
-        """Requests that were not answered yet."""
-        return self._under_way
+    def in_flight(self) -> int:
+        """Requests without a response."""
+        return self._outcomes.in_flight
 
     @property
     def closed_s(self) -> float:
-        """Seconds in which nothing goes out, whoever asks: a ``Retry-After``, or an outage."""
+        """Seconds during which no request is sent at all, because of a ``Retry-After`` or an outage."""
         now_s = self._clock()
-        return max(self._breaker.next_attempt_s(now_s), self._quota.pacing.held_s(now_s))
+        return max(self._breaker.next_attempt_s(now_s), self._quota.model.held_s(now_s))
+
+    def count_unpaced(self, requests: int) -> None:
+        """Count requests that need no permit, because a local source serves them."""
+        self._sent += requests
 
     def close(self, reason: NeowsError) -> None:
-        """Let nothing out any more: ``reason`` is raised to whoever waits or comes. What is under way may come in."""
+        """Give no more permits: each call that waits, and each later call, raises ``reason``.
+
+        Requests in flight go on.
+        """
         self._closed_with = reason
         self._closing.set()
-        self._news.wake_all()
+        self._changed.wake_all()
 
     @property
     def is_closed(self) -> bool:
@@ -132,220 +141,215 @@ class Gate:
         return self._closed_with is not None
 
     async def sleep(self, seconds: float) -> None:
-        """Until then, or until it is closed."""
+        """Sleep, at most until the gate is closed."""
         with anyio.move_on_after(seconds):
             await self._closing.wait()
 
     @asynccontextmanager
     async def permit(self, page: int) -> AsyncIterator[Permit]:
-        """Wait for one's turn; inside, one request for ``page`` may go out.
+        """Wait for a slot. Inside the block one request for ``page`` may be sent.
 
-        :raises PausedError: it is too far off, or the budget is spent
+        :raises PausedError: the wait is too long, or the budget is spent
         :raises OutageError: the source has been down for too long
-        :raises NeowsError: what the gate was closed with
+        :raises NeowsError: the gate was closed with it
         """
         async with self._first_in_line:
-            ticket = await self._wait()
-            self.sent += 1
+            ticket = await self._wait_for_ticket()
+            # No await from here to the block: a cancellation in between would count a request that was never sent.
+            self._sent += 1
             self._breaker.sent(self._clock())
-            self._under_way += 1
-            turn = Permit(self, page, ticket, self._under_way)
+            permit = Permit(self._outcomes, page, ticket)
         try:
-            yield turn
+            with permit:
+                yield permit
         finally:
-            turn.end()
-            await self._quota.settle()
+            await self._quota.flush()
 
-    async def _wait(self) -> int:
-        """Wait for the next slot, and take it."""
+    async def _wait_for_ticket(self) -> int:
         budget = self._limits.budget_requests
-        if budget is not None and self.sent >= budget:
+        if budget is not None and self._sent >= budget:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
-            self._check_open()
-            news = self._news.next_event()
-            if self._under_way >= self._allowed:
-                await news.wait()
+            if self._closed_with is not None:
+                raise self._closed_with
+            # Take the event before reading any state: a change during an await below must end the wait.
+            changed = self._changed.next_event()
+            if self.in_flight >= self._concurrency.limit:
+                await changed.wait()
                 continue
             now_s = self._clock()
             outage_s = self._breaker.next_attempt_s(now_s)
-            wanted = max(1.0, self._pages_left() - self._under_way)
-            if budget is not None:
-                wanted = min(wanted, budget - self.sent)
-            quota_s, ticket = await self._quota.take(wanted=wanted, only_look=outage_s > 0)
-            if ticket is not None:
-                return await self._taken(ticket)
+            wanted = self._wanted()
+            if outage_s > 0:
+                quota_s = await self._quota.next_slot_s(wanted=wanted)
+            else:
+                quota_s, ticket = await self._quota.take(wanted=wanted)
+                if ticket is not None:
+                    return await self._unless_closed(ticket)
+            self._check_patience(now_s, quota_s)
             wait_s = max(quota_s, outage_s)
-            if self._breaker.given_up(now_s):
-                outage = self._breaker.outage
-                since_s = outage.since_s if outage else now_s
-                raise OutageError(
-                    f"the source has been down for {now_s - since_s:.0f} s, longer than --max-outage; run the same "
-                    "command again to go on"
-                )
-            self._consider(now_s, quota_s)
-            if _LONG_S < wait_s < math.inf and self._under_way == 0 and self.rest is not None:
-                await self.rest()
-            look_again_s = _OTHERS_S if self._quota.shared and wait_s == math.inf else _LOOK_AGAIN_S
+            if _IDLE_S < wait_s < math.inf and self.in_flight == 0 and self._on_idle is not None:
+                await self._on_idle()
+            # No end of the wait is known while a response must come first. It may be another run's response.
+            poll_s = _POLL_STORE_S if self._quota.shared and wait_s == math.inf else _LONGEST_SLEEP_S
             started_s = anyio.current_time()
-            with anyio.move_on_after(min(wait_s, look_again_s, self._breaker.gives_up_s(now_s))):
-                await news.wait()
+            with anyio.move_on_after(min(wait_s, poll_s, self._breaker.gives_up_s(now_s))):
+                await changed.wait()
             waited_s = anyio.current_time() - started_s
             if outage_s > 0:
-                self.outage_wait_s += waited_s
+                self._outage_wait_s += waited_s
             elif math.isfinite(quota_s):
-                self.quota_wait_s += waited_s
+                self._quota_wait_s += waited_s
 
-    def _check_open(self) -> None:
-        if self._closed_with is not None:
-            raise self._closed_with
+    def _wanted(self) -> float:
+        wanted = max(1, self._pages_left() - self.in_flight)
+        budget = self._limits.budget_requests
+        return wanted if budget is None else min(wanted, budget - self._sent)
 
-    async def _taken(self, ticket: int) -> int:
-        """``ticket``, unless the gate was closed while it was taken."""
+    async def _unless_closed(self, ticket: int) -> int:
+        """Return ``ticket``, or give it back if the gate was closed while the store was busy."""
         if self._closed_with is not None:
-            self._quota.lost(ticket)
-            await self._quota.settle()
+            self._quota.no_response(ticket)
+            await self._quota.flush()
             raise self._closed_with
         return ticket
 
-    def _consider(self, now_s: float, wait_s: float) -> None:
-        """Whether to wait so long for the quota, and whether to say so."""
-        if not math.isfinite(wait_s):
+    def _check_patience(self, now_s: float, quota_s: float) -> None:
+        """Report a long wait for the quota.
+
+        :raises OutageError: the source has been down for too long
+        :raises PausedError: the wait is longer than ``max_wait_s``
+        """
+        outage = self._breaker.outage
+        if outage is not None and self._breaker.given_up(now_s):
+            raise OutageError(
+                f"the source has been down for {now_s - outage.since_s:.0f} s, longer than --max-outage; run the same "
+                "command again to continue"
+            )
+        if not math.isfinite(quota_s):
             return
-        most_s, until_s = self._limits.max_wait_s, now_s + wait_s
-        if most_s is not None and wait_s > most_s:
+        most_s, until_s = self._limits.max_wait_s, now_s + quota_s
+        if most_s is not None and quota_s > most_s:
             raise PausedError(
-                f"the quota lets the next request out in {wait_s:.0f} s, which is longer than --max-wait {most_s:g} s",
+                f"the next request must wait {quota_s:.0f} s for the quota, longer than --max-wait {most_s:g} s",
                 resume_at_s=until_s,
             )
-        if wait_s > _WORTH_TELLING_S and until_s > self._told_until_s + _WORTH_TELLING_S:
-            self._told_until_s = until_s
-            self._listener(WaitingForQuota(until_s=until_s, wait_s=wait_s))
+        if quota_s > _REPORTED_S and until_s > self._reported_until_s + _REPORTED_S:
+            self._reported_until_s = until_s
+            self._listener(WaitingForQuota(until_s=until_s, wait_s=quota_s))
 
-    def answered(self, ticket: int, rate_limit: RateLimit | None) -> None:
-        """The request of ``ticket`` was answered, well or badly, but not with 429."""
+
+class Permit:
+    """One request. Its outcome is reported here; a request without a reported response counts as lost."""
+
+    def __init__(self, outcomes: _Outcomes, page: int, ticket: int) -> None:
+        self._outcomes = outcomes
+        self._page = page
+        self._ticket = ticket
+        self._sent_s = self._received_s = anyio.current_time()
+        self._settled = False  # the quota knows the outcome
+        self._in_flight = outcomes.sent()
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._settled:
+            self._outcomes.no_response(self._ticket)
+        self._end()
+
+    def response_received(self, rate_limit: RateLimit | None) -> None:
+        """A response arrived that may be a valid page. The next request may be sent before it is checked."""
+        self._settled = True
+        self._end()
+        self._outcomes.response_received(self._ticket, rate_limit)
+
+    def page_received(self) -> None:
+        """The response was the valid page."""
+        self._outcomes.page_received(self._sent_s, self._received_s, self._in_flight)
+
+    def failed(self, exc: AttemptError) -> None:
+        """There was no response, or it was no valid page."""
+        if isinstance(exc, RateLimitedError):
+            self._settled = True
+            self._outcomes.rate_limited(self._ticket, exc.retry_after_s)
+            return
+        if exc.status is not None and not self._settled:
+            self.response_received(exc.rate_limit)
+        self._outcomes.page_failed(self._page, self._sent_s, str(exc))
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._received_s = anyio.current_time()
+            self._outcomes.ended()
+
+
+class _Outcomes:
+    """Passes the outcome of each request to the quota, the breaker and the concurrency, and wakes the gate."""
+
+    def __init__(  # noqa: PLR0913 - the collaborators of the gate
+        self,
+        quota: SharedQuota,
+        breaker: CircuitBreaker,
+        concurrency: AdaptiveConcurrency,
+        changed: Wakeup,
+        clock: Callable[[], float],
+        listener: Listener,
+    ) -> None:
+        self._quota = quota
+        self._breaker = breaker
+        self._concurrency = concurrency
+        self._changed = changed
+        self._clock = clock
+        self._listener = listener
+        self._metered = False
+        self._reported_probe_s: float | None = None
+        self.in_flight: int = 0
+        self.rate_limit: RateLimit | None = None
+
+    def sent(self) -> int:
+        """Return the number of requests in flight, with this one."""
+        self.in_flight += 1
+        return self.in_flight
+
+    def ended(self) -> None:
+        self.in_flight -= 1
+        self._changed.wake_all()
+
+    def response_received(self, ticket: int, rate_limit: RateLimit | None) -> None:
+        """Any status but 429."""
         self._metered = self._metered or rate_limit is not None
         self.rate_limit = rate_limit or self.rate_limit
-        self._quota.answered(ticket, rate_limit or (None if self._metered else _UNLIMITED))
-        self._news.wake_all()
+        self._quota.response_received(ticket, rate_limit or (None if self._metered else _UNLIMITED))
+        self._changed.wake_all()
 
-    def limited(self, ticket: int, retry_after_s: float | None) -> None:
-        """It was refused with 429."""
-        self._quota.limited(ticket, retry_after_s)
-        self._news.wake_all()
+    def rate_limited(self, ticket: int, retry_after_s: float | None) -> None:
+        self._quota.rate_limited(ticket, retry_after_s)
+        self._changed.wake_all()
 
-    def lost(self, ticket: int) -> None:
-        """It ended without an answer."""
-        self._quota.lost(ticket)
-        self._news.wake_all()
+    def no_response(self, ticket: int) -> None:
+        self._quota.no_response(ticket)
+        self._changed.wake_all()
 
-    def came_in(self) -> int:
-        """A request is under way no more. How many were, with that one."""
-        self._under_way -= 1
-        self._news.wake_all()
-        return self._under_way + 1
-
-    def page_came(self, sent_as: int, most: int, fetch_s: float) -> None:
-        """A whole, right page: no outage any more.
-
-        :param sent_as: so many requests were under way when it was asked for, with that one; ``most`` meanwhile
-        :param fetch_s: from then to its answer
-        """
-        first = self._concurrency.answered(most, fetch_s, sent_as=sent_as)
-        self._answers += 1
-        # As soon as one more may be worth it, and once in a round: it costs forecasts.
-        if first or self._answers >= self._next_look:
-            self._look()
+    def page_received(self, sent_s: float, received_s: float, in_flight: int) -> None:
+        self._concurrency.succeeded(sent_s, received_s, in_flight)
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
-            self._told_probe_s = None
+            self._reported_probe_s = None
             self._listener(SourceUp(down_s=self._clock() - outage.since_s))
-        self._news.wake_all()
+        self._changed.wake_all()
 
-    def page_failed(self, page: int, reason: str) -> None:
-        """The source failed at ``page``."""
-        self._concurrency.failed()
+    def page_failed(self, page: int, sent_s: float, reason: str) -> None:
+        self._concurrency.failed(sent_s, anyio.current_time())
         self._breaker.failed(page, self._clock())
         outage = self._breaker.outage
         if outage is None:
             return
-        told_s, self._told_probe_s = self._told_probe_s, outage.next_probe_s
-        if told_s is None:
+        reported_s, self._reported_probe_s = self._reported_probe_s, outage.next_probe_s
+        if reported_s is None:
             self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
-        elif told_s < outage.next_probe_s:
+        elif reported_s < outage.next_probe_s:
             self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
-
-    def _look(self) -> None:
-        before, self._allowed = self._allowed, self._best_concurrency()
-        self._next_look = self._answers + (1 if self._allowed > before else self._allowed)
-
-    def _best_concurrency(self) -> int:
-        """As many as let the run end earliest, by the forecast."""
-        now_s = self._clock()
-        pacing = self._quota.pacing
-        counts = pacing.counts(now_s, hopeful=True)
-        if counts is None:
-            return 1
-
-        def run_s(concurrency: int, latency_s: float) -> float:
-            outlook = Outlook(
-                pages=max(1, self._pages_left()),
-                limit=pacing.limit or 1,
-                counts=counts,
-                latency_s=latency_s,
-                concurrency=concurrency,
-                max_rate_per_s=self._limits.rate_per_s,
-            )
-            return forecast(outlook, now_s).run_s
-
-        most = self._limits.concurrency
-        self._concurrency.gain_s = min(_GAIN_S, _GAIN_SHARE * run_s(most, self._concurrency.latency_s(most) or 0.0))
-        return self._concurrency.wanted(run_s)
-
-
-class Permit:
-    """One request's passage. It is told how the request ended; untold, it was lost.
-
-    :param sent_as: so many are under way, with this one
-    """
-
-    def __init__(self, gate: Gate, page: int, ticket: int, sent_as: int) -> None:
-        self._gate = gate
-        self._page = page
-        self._ticket = ticket
-        self._answered = False
-        self._sent_as = sent_as
-        self._most = sent_as  # while it was under way
-        self._under_way = True
-
-    def answered(self, rate_limit: RateLimit | None) -> None:
-        """An answer came that may be a page. While it is judged and kept the next request may go out."""
-        self._answered = True
-        self._come_in()
-        self._gate.answered(self._ticket, rate_limit)
-
-    def good(self, fetch_s: float) -> None:
-        """It was the whole, right page, and took so long."""
-        self._gate.page_came(self._sent_as, self._most, fetch_s)
-
-    def failed(self, exc: AttemptError) -> None:
-        """It was none, or nothing came."""
-        if isinstance(exc, RateLimitedError):
-            self._answered = True
-            self._gate.limited(self._ticket, exc.retry_after_s)
-            return
-        if exc.status is not None and not self._answered:
-            self.answered(exc.rate_limit)
-        self._gate.page_failed(self._page, str(exc))
-
-    def end(self) -> None:
-        """Whatever was not answered is lost."""
-        if not self._answered:
-            self._gate.lost(self._ticket)
-        self._come_in()
-
-    def _come_in(self) -> None:
-        if self._under_way:
-            self._under_way = False
-            self._most = max(self._sent_as, self._gate.came_in())

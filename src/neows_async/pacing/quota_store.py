@@ -1,7 +1,7 @@
-"""What several runs with one key know of its quota, in one place: in memory, or in a small database on disk.
+"""Where runs with one key share what they know of its quota: in memory, or in a small SQLite database.
 
-The database is SQLite's: the standard library has it, a change is whole or not there whenever its writer
-is killed, its lock ends with the process that holds it, and a damaged file is told from a good one.
+SQLite is in the standard library. A change is whole or absent if its writer is killed at any time, a lock ends with its
+process, and a damaged file is recognised.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _VERSION: Final = 1
 _BUSY_S: Final = 5.0
-_LIMIT_S: Final = 10.0
-_GRACE_S: Final = 0.4
+_CHANGE_S: Final = 10.0
+_CLOSE_S: Final = 0.4
 _KEPT_S: Final = 7 * 86_400.0
 _SCHEMA: Final = """
 CREATE TABLE salt (salt BLOB NOT NULL);
@@ -39,26 +39,26 @@ CREATE TABLE quota (name TEXT PRIMARY KEY, written_s REAL NOT NULL, state TEXT N
 
 
 class QuotaStore(Protocol):
-    """Where all who use a key keep what they know of its quota: one text, in a form of their own."""
+    """Stores one text: what all runs with one key know of its quota."""
 
     @property
     def owner(self) -> str:
-        """Names us to the others, within :meth:`change`."""
+        """This process, as the other processes see it. Valid within :meth:`change`."""
 
     @property
     def lasting(self) -> bool:
-        """Whether what was kept holds when nobody who wrote it lives any more."""
+        """Whether the text stays valid after every process that wrote it has ended."""
 
     def is_gone(self, owner: str) -> bool:
-        """Whether it surely lives no more. Called within :meth:`change`; quick."""
+        """Return whether the process has certainly ended. Called within :meth:`change`; must be quick."""
 
     async def change(self, change: Callable[[str | None], str]) -> None:
-        """Keep what ``change`` makes of what was kept (None: nothing), while nobody else reads or writes.
+        """Replace the text by ``change(text)``, while no other process reads or writes. None is no text.
 
         ``change`` is quick, may run in a thread, and is called at most once.
 
-        :raises StorageError: the ledger cannot be used, and may or may not have been changed; or
-            ``change`` raised it, and nothing was
+        :raises StorageError: the store failed, and the text may or may not be replaced; or ``change`` raised it, and the
+            text is unchanged
         """
 
 
@@ -69,26 +69,25 @@ class MemoryQuotaStore:
     lasting = True
 
     def __init__(self) -> None:
-        self._kept: str | None = None
+        self._text: str | None = None
 
-    def is_gone(self, owner: str) -> bool:  # noqa: ARG002 - one program lives as long as it asks
-        """Never."""
+    def is_gone(self, owner: str) -> bool:  # noqa: ARG002 - one program has one process
+        """Return False: the only process is this one."""
         return False
 
     async def change(self, change: Callable[[str | None], str]) -> None:
-        """Keep what ``change`` makes of what was kept."""
-        self._kept = change(self._kept)
+        """Replace the text by ``change(text)``."""
+        self._text = change(self._text)
 
 
 class SqliteQuotaStore:
     """For several processes of one user on one machine: a SQLite database at ``path``.
 
-    It holds neither keys nor what they could be found from: an entry's name is a salted hash. Close it
-    by ``async with``.
+    It holds no keys: an entry's name is a salted hash. Close it by ``async with``.
 
-    :param host: the gateway's, since a key has a quota at each
-    :param api_key: whose quota it is; it is hashed and not kept
-    :param lasting: whether what was kept holds when nobody who wrote it lives any more
+    :param host: of the gateway; a key has one quota at each
+    :param api_key: the key of the quota; it is hashed and not stored
+    :param lasting: whether the text stays valid after every process that wrote it has ended
     """
 
     def __init__(self, path: Path, *, host: str, api_key: str, lasting: bool = True) -> None:
@@ -97,7 +96,7 @@ class SqliteQuotaStore:
         self._subject = json.dumps([host, api_key]).encode()
         self._name = ""
         self._connection: sqlite3.Connection | None = None
-        self._turn = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         self._threads = anyio.CapacityLimiter(2)
         self._me = ProcessId("", "", "", 0, 0)
         self.owner: str = ""
@@ -106,29 +105,30 @@ class SqliteQuotaStore:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with anyio.move_on_after(_GRACE_S, shield=True):
+        with anyio.move_on_after(_CLOSE_S, shield=True):
             await to_thread.run_sync(self._close, limiter=self._threads, abandon_on_cancel=True)
 
     def is_gone(self, owner: str) -> bool:
-        """Whether the process surely runs no more."""
+        """Return whether the process has certainly ended."""
         try:
             return owner != self.owner and is_dead(ProcessId(*json.loads(owner)), seen_from=self._me)
         except (TypeError, ValueError):
             return False
 
     async def change(self, change: Callable[[str | None], str]) -> None:
-        """Keep what ``change`` makes of what was kept; it runs in a thread, while no other process reads or writes.
+        """Replace the text by ``change(text)`` in a thread, while no other process reads or writes.
 
         :raises StorageError: the database cannot be used, or not in time; or ``change`` raised it
         """
         try:
-            with anyio.fail_after(_LIMIT_S):
+            with anyio.fail_after(_CHANGE_S):
                 await to_thread.run_sync(self._change, change, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
-            raise StorageError(f"{self._path}: no answer within {_LIMIT_S:g} s") from exc
+            raise StorageError(f"{self._path}: no response within {_CHANGE_S:g} s") from exc
 
     def _change(self, change: Callable[[str | None], str]) -> None:
-        with self._turn:  # one that was abandoned may still be at it
+        # A change that was abandoned at its time limit may still run in its thread.
+        with self._one_at_a_time:
             try:
                 connection = self._open()
                 with _transaction(connection):
@@ -136,14 +136,15 @@ class SqliteQuotaStore:
                     state = change(found[0] if found else None)
                     connection.execute("REPLACE INTO quota VALUES (?, ?, ?)", (self._name, time.time(), state))
             except (OSError, sqlite3.Error, StorageError) as exc:
-                raise StorageError(f"{self._path}: {_told(exc, self._path)}") from exc
+                raise StorageError(f"{self._path}: {_reason(exc, self._path)}") from exc
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            # Exclusively: to close a file that this process has open elsewhere would end its locks there.
+            # Only a new file may be opened here: POSIX ends all locks of a process on a file when it closes any of its
+            # descriptors, and this process may have the database open already.
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._me = this_process()
         self.owner = json.dumps(dataclasses.astuple(self._me))
@@ -158,7 +159,9 @@ class SqliteQuotaStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")  # whole after any kill; a power cut may cost the last changes
+        # The database is whole after any kill. A power cut may lose the last changes, but never damages it. FULL would
+        # cost an fsync for each request.
+        connection.execute("PRAGMA synchronous = NORMAL")
         with _transaction(connection):
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -167,31 +170,31 @@ class SqliteQuotaStore:
                 connection.execute("INSERT INTO salt VALUES (?)", (secrets.token_bytes(16),))
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
-                raise StorageError(f"it is of version {version}, and this program knows {_VERSION}")
+                raise StorageError(f"it has version {version}, and this program reads version {_VERSION}")
             connection.execute("DELETE FROM quota WHERE written_s < ?", (time.time() - _KEPT_S,))
             [salt] = connection.execute("SELECT salt FROM salt").fetchone()
         self._name = hashlib.blake2b(self._subject, digest_size=16, salt=salt).hexdigest()
 
     def _close(self) -> None:
-        with self._turn, suppress(sqlite3.Error):
+        with self._one_at_a_time, suppress(sqlite3.Error):
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
 
-def _told(exc: Exception, path: Path) -> str:
-    """What is wrong, and what helps if it will not pass."""
+def _reason(exc: Exception, path: Path) -> str:
+    """Return what is wrong, and what helps if it does not pass by itself."""
     if isinstance(exc, OSError):
         elsewhere = f": {exc.filename}" if exc.filename not in (None, path, str(path)) else ""
         return f"{exc.strerror or exc}{elsewhere}"
-    # Of SQLite's errors those of a class of their own are of this try; a file that is no database stays none.
+    # SQLite raises a subclass for an error that may pass, and the base class for a file that is no database.
     if type(exc) is sqlite3.DatabaseError:
         return f"it is damaged ({exc}); remove it"
     return str(exc)
 
 
-class _transaction:  # noqa: N801 - reads as one
-    """Alone from its beginning, since what is written follows from what was read."""
+class _transaction:  # noqa: N801 - used as a function
+    """A transaction that takes the write lock before it reads, because it writes what follows from what it read."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -15,25 +15,24 @@ class Burst:
 
 
 API_DATA_GOV_BURSTS: Final = (Burst(20, 1), Burst(150, 15), Burst(50, 1), Burst(250, 15))
-"""The default configuration of api.data.gov's software: the first two per key, the others per IP."""
+"""The default configuration of api.data.gov's software: the first two per key, the others per IP address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacingRules:
-    """What the gateway is known to demand beside the hour, which it tells itself.
+    """The gateway's limits besides the hourly quota, which is in its responses.
 
     :param bursts: limits over seconds; empty is none
     :param max_rate_per_s: requests a second, at most; None is no limit
-    :param daily_limit: 50 for ``DEMO_KEY``, which no answer tells; None is no limit
-    :param clock_margin_s: how much the gateway's clock may differ from ours
-    :param default_wait_s: after a 429 that does not say when to come back, and at least so long after
-        one that refuses the probe which came back when it had been told to
-    :param lost_after_s: a request without an answer for so long is over
-    :param stale_after_s: after so long without an answer others may have used the key: one request
-        goes first
-    :param guess_after_s: when the first answer of all leaves nothing, nobody knows whether slots come
-        free before the next hour. None waits for that, which is surely right. Else one request goes
-        out after so long: up to an hour is won if they do, and one 429 had if they don't
+    :param daily_limit: requests a day, which no response shows (50 for ``DEMO_KEY``); None is no limit
+    :param clock_margin_s: the most that the gateway's clock may differ from ours
+    :param default_wait_s: the wait after a 429 without ``Retry-After``; also the least wait after a 429 for the probe
+        that follows a first 429
+    :param lost_after_s: a request without a response for this long counts as lost
+    :param stale_after_s: after this long without a response others may have used the key, so one request goes alone
+    :param guess_after_s: how long to wait if the very first response leaves nothing. Then it is unknown whether slots
+        come free before the next hour. None waits for the next hour, which is certain. With a value, one request is
+        sent after that wait: it gains up to an hour if slots come free, and costs one 429 if they do not
     """
 
     bursts: tuple[Burst, ...] = API_DATA_GOV_BURSTS

@@ -1,4 +1,4 @@
-"""A gate's pacing: alone or, with a ledger, together with all others who use the same key."""
+"""A quota model that a gate uses alone or, with a store, together with every other run that has the same key."""
 
 from __future__ import annotations
 
@@ -23,183 +23,195 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_FORMAT: Final = 1
-_KEPT_S: Final = 2 * 86_400.0  # what was counted longer ago weighs nothing in any limit
-_FOREIGN_S: Final = 2 * 3_600.0
-_AHEAD_S: Final = 120.0
-_SEEN_S: Final = 150.0  # who waits looks at the ledger more often than that
+_FORMAT: Final = 2
+_VALID_S: Final = 2 * 86_400.0  # older counts have no weight in any limit
+_OTHER_FORMAT_S: Final = 2 * 3_600.0
+_CLOCK_AHEAD_S: Final = 120.0
+_MEMBER_S: Final = 150.0  # a waiting run reads the store more often than that
 _ARRIVALS: Final = 500  # of the last seconds; the largest burst limit is 250
-# Nobody's run can use up so many an hour, and asking the others would take longer than asking the source.
-_PLENTY: Final = 100_000
-_GRACE_S: Final = 0.4
+# No run can use this many requests an hour, and the store would cost more time than a request.
+_UNLIMITED: Final = 100_000
+_FLUSH_S: Final = 0.4
 
 
 class SharedQuota:
-    """Takes turns under the quota, one decision at a time.
+    """Takes slots of the quota, one decision at a time.
 
-    With a ledger each decision is made on what all who share it know: read, decided and written
-    while nobody else does. When the ledger fails, it goes on alone, and says so once.
+    With a store, each decision reads what all runs know, decides, and writes the result, while no other run reads or
+    writes. If the store fails, this run continues alone and reports it once.
 
-    :param pacing: what decides; with a ledger, by its rules
-    :param clock: UTC, seconds since 1970; the same for all who share the ledger
+    :param model: decides; with a store, by its rules and the stored state
+    :param clock: UTC, seconds since 1970; the same for all runs that share the store
     """
 
     def __init__(
-        self, pacing: QuotaModel, ledger: QuotaStore | None, *, clock: Callable[[], float], listener: Listener
+        self, model: QuotaModel, store: QuotaStore | None, *, clock: Callable[[], float], listener: Listener
     ) -> None:
-        self.pacing: QuotaModel = pacing
-        """As of the last decision."""
-        self._ledger = ledger
+        self._model = model
+        self._store = store
         self._clock = clock
         self._listener = listener
-        self._untold: list[Callable[[QuotaModel], None]] = []
+        self._unwritten: list[Callable[[QuotaModel], None]] = []
         self._one_at_a_time = anyio.Lock()
 
     @property
+    def model(self) -> QuotaModel:
+        """The model as of the last decision, with the outcomes of our own requests since then."""
+        return self._model
+
+    @property
     def shared(self) -> bool:
-        """Whether others may change what is known at any time."""
-        return self._ledger is not None
+        """Whether other runs may change the state at any time."""
+        return self._store is not None
 
-    async def take(self, *, wanted: float = math.inf, only_look: bool = False) -> tuple[float, int | None]:
-        """Seconds until the next request may go out, and its ticket if that is now: then it counts as sent.
+    async def take(self, *, wanted: float = math.inf) -> tuple[float, int | None]:
+        """Take a slot: return 0 and its ticket, or the seconds until there is one and None.
 
-        :param wanted: so many more, this one among them, are all that is needed
-        :param only_look: take none
+        A ticket counts as a request in flight from then on.
+
+        :param wanted: requests still to be sent, with this one
         """
 
-        def decide(pacing: QuotaModel) -> tuple[float, int | None]:
+        def decide(model: QuotaModel) -> tuple[float, int | None]:
             now_s = self._clock()
-            wait_s = pacing.next_slot_s(now_s, wanted)
-            return wait_s, None if wait_s > 0 or only_look else pacing.sent(now_s)
+            wait_s = model.next_slot_s(now_s, wanted)
+            # The request is recorded before it is sent. After a crash between the two the quota has one slot less; in
+            # the other order it would have one too many.
+            return wait_s, None if wait_s > 0 else model.sent(now_s)
 
-        return await self._together(decide)
+        return await self._with_latest_state(decide)
 
-    def answered(self, ticket: int, rate_limit: RateLimit | None) -> None:
-        """See :meth:`Pacing.answered <neows_async.pacing.Pacing.answered>`."""
+    async def next_slot_s(self, *, wanted: float = math.inf) -> float:
+        """Return the seconds until :meth:`take` returns a ticket, and take none."""
+        return await self._with_latest_state(lambda model: model.next_slot_s(self._clock(), wanted))
+
+    def response_received(self, ticket: int, rate_limit: RateLimit | None) -> None:
+        """See :meth:`QuotaModel.response_received <neows_async.pacing.quota.QuotaModel.response_received>`."""
         now_s = self._clock()
-        self._note(lambda pacing: pacing.answered(ticket, now_s, rate_limit))
+        self._record(lambda model: model.response_received(ticket, now_s, rate_limit))
 
-    def limited(self, ticket: int, retry_after_s: float | None) -> None:
-        """See :meth:`Pacing.limited <neows_async.pacing.Pacing.limited>`."""
+    def rate_limited(self, ticket: int, retry_after_s: float | None) -> None:
+        """See :meth:`QuotaModel.rate_limited <neows_async.pacing.quota.QuotaModel.rate_limited>`."""
         now_s = self._clock()
-        self._note(lambda pacing: pacing.limited(ticket, now_s, retry_after_s))
+        self._record(lambda model: model.rate_limited(ticket, now_s, retry_after_s))
 
-    def lost(self, ticket: int) -> None:
-        """See :meth:`Pacing.lost <neows_async.pacing.Pacing.lost>`."""
+    def no_response(self, ticket: int) -> None:
+        """See :meth:`QuotaModel.no_response <neows_async.pacing.quota.QuotaModel.no_response>`."""
         now_s = self._clock()
-        self._note(lambda pacing: pacing.lost(ticket, now_s))
+        self._record(lambda model: model.no_response(ticket, now_s))
 
-    async def settle(self) -> None:
-        """Let the others know what the answers told, also when cancelled."""
-        if self._ledger is None or not self._untold:
+    async def flush(self) -> None:
+        """Write the outcomes of our requests to the store, also during a cancellation."""
+        if self._store is None or not self._unwritten:
             return
-        with anyio.move_on_after(_GRACE_S, shield=True):
-            await self._together(lambda _: None)
+        with anyio.move_on_after(_FLUSH_S, shield=True):
+            await self._with_latest_state(lambda _: None)
 
-    def _note(self, note: Callable[[QuotaModel], None]) -> None:
-        note(self.pacing)
-        if self._ledger is not None:
-            self._untold.append(note)
+    def _record(self, outcome: Callable[[QuotaModel], None]) -> None:
+        outcome(self._model)
+        if self._store is not None:
+            self._unwritten.append(outcome)
 
-    async def _together(self, act: Callable[[QuotaModel], _T]) -> _T:
-        if self._ledger is None:
-            return act(self.pacing)
+    async def _with_latest_state(self, act: Callable[[QuotaModel], _T]) -> _T:
+        if self._store is None:
+            return act(self._model)
         async with self._one_at_a_time:
-            return await self._with_others(act)
+            return await self._in_store(act)
 
-    async def _with_others(self, act: Callable[[QuotaModel], _T]) -> _T:
-        ledger = self._ledger
-        if ledger is None:  # since the decision before this one
-            return act(self.pacing)
-        rules, own, notes = self.pacing, self.pacing.state(), tuple(self._untold)
+    async def _in_store(self, act: Callable[[QuotaModel], _T]) -> _T:
+        store = self._store
+        if store is None:  # the decision before this one failed
+            return act(self._model)
+        before, outcomes = self._model, tuple(self._unwritten)
         done: list[tuple[QuotaModel, _T]] = []
 
         def change(text: str | None) -> str:
-            kept = _read(text, self._clock(), ledger) or _Kept(own)
+            stored = _read(text, self._clock(), store) or _Stored(before.state())
             try:
-                pacing = rules.resumed(kept.pacing)
-                for ticket in kept.orphans(ledger):
-                    pacing.lost(ticket, self._clock())
-                for note in notes:
-                    note(pacing)
-                done.append((pacing, act(pacing)))
-                return kept.after(pacing.state(), self._clock(), ledger)
+                model = before.with_state(stored.quota)
+                for ticket in stored.orphans(store):
+                    model.no_response(ticket, self._clock())
+                for outcome in outcomes:
+                    outcome(model)
+                done.append((model, act(model)))
+                return stored.updated(model.state(), self._clock(), store)
             except Exception as exc:
-                # What another process wrote must not end this one.
-                raise StorageError(f"what was kept cannot be used: {type(exc).__name__}: {exc}") from exc
+                # Another process wrote the state: whatever is wrong with it must not end this run.
+                raise StorageError(f"the stored quota cannot be used: {type(exc).__name__}: {exc}") from exc
 
         try:
-            await ledger.change(change)
+            await store.change(change)
         except StorageError as exc:
-            self._alone()
+            self._leave_store()
             self._listener(QuotaSharingFailed(str(exc)))
-            return act(self.pacing)
-        self.pacing, outcome = done[-1]
-        del self._untold[: len(notes)]
-        for note in self._untold:
-            note(self.pacing)
-        if (self.pacing.limit or 0) >= _PLENTY:
-            self._alone()
-        return outcome
+            return act(self._model)
+        self._model, result = done[-1]
+        # Responses may have arrived while the store was busy: the new model does not have them yet.
+        del self._unwritten[: len(outcomes)]
+        for outcome in self._unwritten:
+            outcome(self._model)
+        if (self._model.limit or 0) >= _UNLIMITED:
+            self._leave_store()
+        return result
 
-    def _alone(self) -> None:
-        self._ledger = None
-        self._untold.clear()
+    def _leave_store(self) -> None:
+        self._store = None
+        self._unwritten.clear()
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What lies in the ledger.
+class _Stored:
+    """The content of the store.
 
-    :param owners: whose request each ticket under way is
-    :param members: owner → UTC, when it was last here
+    :param owners: ticket in flight → the process that sent the request
+    :param members: process → UTC, when it last used the store
     """
 
-    pacing: QuotaState
+    quota: QuotaState
     owners: dict[int, str] = field(default_factory=dict)
     members: dict[str, float] = field(default_factory=dict)
 
-    def orphans(self, ledger: QuotaStore) -> list[int]:
-        """Tickets that nobody will ever tell of."""
-        gone = {owner for owner in set(self.owners.values()) if ledger.is_gone(owner)}
+    def orphans(self, store: QuotaStore) -> list[int]:
+        """Return the tickets of dead processes: no outcome will be recorded for them."""
+        gone = {owner for owner in set(self.owners.values()) if store.is_gone(owner)}
         return [ticket for ticket, owner in self.owners.items() if owner in gone]
 
-    def after(self, pacing: QuotaState, now_s: float, ledger: QuotaStore) -> str:
-        """What lies there next."""
-        tickets = [ticket for ticket, _ in pacing.under_way]
-        members = {owner: seen_s for owner, seen_s in self.members.items() if now_s - seen_s < _SEEN_S}
+    def updated(self, quota: QuotaState, now_s: float, store: QuotaStore) -> str:
+        """Return the next content."""
+        tickets = [ticket for ticket, _ in quota.in_flight]
+        members = {owner: seen_s for owner, seen_s in self.members.items() if now_s - seen_s < _MEMBER_S}
         return json.dumps(
             {
                 "format": _FORMAT,
                 "written_s": now_s,
-                "owners": {ticket: self.owners.get(ticket, ledger.owner) for ticket in tickets},
-                "members": members | {ledger.owner: now_s},
-                "pacing": replace(pacing, arrived_s=pacing.arrived_s[-_ARRIVALS:]).as_json(),
+                "owners": {ticket: self.owners.get(ticket, store.owner) for ticket in tickets},
+                "members": members | {store.owner: now_s},
+                "quota": replace(quota, arrived_s=quota.arrived_s[-_ARRIVALS:]).as_json(),
             },
             separators=(",", ":"),
         )
 
 
-def _read(text: str | None, now_s: float, ledger: QuotaStore) -> _Kept | None:
-    """What was kept, if it still means something.
+def _read(text: str | None, now_s: float, store: QuotaStore) -> _Stored | None:
+    """Return the stored content; None if it is out of date.
 
-    :raises StorageError: another version of the program uses it now, or it is damaged
+    :raises StorageError: another version of the program uses the store now, or the content is damaged
     """
     if text is None:
         return None
     try:
         plain: dict[str, Any] = json.loads(text)
         age_s = now_s - float(plain["written_s"])
-        if not -_AHEAD_S <= age_s <= _KEPT_S or (plain["format"] != _FORMAT and age_s > _FOREIGN_S):
+        if not -_CLOCK_AHEAD_S <= age_s <= _VALID_S or (plain["format"] != _FORMAT and age_s > _OTHER_FORMAT_S):
             return None
         if plain["format"] != _FORMAT:
-            raise StorageError("another version of the program uses it; give both the same")
-        kept = _Kept(
-            QuotaState.from_json(plain["pacing"]),
+            raise StorageError("another version of the program uses it; use one version")
+        stored = _Stored(
+            QuotaState.from_json(plain["quota"]),
             {int(ticket): str(owner) for ticket, owner in plain["owners"].items()},
             {str(owner): float(seen_s) for owner, seen_s in plain["members"].items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise StorageError(f"it is damaged ({type(exc).__name__}: {exc}); remove it") from exc
-    here = (owner for owner, seen_s in kept.members.items() if now_s - seen_s < _SEEN_S and not ledger.is_gone(owner))
-    return kept if ledger.lasting or any(here) else None
+    alive = (owner for owner, seen_s in stored.members.items() if now_s - seen_s < _MEMBER_S and not store.is_gone(owner))
+    return stored if store.lasting or any(alive) else None

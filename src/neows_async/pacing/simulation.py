@@ -1,8 +1,8 @@
-"""What a run would be like: when it ends, where it waits, and the best minute to start it. Pure.
+"""A run, simulated request by request: when it ends, where it waits, and the best minute to start it. Pure.
 
-Request by request, as the gate lets them out, against the gateway's own rule. :mod:`neows_async.pacing.forecast` knows
-the same rule an hour at a time, and leaves out what does not change an end: how many requests are under way,
-the first one, which goes alone, the day's limit, and where a run is told to stop.
+:mod:`neows_async.pacing.forecast` computes the same from the same window rule, an hour at a time. It ignores details that
+do not change the end by more than some seconds: the requests in flight, the first request, which goes alone, the daily
+limit, and the limits at which a run pauses.
 """
 
 from __future__ import annotations
@@ -12,97 +12,64 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from neows_async.pacing.forecast import Outlook, Pause, forecast
-from neows_async.pacing.hour import HourCounts
+from neows_async.pacing.forecast import RunConditions, forecast_end_s
+from neows_async.pacing.hour import DAY_S, HOUR_S, SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_HOUR_S: Final = 3_600
-_DAY_S: Final = 86_400
 _YEAR_S: Final = 366 * 86_400.0
-# More requests than this are not followed one by one, and no minute is searched for them.
-_FOLLOWED: Final = 20_000
-_SEARCHED: Final = 10_000
-_SEARCHED_S: Final = 48 * 3_600.0
-_WAIT_S: Final = 60.0  # shorter ones are no news
-_LOOK_AGAIN_S: Final = 300.0
-# As the gate has them: one more request at once must gain so much.
-_GAIN_S: Final = 5.0
-_GAIN_SHARE: Final = 0.01
-_SAME_S: Final = 60.0  # runs that differ by less are the same to whoever reads minutes
+_MOST_SIMULATED: Final = 20_000  # later requests are forecast
+_MOST_SEARCHED: Final = 10_000  # longer runs get no search for the best minute
+_LONGEST_SEARCHED_S: Final = 48 * 3_600.0
+_SHORTEST_WAIT_S: Final = 60.0
+_SAME_S: Final = 60.0  # a smaller difference does not matter, since people plan in minutes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConditions:
-    """What a run is held to.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A time in which no request is sent. UTC, seconds since 1970."""
 
-    :param requests: still to be sent, one a page
-    :param limit: requests an hour; None where the gateway tells of none
-    :param counts: what it has counted for the key in this hour and the one before
-    :param answer_s: from a request to its answer
-    :param concurrency: requests under way at once, at most
-    :param max_rate_per_s: requests a second, at most; None is no limit
-    :param daily_limit: requests a day; None is no limit
-    :param days: (days since 1970, requests counted), of today and yesterday
-    :param not_before_s: UTC, seconds since 1970: nothing may go out earlier
-    :param max_wait_s: a longer wait ends the run; None waits as long as it takes
-    :param budget_requests: so many requests, then the run ends; None is no limit
-    :param margin_s: how much later than by its rule a slot is taken for free
-    :param stale_after_s: after so long without an answer one request goes alone
-    """
-
-    requests: int
-    limit: int | None
-    counts: HourCounts
-    answer_s: float
-    concurrency: int
-    max_rate_per_s: float | None = None
-    daily_limit: int | None = None
-    days: tuple[tuple[int, int], ...] = ()
-    not_before_s: float = -math.inf
-    max_wait_s: float | None = None
-    budget_requests: int | None = None
-    margin_s: float = 2.0
-    stale_after_s: float = 600.0
+    from_s: float
+    to_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRun:
-    """How a run goes that starts at ``start_s``. All times are UTC, seconds since 1970.
+    """A run that starts at ``start_s``. All times are UTC, seconds since 1970.
 
-    :param end_s: when its last answer comes; ``inf`` if not within a year
-    :param left: requests that it does not get to, since it is told to stop before
-    :param resume_s: from when the same command would go on then; None for a run that is done
-    :param waits: of a minute or more, in which nothing goes out; ascending
-    :param sent_s: when each request goes out, ascending; of a very long run the first ones
+    :param end_s: when its last response arrives; ``inf`` if not within a year
+    :param left: requests that were not sent because the run pauses
+    :param resume_s: when the same command can continue the run; None if the run does not pause
+    :param waits: waits of a minute or more, ascending
+    :param sent_s: when each request is sent, ascending; only the first 20,000
     """
 
     start_s: float
     end_s: float
     left: int
     resume_s: float | None
-    waits: tuple[Pause, ...]
+    waits: tuple[Wait, ...]
     sent_s: tuple[float, ...]
 
     @property
     def lasts_s(self) -> float:
-        """How long it takes."""
+        """The length of the run."""
         return self.end_s - self.start_s
 
     @property
     def done(self) -> bool:
-        """Whether it comes to its end without being told to stop."""
+        """Whether the run ends without a pause."""
         return self.resume_s is None
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The answers.
+    """Three starts.
 
     :param now: a run that starts now
-    :param best: the shortest of those that end within a minute of the earliest end; it may be ``now``
-    :param shortest: the shortest of all; it may be ``best``
+    :param best: the shortest of the runs that end within a minute of the earliest end; it may be ``now``
+    :param shortest: the shortest of all runs; it may be ``best``
     """
 
     now: SimulatedRun
@@ -110,48 +77,47 @@ class RunOptions:
     shortest: SimulatedRun
 
 
-def compare_starts(terms: RunConditions, now_s: float, *, within_s: float = _HOUR_S) -> RunOptions:
-    """A run now, and the best of those that start at a whole minute of the next ``within_s``.
+def compare_starts(conditions: RunConditions, now_s: float, *, within_s: float = HOUR_S) -> RunOptions:
+    """Return a run that starts now, and the best of those that start at a whole minute of the next ``within_s``.
 
-    Nobody ends earlier than who starts now, since waiting never brings a slot forward. But one who starts later
-    may end at the same time, and spare the waits; or last shorter, and end later. Both are looked for.
+    No run ends earlier than the one that starts now, because waiting never frees a slot earlier. A later start may end at
+    the same time without the waits, or it may be shorter and end later.
     """
-    now = simulate(terms, now_s)
-    best, shortest = _best_starts(terms, now, within_s)
+    now = simulate(conditions, now_s)
+    best, shortest = _best_starts(conditions, now, within_s)
     return RunOptions(now, best, shortest)
 
 
-def _best_starts(terms: RunConditions, now: SimulatedRun, within_s: float) -> tuple[SimulatedRun, SimulatedRun]:
-    # Who stops for the budget stops in any minute, and where days count, minutes do not.
-    spent = terms.budget_requests is not None and terms.budget_requests < terms.requests
-    if spent or terms.requests > _SEARCHED or now.lasts_s > _SEARCHED_S:
+def _best_starts(conditions: RunConditions, now: SimulatedRun, within_s: float) -> tuple[SimulatedRun, SimulatedRun]:
+    # A run that ends at its budget ends there in any minute. For a run of days a minute does not matter.
+    over_budget = conditions.budget_requests is not None and conditions.budget_requests < conditions.requests
+    if over_budget or conditions.requests > _MOST_SEARCHED or now.lasts_s > _LONGEST_SEARCHED_S:
         return now, now
-    ends_s = dict(_ends(terms, [now.start_s, *_whole_minutes(now.start_s, within_s)]))
+    ends_s = dict(_ends(conditions, [now.start_s, *_whole_minutes(now.start_s, within_s)]))
     if not ends_s:
         return now, now
     earliest_s = min(ends_s.values())
     on_time = [start_s for start_s, end_s in ends_s.items() if end_s <= earliest_s + _SAME_S]
 
-    def shortest(among: Sequence[float], so_far: SimulatedRun) -> SimulatedRun:
-        least_s = min(ends_s[start_s] - start_s for start_s in among)
-        # Of those that are as short, to the minute, the earliest.
-        start_s = next(one for one in among if ends_s[one] - one <= least_s + _SAME_S / 2)
-        run = simulate(terms, start_s)
+    def shortest(starts_s: Sequence[float], so_far: SimulatedRun) -> SimulatedRun:
+        least_s = min(ends_s[start_s] - start_s for start_s in starts_s)
+        # Of the runs that are equally short, to the minute, the earliest.
+        start_s = next(one for one in starts_s if ends_s[one] - one <= least_s + _SAME_S / 2)
+        run = simulate(conditions, start_s)
         return run if run.done and (not so_far.done or run.lasts_s < so_far.lasts_s - _SAME_S) else so_far
 
     best = shortest(on_time, now)
     return best, shortest(list(ends_s), best)
 
 
-def _ends(terms: RunConditions, starts_s: Sequence[float]) -> Iterator[tuple[float, float]]:
-    """When runs end that start so, of those that are not told to stop; ascending by start."""
+def _ends(conditions: RunConditions, starts_s: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Yield (start, end) of the runs that do not pause, ascending by start."""
     for start_s in starts_s:
-        if terms.daily_limit is None and terms.max_wait_s is None:
-            # The same to some seconds, and a hundred times as quick.
-            outlook = _outlook(terms, terms.counts, terms.requests)
-            yield start_s, forecast(outlook, max(start_s, terms.not_before_s)).finish_s
+        if conditions.daily_limit is None and conditions.max_wait_s is None:
+            # The result differs by some seconds, and takes a hundredth of the time.
+            yield start_s, forecast_end_s(conditions, max(start_s, conditions.not_before_s))
         else:
-            run = simulate(terms, start_s, lanes=terms.concurrency)
+            run = simulate(conditions, start_s)
             if run.done:
                 yield start_s, run.end_s
 
@@ -163,188 +129,101 @@ def _whole_minutes(now_s: float, within_s: float) -> Iterator[float]:
         start_s += 60
 
 
-def simulate(terms: RunConditions, start_s: float, *, lanes: int | None = None) -> SimulatedRun:
-    """Follow a run that starts at ``start_s`` to its end, or to where it is told to stop.
-
-    :param lanes: so many requests under way at once, as soon as the first answers allow; None is as many as the
-        gate would choose: the fewest with which the run ends as early
-    """
-    windows = _Windows(terms, start_s)
-    gate = _Gate(terms, lanes)
+def simulate(conditions: RunConditions, start_s: float) -> SimulatedRun:
+    """Return the run that starts at ``start_s``, to its end or to its pause."""
+    quota = _Quota(conditions, start_s)
+    in_flight = _InFlight(conditions)
     sent_s: list[float] = []
-    waits: list[Pause] = []
-    budget = math.inf if terms.budget_requests is None else terms.budget_requests
-    followed = min(terms.requests, _FOLLOWED)
+    waits: list[Wait] = []
+    budget = math.inf if conditions.budget_requests is None else conditions.budget_requests
+    simulated = min(conditions.requests, _MOST_SIMULATED)
     free_s = start_s
-    while len(sent_s) < followed:
-        free_s = gate.free_s(free_s, windows, terms.requests - len(sent_s))
+
+    def paused(resume_s: float) -> SimulatedRun:
+        """Return the run that pauses now: the responses in flight arrive first."""
+        end_s, left = in_flight.last_response_s(start_s), conditions.requests - len(sent_s)
+        return SimulatedRun(start_s, end_s, left, max(resume_s, end_s), tuple(waits), tuple(sent_s))
+
+    while len(sent_s) < simulated:
+        free_s = in_flight.free_at_s(free_s)
         if len(sent_s) >= budget:
-            return _stopped(terms, start_s, gate, waits, sent_s, free_s)
-        spaced_s = sent_s[-1] + 1 / terms.max_rate_per_s if sent_s and terms.max_rate_per_s else free_s
-        slot_s = max(free_s, spaced_s, windows.free_at_s(max(free_s, spaced_s, terms.not_before_s)))
-        if terms.max_wait_s is not None and slot_s - free_s > terms.max_wait_s:
-            return _stopped(terms, start_s, gate, waits, sent_s, slot_s)
+            return paused(free_s)
+        spaced_s = sent_s[-1] + 1 / conditions.max_rate_per_s if sent_s and conditions.max_rate_per_s else free_s
+        slot_s = quota.free_at_s(max(free_s, spaced_s, conditions.not_before_s))
+        if conditions.max_wait_s is not None and slot_s - free_s > conditions.max_wait_s:
+            return paused(slot_s)
         if slot_s - start_s > _YEAR_S:
             return SimulatedRun(start_s, math.inf, 0, None, tuple(waits), tuple(sent_s))
-        if slot_s - (sent_s[-1] if sent_s else start_s) >= max(_WAIT_S, terms.answer_s):
-            waits.append(Pause(max(start_s, sent_s[-1] if sent_s else start_s), slot_s))
-        windows.count(slot_s)
-        gate.sent(slot_s)
+        last_s = sent_s[-1] if sent_s else start_s
+        if slot_s - last_s >= max(_SHORTEST_WAIT_S, conditions.latency_s):
+            waits.append(Wait(last_s, slot_s))
+        quota.count(slot_s)
+        in_flight.send(slot_s)
         sent_s.append(slot_s)
         free_s = slot_s
-    end_s = gate.last_answer_s(start_s)
-    if terms.requests > followed:
-        end_s = forecast(_outlook(terms, windows.counts, terms.requests - followed), free_s).finish_s
+    end_s = in_flight.last_response_s(start_s)
+    if conditions.requests > simulated:
+        rest = replace(conditions, requests=conditions.requests - simulated, counts=quota.hour)
+        end_s = forecast_end_s(rest, free_s)
     return SimulatedRun(start_s, end_s, 0, None, tuple(waits), tuple(sent_s))
 
 
-def _stopped(
-    terms: RunConditions, start_s: float, gate: _Gate, waits: list[Pause], sent_s: list[float], resume_s: float
-) -> SimulatedRun:
-    """What is under way comes in, then the run ends."""
-    end_s = gate.last_answer_s(start_s)
-    return SimulatedRun(start_s, end_s, terms.requests - len(sent_s), max(resume_s, end_s), tuple(waits), tuple(sent_s))
+class _InFlight:
+    """The requests in flight: each response raises their number by one, as :class:`AdaptiveConcurrency` does."""
 
-
-class _Gate:
-    """How many requests are under way, and when there may be one more."""
-
-    def __init__(self, terms: RunConditions, lanes: int | None) -> None:
-        self._terms = terms
-        self._fixed = lanes is not None
-        self._lanes = terms.concurrency if lanes is None else lanes
-        self._under_way: list[float] = []
-        self._most_seen = 0
-        self._answered_s = -math.inf
-        self._chosen_s = -math.inf
+    def __init__(self, conditions: RunConditions) -> None:
+        self._conditions = conditions
+        self._responses_s: list[float] = []
+        self._limit = 1
+        self._last_response_s = -math.inf
         self._alone = True
 
-    def free_s(self, now_s: float, windows: _Windows, left: int) -> float:
-        """From when one more may go out, as far as those under way are concerned."""
-        while self._under_way and self._under_way[0] <= now_s:
-            self._take_answer()
-        while len(self._under_way) >= self._room:
-            # One that goes alone after a long wait does so however many others might.
-            may_choose = not self._fixed and not (self._alone and math.isfinite(self._chosen_s))
-            now_s = self._take_answer()
-            if may_choose and now_s >= self._chosen_s + _LOOK_AGAIN_S:
-                self._chosen_s = now_s
-                self._lanes = _lanes(self._terms, windows, left, now_s)
+    def free_at_s(self, now_s: float) -> float:
+        """Return the time from which one more may be in flight."""
+        self._receive(now_s)
+        while len(self._responses_s) >= (1 if self._alone else self._limit):
+            now_s = self._responses_s[0]
+            self._receive(now_s)
         return now_s
 
-    def _take_answer(self) -> float:
-        self._most_seen = max(self._most_seen, len(self._under_way))
-        self._answered_s = heapq.heappop(self._under_way)
-        self._alone = False
-        return self._answered_s
-
-    @property
-    def _room(self) -> int:
-        return 1 if self._alone else min(self._lanes, self._most_seen + 1)
-
-    def sent(self, now_s: float) -> None:
-        """One goes out."""
-        while self._under_way and self._under_way[0] <= now_s:
-            self._take_answer()
-        if now_s - self._answered_s > self._terms.stale_after_s:
+    def send(self, now_s: float) -> None:
+        """Put one more in flight."""
+        self._receive(now_s)
+        if now_s - self._last_response_s > self._conditions.stale_after_s:
             self._alone = True
-        heapq.heappush(self._under_way, now_s + self._terms.answer_s)
+        heapq.heappush(self._responses_s, now_s + self._conditions.latency_s)
 
-    def last_answer_s(self, otherwise_s: float) -> float:
-        """When the last of those under way is answered."""
-        return max(self._under_way, default=max(self._answered_s, otherwise_s))
+    def last_response_s(self, otherwise_s: float) -> float:
+        """Return when the last response arrives, or arrived; ``otherwise_s`` if there is none."""
+        return max(self._responses_s, default=max(self._last_response_s, otherwise_s))
 
-
-def _lanes(terms: RunConditions, windows: _Windows, left: int, now_s: float) -> int:
-    """The fewest with which the rest ends as early as it can."""
-    if terms.concurrency == 1 or left > _FOLLOWED:
-        return terms.concurrency
-    outlook = _outlook(terms, windows.counts, left)
-    most_s = forecast(outlook, now_s).run_s
-    gain_s = min(_GAIN_S, _GAIN_SHARE * most_s)
-    ends_s = (
-        (lanes, forecast(replace(outlook, concurrency=lanes), now_s).run_s) for lanes in range(1, terms.concurrency)
-    )
-    return next((lanes for lanes, end_s in ends_s if end_s <= most_s + gain_s), terms.concurrency)
+    def _receive(self, now_s: float) -> None:
+        while self._responses_s and self._responses_s[0] <= now_s:
+            self._last_response_s = heapq.heappop(self._responses_s)
+            self._limit = min(self._conditions.concurrency, self._limit + 1)
+            self._alone = False
 
 
-def _outlook(terms: RunConditions, counts: HourCounts, left: int) -> Outlook:
-    return Outlook(
-        pages=left,
-        limit=terms.limit or 1_000_000_000,
-        counts=counts,
-        latency_s=terms.answer_s,
-        concurrency=terms.concurrency,
-        max_rate_per_s=terms.max_rate_per_s,
-    )
-
-
-class _Windows:
+class _Quota:
     """The gateway's limits over an hour and a day, as it counts them."""
 
-    def __init__(self, terms: RunConditions, start_s: float) -> None:
-        counts = terms.counts.at(int(start_s // _HOUR_S))
-        self._hour = _Window(terms.limit, _HOUR_S, counts.hour, counts.current, counts.previous, terms.margin_s)
-        days, today = dict(terms.days), int(start_s // _DAY_S)
-        self._day = _Window(
-            terms.daily_limit, _DAY_S, today, days.get(today, 0), days.get(today - 1, 0), terms.margin_s
-        )
-
-    @property
-    def counts(self) -> HourCounts:
-        return HourCounts(self._hour.number, self._hour.current, self._hour.previous)
+    def __init__(self, conditions: RunConditions, start_s: float) -> None:
+        self._conditions = conditions
+        self.hour = conditions.counts.at(start_s)
+        today = SlidingWindow(int(start_s // DAY_S), 0, 0, DAY_S)
+        self._day = (conditions.day_counts or today).at(start_s)
 
     def free_at_s(self, now_s: float) -> float:
-        """From when one more passes both."""
-        while (slot_s := self._day.free_at_s(self._hour.free_at_s(now_s))) > now_s:
-            now_s = slot_s
-        return now_s
-
-    def count(self, now_s: float) -> None:
-        self._hour.count(now_s)
-        self._day.count(now_s)
-
-
-class _Window:
-    """One sliding estimate: this window's count, and of the last one's the share that is still inside."""
-
-    __slots__ = ("_length_s", "_limit", "_margin_s", "current", "number", "previous")
-
-    def __init__(
-        self, limit: int | None, length_s: int, number: int, current: int, previous: int, margin_s: float
-    ) -> None:
-        self._limit = limit
-        self._length_s = length_s
-        self._margin_s = margin_s
-        self.number = number
-        self.current = current
-        self.previous = previous
-
-    def free_at_s(self, now_s: float) -> float:
-        """From when one more passes; ``now_s`` if it does now."""
-        if self._limit is None:
-            return now_s
-        number, current, previous = self._at(now_s)
+        """Return the time from which one more request passes both."""
+        limits = ((self._day, self._conditions.daily_limit), (self.hour, self._conditions.limit))
         while True:
-            begins_s, room = number * self._length_s, self._limit - current
-            if room >= 1:
-                # It passes while floor(previous * share) < room, so from where previous * share is room.
-                share = room / previous if previous > room else 1.0
-                slot_s = begins_s + (1 - share) * self._length_s
-                slot_s += self._margin_s if previous >= room else 0.0
-                if slot_s <= now_s:
-                    return now_s
-                if slot_s < begins_s + self._length_s:
-                    return slot_s
-            number, current, previous = number + 1, 0, current
+            slot_s = now_s
+            for window, limit in limits:
+                if limit is not None:
+                    slot_s = window.free_at_s(limit, slot_s, margin_s=self._conditions.margin_s)
+            if slot_s == now_s:
+                return now_s
+            now_s = slot_s
 
     def count(self, now_s: float) -> None:
-        """One passes."""
-        self.number, self.current, self.previous = self._at(now_s)
-        self.current += 1
-
-    def _at(self, now_s: float) -> tuple[int, int, int]:
-        number = int(now_s // self._length_s)
-        if number <= self.number:
-            return self.number, self.current, self.previous
-        return number, 0, self.current if number == self.number + 1 else 0
+        self.hour, self._day = self.hour.counted(now_s), self._day.counted(now_s)

@@ -1,4 +1,4 @@
-"""What pacing knows, as a value that goes through JSON."""
+"""The state of a :class:`QuotaModel`, as a value that JSON can hold."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaState:
-    """Everything that a resumed run, or another process with the same key, needs to go on.
+    """Everything that another process with the same key needs to continue. All times are UTC, seconds since 1970.
 
-    :param hour: the sliding hour; None before the first answer
-    :param under_way: (ticket, UTC when it was sent) of each request without an answer
-    :param next_ticket: no ticket below was given twice
-    :param held_until_s: UTC, before which nothing may go out
-    :param probing: whether after that one request must succeed before others follow
-    :param probe: its ticket, once it is under way
-    :param sent_s: UTC, when the last request went out
-    :param arrived_s: UTC, of the requests of the last seconds, ascending
-    :param days: (days since 1970, requests counted), of today and yesterday
+    :param hour: the sliding hour; None before the first response
+    :param in_flight: (ticket, time of sending) of each request without a response
+    :param next_ticket: the next ticket; each is given once
+    :param held_until_s: a 429 forbids every request before this time
+    :param probing: whether one request must succeed after that, before others follow
+    :param probe: the ticket of that request, once it is in flight
+    :param sent_s: when the last request was sent
+    :param arrived_s: when the requests of the last seconds ended, ascending
+    :param days: (days since 1970, requests counted), for today and yesterday
     """
 
     hour: HourEstimate | None = None
-    under_way: tuple[tuple[int, float], ...] = ()
+    in_flight: tuple[tuple[int, float], ...] = ()
     next_ticket: int = 0
     held_until_s: float | None = None
     probing: bool = False
@@ -40,7 +40,7 @@ class QuotaState:
     days: tuple[tuple[int, int], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values. An unlimited figure is null."""
+        """Return plain JSON values. Infinity is null."""
         plain = asdict(self)
         if self.hour is not None:
             plain["hour"] = {
@@ -51,9 +51,9 @@ class QuotaState:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> QuotaState:
-        """The reverse of :meth:`as_json`.
+        """Return the state whose :meth:`as_json` is ``plain``.
 
-        :raises ValueError: it is not what ``as_json`` of this version gave; begin without one
+        :raises ValueError: this version did not write it
         """
         try:
             hour = plain["hour"]
@@ -61,7 +61,7 @@ class QuotaState:
             values["hour"] = None if hour is None else _hour(hour)
             return cls(**values)
         except (AttributeError, KeyError, TypeError) as exc:
-            raise ValueError(f"not a pacing snapshot of this version: {exc}") from exc
+            raise ValueError(f"not a quota state of this version: {exc}") from exc
 
 
 def _hour(plain: Mapping[str, Any]) -> HourEstimate:

@@ -19,7 +19,6 @@ from neows_async.errors import (
     UnavailableError,
 )
 from neows_async.pacing.breaker import CircuitBreaker
-from neows_async.pacing.forecast import BURST_RATE_PER_S
 from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
@@ -29,7 +28,7 @@ from neows_async.protocols import IdleAware, StoredSource
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from neows_async.pacing.quota_store import QuotaStore
     from neows_async.pages.values import Page
@@ -83,7 +82,8 @@ class FetchLoop:
         self._decoder = decoder
         self._listener = listener
         self._drains = drains
-        self.gate: Gate = _gate(settings, origin, listener)
+        self._pages_left: Callable[[], int] = lambda: 1  # page 0, until it says how many there are
+        self.gate: Gate = _gate(settings, origin, listener, lambda: self._pages_left())
         self.fetcher: PageFetcher = PageFetcher(
             origin.source,
             gate=self.gate,
@@ -105,7 +105,7 @@ class FetchLoop:
     def begin_generation(self, buffer: PageBuffer) -> None:
         """From now on fetch the pages of ``buffer``."""
         self._buffer = buffer
-        self.gate.expect(lambda: self._buffer.left)
+        self._pages_left = lambda: buffer.left
 
     async def run(self) -> None:
         """Fetch pages until cancelled.
@@ -141,8 +141,8 @@ class FetchLoop:
         self._error = exc
         self.gate.close(exc)
         self._buffer.wake_all()
-        if self.gate.under_way:
-            self._listener(events.Draining(str(exc), self.gate.under_way))
+        if self.gate.in_flight:
+            self._listener(events.Draining(str(exc), self.gate.in_flight))
 
     def _request(self, buffer: PageBuffer, number: int) -> PageRequest:
         return PageRequest(number, buffer.plan.page_size, zone=buffer.zone, is_near=lambda: buffer.is_near(number))
@@ -202,8 +202,10 @@ class FetchLoop:
             await buffer.put(page)
 
 
-def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate:
-    gate = Gate(
+def _gate(
+    settings: Settings, origin: Origin, listener: events.Listener, pages_left: Callable[[], int]
+) -> Gate:
+    return Gate(
         QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
         CircuitBreaker(
             failures_to_open=FAILURES_TO_OPEN,
@@ -212,14 +214,12 @@ def _gate(settings: Settings, origin: Origin, listener: events.Listener) -> Gate
         ),
         GateLimits(
             concurrency=settings.concurrency,
-            rate_per_s=settings.max_rate_per_s or (BURST_RATE_PER_S if origin.pacing.bursts else None),
             max_wait_s=settings.max_wait_s,
             budget_requests=settings.budget_requests,
         ),
         clock=time.time,
         listener=listener,
         quota_store=origin.quota_store,
+        pages_left=pages_left,
+        on_idle=origin.source.on_idle if isinstance(origin.source, IdleAware) else None,
     )
-    if isinstance(origin.source, IdleAware):
-        gate.rest = origin.source.on_idle
-    return gate

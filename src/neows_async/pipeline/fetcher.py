@@ -169,7 +169,7 @@ class PageFetcher:
                         fetch_s = anyio.current_time() - started_s
                         self.network_s += fetch_s
                     rate_limit = raw.rate_limit if isinstance(raw, RawPage) else None
-                    permit.answered(rate_limit)
+                    permit.response_received(rate_limit)
                     for _ in range(_STEPS_TO_SEND):
                         await checkpoint()
                     page = await self.receive(raw, request)
@@ -181,7 +181,7 @@ class PageFetcher:
                     if request.zone is not None:
                         await request.zone.put_bad(request.number, exc.body)
                     raise
-                permit.good(fetch_s)
+                permit.page_received()
         except anyio.get_cancelled_exc_class():
             if raw is not None:
                 await self._store_late(raw, request)
@@ -244,7 +244,7 @@ class PageFetcher:
         :param fetch_s: how long all of them took
         """
         self._proven = True
-        self._gate.sent += len(pages)
+        self._gate.count_unpaced(len(pages))
         self.network_s += fetch_s
         for page in pages:
             self._listener(PageFetched(page.number, page.size, fetch_s / len(pages), None))
