@@ -30,6 +30,8 @@ from neows_async.telemetry import events
 from tests.pipeline.in_loop import pool_in_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from neows_async.pacing.quota_store import QuotaStore
 
 KEY = "0123456789abcdef" * 2
@@ -52,6 +54,7 @@ class Fetching:
         limits: GateLimits | None = None,
         stored: frozenset[int] = frozenset(),
         quota_store: QuotaStore | None = None,
+        on_idle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.pages = pages
         self.concurrency = concurrency
@@ -77,6 +80,8 @@ class Fetching:
             clock=self.clock,
             listener=self.heard.append,
             quota_store=quota_store,
+            pages_left=lambda: self.agenda.left,
+            on_idle=on_idle,
         )
         self.agenda = FetchSchedule(pages, stored=stored)
         self.news = anyio.Event()
@@ -99,7 +104,6 @@ class Fetching:
             if not self.agenda.is_in(0):
                 await self._fetch(fetcher, 0)
             self.agenda = FetchSchedule(self.pages, stored=frozenset({0, *self.landed}) | self._kept())
-            self.gate.expect(lambda: self.agenda.left)
             async with anyio.create_task_group() as tasks:
                 for _ in range(self.concurrency + SPARE_TASKS):
                     tasks.start_soon(self._fetcher, fetcher, tasks)
@@ -263,13 +267,12 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
         '[latency]\nmedian_s = 1\n[[faults]]\nkind = "over_rate_limit"\nretry_after_s = 2870\n'
         "pages = [20]\nattempts = [1]\n"
     )
-    run = Fetching(40, spurious, concurrency=8)
-    rests_s: list[float] = []
+    idle_s: list[float] = []
 
-    async def rest() -> None:
-        rests_s.append(run.clock())
+    async def on_idle() -> None:
+        idle_s.append(run.clock())
 
-    run.gate.rest = rest
+    run = Fetching(40, spurious, concurrency=8, on_idle=on_idle)
     await run.run()
     assert run.landed == Counter(range(40))
     refused_s = next(served.at_s for served in run.app.served if served.status == 429)
@@ -279,8 +282,8 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
     assert run.statuses()[429] == 1
     [failed] = [event for event in run.heard if isinstance(event, events.AttemptFailed)]
     assert failed.wait_s == pytest.approx(2_870)
-    assert rests_s, "no connection is held meanwhile"
-    assert all(refused_s < at_s < refused_s + 2_870 for at_s in rests_s)
+    assert idle_s, "no connection is held meanwhile"
+    assert all(refused_s < at_s < refused_s + 2_870 for at_s in idle_s)
 
 
 @pytest.mark.virtual_time
@@ -301,17 +304,6 @@ async def test_what_fits_into_the_quota_is_fetched_at_once(failing: str) -> None
     assert run.landed == Counter(range(28))
     assert run.statuses()[429] == 0
     assert run.clock() - FULL_HOUR_S < 60
-
-
-@pytest.mark.virtual_time
-@pytest.mark.parametrize(("pages", "concurrency", "rounds"), [(10, 4, 4), (16, 8, 5), (24, 8, 6), (104, 8, 16)])
-async def test_half_as_many_again_are_asked_for_at_once_after_each_round_that_was_answered_well(
-    pages: int, concurrency: int, rounds: int
-) -> None:
-    # One, two, three, four, six, eight.
-    run = Fetching(pages, "[latency]\nmedian_s = 2\nspread = 1\n", concurrency=concurrency)
-    await run.run()
-    assert run.clock() - FULL_HOUR_S == pytest.approx(2 * rounds, abs=0.1)
 
 
 @pytest.mark.virtual_time

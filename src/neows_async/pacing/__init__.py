@@ -21,9 +21,9 @@ All of these are pure: the time is an argument. Three files act:
     shared_quota.py decides together with other runs that have the same key
     quota_store.py  stores what they share
 
-Two values cross the border: a ``Permit`` for each request, whose outcome the fetcher reports to it, and ``RunConditions``
-for a simulation.
+Two values cross the border: a ``Permit`` for each request, to which the fetcher reports the outcome, and
+``RunConditions`` for a simulation.
 
-Promise: no request is refused while nobody else uses the key faster than its headers show. ``Retry-After`` is honoured in
-full. Proof: tests/pacing/test_never_over.py.
+Promise: no request is refused while nobody else uses the key faster than its headers show. ``Retry-After`` is honoured
+in full. Proof: tests/pacing/test_never_over.py.
 """

@@ -1,13 +1,16 @@
 """How many requests may be in flight: additive increase, multiplicative decrease. Pure: the time is an argument.
 
-The rule, for each round of responses::
+The rule::
 
-    latency normal     limit + 1; before the first decrease + 1 for each response
-    latency high       limit / 2
-    a fifth failed     limit / 2
+    responses as fast as normal   limit + 1 for every 20; before the first decrease for each
+    responses slow                limit / 2
+    requests fail                 limit / 2
 
-The latency is high if a round's sum exceeds 1.5 times what it normally is. Each decrease doubles the rounds that the next
-increase takes, so that the limit rarely returns to where the source slowed down.
+Responses are slow if ``latency / normal - 1.5``, summed from the last time that the sum was 0, exceeds 4: a single
+response of 5.5 times the normal latency, or 8 of twice the normal latency. The limit then remembers where the source
+became slow. It returns to that number after 80 responses, the next time after 320, at last after 1,280.
+
+A source that is slow with one request in flight is not overloaded. Its latency is the new normal one.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-_ROUND: Final = 20
-# The first responses, of one or two requests in flight, are the first reference.
-_FIRST_ROUND: Final = 3
-_TOLERANCE: Final = 1.5
-# The reference may rise this much a round: a source that becomes slower for good gets its concurrency back.
-_DRIFT: Final = 1.05
-_FAILED_SHARE: Final = 0.2
-_MOST_ROUNDS: Final = 16
+_INCREASE_AFTER: Final = 20
+_MOST_RESPONSES: Final = 1_280
+_SLOW: Final = 1.5
+_SLOW_SUM: Final = 4.0
+# The mean of the first responses is the first reference. Then it follows slowly, so that load does not become normal.
+_FIRST_RESPONSES: Final = 3
+_WEIGHT: Final = 0.01
+# Of requests of which 1 in 20 fails at random, 3 close to each other fail rarely.
+_FAILURES: Final = 3
+_FAILURE_FADES: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -36,13 +41,14 @@ class AdaptiveConcurrency:
     maximum: int
     limit: int = field(default=1, init=False)
     """Requests that may be in flight now."""
-    _normal_s: float = field(default=math.inf, init=False)
-    _decreased_s: float = field(default=-math.inf, init=False)
-    _sum_s: float = field(default=0.0, init=False)
+    _normal_s: float = field(default=0.0, init=False)
     _responses: int = field(default=0, init=False)
-    _failures: int = field(default=0, init=False)
-    _rounds: int = field(default=0, init=False)
-    _rounds_to_increase: int = field(default=0, init=False)
+    _slow_sum: float = field(default=0.0, init=False)
+    _failures: float = field(default=0.0, init=False)
+    _since_change: int = field(default=0, init=False)
+    _slow_at: int | None = field(default=None, init=False)
+    _return_after: int = field(default=_INCREASE_AFTER, init=False)
+    _decreased_s: float = field(default=-math.inf, init=False)
 
     def succeeded(self, sent_s: float, received_s: float, in_flight: int) -> None:
         """Count a valid response.
@@ -54,23 +60,22 @@ class AdaptiveConcurrency:
         # A request from before the last decrease shows the load that the decrease has already answered.
         if sent_s < self._decreased_s:
             return
-        self._sum_s += received_s - sent_s
+        latency_s = received_s - sent_s
+        self._failures = max(0.0, self._failures - _FAILURE_FADES)
         self._responses += 1
-        size = max(_ROUND, self.limit) if math.isfinite(self._normal_s) else _FIRST_ROUND
-        # Few very slow responses decide before the round ends.
-        if self._sum_s > _TOLERANCE * self._normal_s * size:
-            self._halve(received_s, min(_MOST_ROUNDS, 2 * self._rounds_to_increase))
+        if self._responses <= _FIRST_RESPONSES:
+            self._normal_s += (latency_s - self._normal_s) / self._responses
+        else:
+            self._normal_s += _WEIGHT * (min(latency_s, _SLOW * self._normal_s) - self._normal_s)
+        self._slow_sum = max(0.0, self._slow_sum + latency_s / max(self._normal_s, 1e-3) - _SLOW)
+        if self._slow_sum > _SLOW_SUM:
+            self._slow(received_s)
             return
-        ends = self._responses >= size
-        if ends:
-            self._normal_s = min(self._sum_s / self._responses, _DRIFT * self._normal_s)
-            self._rounds += 1
-            self._begin_round()
-        due = ends and self._rounds >= self._rounds_to_increase
-        # If something else limits the requests in flight, the latency shows nothing about a higher limit.
-        if (due or not self._rounds_to_increase) and 2 * in_flight > self.limit:
+        self._since_change += 1
+        # If something else keeps the requests in flight low, the latency shows nothing about a higher limit.
+        if self._since_change >= self._increase_after() and 2 * in_flight > self.limit:
             self.limit = min(self.maximum, self.limit + 1)
-            self._rounds = 0
+            self._since_change = 0
 
     def failed(self, sent_s: float, failed_s: float) -> None:
         """Count a failure of the source: no response, a timeout, or 5xx. Not 429, which is the quota's.
@@ -81,14 +86,23 @@ class AdaptiveConcurrency:
         if sent_s < self._decreased_s:
             return
         self._failures += 1
-        if self._failures >= _FAILED_SHARE * max(_ROUND, self.limit):
-            self._halve(failed_s, self._rounds_to_increase)
+        if self._failures >= _FAILURES:
+            self._decrease(failed_s)
 
-    def _begin_round(self) -> None:
-        self._sum_s, self._responses, self._failures = 0.0, 0, 0
+    def _increase_after(self) -> int:
+        if self._slow_at is None:
+            return 1
+        return self._return_after if self.limit + 1 == self._slow_at else _INCREASE_AFTER
 
-    def _halve(self, now_s: float, rounds: int) -> None:
+    def _slow(self, now_s: float) -> None:
+        if self.limit > 1:
+            self._decrease(now_s)
+        else:
+            self._responses, self._normal_s, self._slow_sum, self._slow_at = 0, 0.0, 0.0, None
+
+    def _decrease(self, now_s: float) -> None:
+        if self.limit > 1:
+            self._slow_at, self._return_after = self.limit, min(_MOST_RESPONSES, 4 * self._return_after)
         self.limit = (self.limit + 1) // 2
         self._decreased_s = now_s
-        self._rounds, self._rounds_to_increase = 0, max(1, rounds)
-        self._begin_round()
+        self._since_change, self._slow_sum, self._failures = 0, 0.0, 0.0

@@ -6,8 +6,8 @@ hour still counts, a request passes while ::
 
     A(t) < limit + ceil((1 - s) * A(b - 1 h) + s * A(b))
 
-Both terms on the right only grow if earlier requests are sent earlier. So of all schedules that the gateway accepts, the
-one that never waits is ahead of every other at every moment. A request that is saved for later gains nothing.
+Both terms on the right only grow if earlier requests are sent earlier. So of all schedules that the gateway accepts,
+the one that never waits is ahead of every other at every moment. A request that is saved for later gains nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-from neows_async.pacing.hour import HOUR_S
 
 if TYPE_CHECKING:
     from neows_async.pacing.hour import SlidingWindow
@@ -70,8 +68,8 @@ class RunConditions:
 def forecast_end_s(conditions: RunConditions, start_s: float) -> float:
     """Return when the last response of a run arrives that starts at ``start_s``; ``inf`` if not within a year.
 
-    Times are UTC, seconds since 1970. Only the hourly quota, the rate, the latency and the concurrency count. It is some
-    seconds off, because it ignores the first rounds with fewer requests in flight.
+    Times are UTC, seconds since 1970. Only the hourly quota, the rate, the latency and the concurrency count. The result
+    is some seconds early, because the first rounds have fewer requests in flight.
     """
     left, now_s = conditions.requests, start_s
     window = conditions.counts.at(start_s)

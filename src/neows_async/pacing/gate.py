@@ -289,7 +289,7 @@ class Permit:
 class _Outcomes:
     """Passes the outcome of each request to the quota, the breaker and the concurrency, and wakes the gate."""
 
-    def __init__(  # noqa: PLR0913 - the collaborators of the gate
+    def __init__(
         self,
         quota: SharedQuota,
         breaker: CircuitBreaker,

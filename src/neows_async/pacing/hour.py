@@ -10,8 +10,8 @@ both counts. A client knows neither. These facts give the client a bound:
   requests are taken out of both. After a whole hour of our own observation the count is known.
 * Other users of the key can only raise the estimate and make it fall more slowly. Both errors are on the safe side.
 
-Clocks differ by up to a margin. Around the full hour nothing is assumed to fall, and a request in flight then belongs to
-neither hour for certain.
+Clocks differ by up to a margin. Around the full hour nothing is assumed to fall, and a request in flight then belongs
+to neither hour for certain.
 """
 
 from __future__ import annotations

@@ -221,8 +221,8 @@ class QuotaModel:
             return slot_s
         if in_flight:
             return math.inf
-        # It is unknown when the next slot comes free, and only responses can show it. So the last slots are not spent at
-        # once. Each waits for a part of the rest of the hour: half of it for the last slot, a quarter for the one
+        # It is unknown when the next slot comes free, and only responses can show it. So the last slots are not spent
+        # at once. Each waits for a part of the rest of the hour: half of it for the last slot, a quarter for the one
         # before, and so on. If slots come free meanwhile, the responses show the pace.
         left_s = HOUR_S - self._sent_s % HOUR_S
         slot_s = min(

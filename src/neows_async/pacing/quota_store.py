@@ -57,8 +57,8 @@ class QuotaStore(Protocol):
 
         ``change`` is quick, may run in a thread, and is called at most once.
 
-        :raises StorageError: the store failed, and the text may or may not be replaced; or ``change`` raised it, and the
-            text is unchanged
+        :raises StorageError: the store failed, and the text may or may not be replaced; or ``change`` raised it, and
+            the text is unchanged
         """
 
 

@@ -213,5 +213,7 @@ def _read(text: str | None, now_s: float, store: QuotaStore) -> _Stored | None:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise StorageError(f"it is damaged ({type(exc).__name__}: {exc}); remove it") from exc
-    alive = (owner for owner, seen_s in stored.members.items() if now_s - seen_s < _MEMBER_S and not store.is_gone(owner))
+    alive = (
+        owner for owner, seen_s in stored.members.items() if now_s - seen_s < _MEMBER_S and not store.is_gone(owner)
+    )
     return stored if store.lasting or any(alive) else None

@@ -1,8 +1,7 @@
 """A run, simulated request by request: when it ends, where it waits, and the best minute to start it. Pure.
 
-:mod:`neows_async.pacing.forecast` computes the same from the same window rule, an hour at a time. It ignores details that
-do not change the end by more than some seconds: the requests in flight, the first request, which goes alone, the daily
-limit, and the limits at which a run pauses.
+:mod:`neows_async.pacing.forecast` computes the end from the same window rule, an hour at a time. It leaves out the first
+rounds, the daily limit, and the limits at which a run pauses.
 """
 
 from __future__ import annotations
@@ -80,8 +79,8 @@ class RunOptions:
 def compare_starts(conditions: RunConditions, now_s: float, *, within_s: float = HOUR_S) -> RunOptions:
     """Return a run that starts now, and the best of those that start at a whole minute of the next ``within_s``.
 
-    No run ends earlier than the one that starts now, because waiting never frees a slot earlier. A later start may end at
-    the same time without the waits, or it may be shorter and end later.
+    No run ends earlier than the one that starts now, because waiting never frees a slot earlier. A later start may end
+    at the same time without the waits, or it may be shorter and end later.
     """
     now = simulate(conditions, now_s)
     best, shortest = _best_starts(conditions, now, within_s)

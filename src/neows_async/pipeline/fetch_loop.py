@@ -202,9 +202,7 @@ class FetchLoop:
             await buffer.put(page)
 
 
-def _gate(
-    settings: Settings, origin: Origin, listener: events.Listener, pages_left: Callable[[], int]
-) -> Gate:
+def _gate(settings: Settings, origin: Origin, listener: events.Listener, pages_left: Callable[[], int]) -> Gate:
     return Gate(
         QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
         CircuitBreaker(
