@@ -1,6 +1,6 @@
-"""A gateway, a client with perfect knowledge and a run between them, from the published rule alone.
+"""A gateway by the published rule, the best run that it allows, and a run that a quota model paces.
 
-Nothing here knows how pacing decides: the gateway judges each request as it arrives.
+Nothing here depends on how pacing decides: the gateway counts or refuses each request when it arrives.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MIDNIGHT_S = 1_800_000_000 // 86_400 * 86_400
 
 @dataclass
 class Gateway:
-    """Counts by its own clock.
+    """Counts requests by its own clock.
 
-    :param clock_s: how far its clock is ahead of everybody else's
-    :param bursts: (requests, seconds), judged by the same estimate
+    :param clock_s: how far its clock is ahead of the others
+    :param bursts: (requests, seconds), with the same estimate
     """
 
     limit: int = 1_000
@@ -52,8 +52,8 @@ class Gateway:
                 return True
         return False
 
-    def judge(self, now_s: float) -> RateLimit | None:
-        """None is 429."""
+    def request(self, now_s: float) -> RateLimit | None:
+        """Count a request and return its quota headers; None is 429."""
         if self.estimate(now_s) >= self.limit or self._bursting(now_s + self.clock_s):
             return None
         self.hours[math.floor((now_s + self.clock_s) / HOUR_S)] += 1
@@ -77,9 +77,9 @@ class Ran:
 
 @dataclass
 class Network:
-    """How long each request takes: the i-th always the same, whoever sends it.
+    """The latency of each request: the i-th has the same in every run.
 
-    :param failing: share of pages that fail; each costs a request
+    :param failing: share of requests that fail after they were counted
     """
 
     seed: int = 0
@@ -88,14 +88,14 @@ class Network:
     failing: float = 0.0
 
     def of(self, number: int) -> tuple[float, float, bool]:
-        """Seconds to the gateway, seconds in all, and whether it fails."""
+        """Return the seconds to the gateway, the latency in seconds, and whether the request fails."""
         dice = random.Random(self.seed * 1_000_003 + number)
         whole_s = dice.uniform(self.shortest_s, self.longest_s)
         return whole_s * dice.uniform(0.02, 0.5), whole_s, dice.random() < self.failing
 
 
 def optimum(gateway: Gateway, start_s: float, pages: int, concurrency: int, network: Network) -> Ran:
-    """Every request as early as the gateway lets it pass, knowing all that it knows."""
+    """Send each request as early as the gateway allows, with all its knowledge."""
     free_s = [start_s] * concurrency
     done = sent = 0
     end_s = start_s
@@ -103,7 +103,7 @@ def optimum(gateway: Gateway, start_s: float, pages: int, concurrency: int, netw
         now_s = heapq.heappop(free_s)
         travel_s, whole_s, fails = network.of(sent)
         now_s = _first_pass_s(gateway, now_s + travel_s) - travel_s
-        assert gateway.judge(now_s + travel_s) is not None
+        assert gateway.request(now_s + travel_s) is not None
         sent += 1
         done += not fails
         end_s = max(end_s, now_s + whole_s)
@@ -112,7 +112,7 @@ def optimum(gateway: Gateway, start_s: float, pages: int, concurrency: int, netw
 
 
 def _first_pass_s(gateway: Gateway, now_s: float) -> float:
-    """Requests must be asked for in order of arrival, or nearly so."""
+    """Return the first time from ``now_s`` on at which a request passes."""
     if gateway.estimate(now_s) < gateway.limit:
         return now_s
     early_s, late_s = now_s, now_s + 2 * HOUR_S
@@ -127,14 +127,14 @@ def _first_pass_s(gateway: Gateway, now_s: float) -> float:
 
 @dataclass
 class Run:
-    """Fetchers that ask ``pacing`` before each request, and tell it what became of it.
+    """Requests of a run that ``model`` paces.
 
-    :param blur: what the client reads instead of the truth
-    :param others_s: when somebody else uses the key
+    :param blur: changes the quota headers of a response
+    :param others_s: when other users of the key send a request
     """
 
     gateway: Gateway
-    pacing: QuotaModel
+    model: QuotaModel
     start_s: float
     concurrency: int = 4
     network: Network = field(default_factory=Network)
@@ -146,7 +146,7 @@ class Run:
     done: int = 0
     _events: list[tuple[float, int, str, int]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)
-    _under_way: dict[int, _Request] = field(default_factory=dict)
+    _in_flight: dict[int, _Request] = field(default_factory=dict)
     _wake_s: float = math.inf
 
     def fetch(self, pages: int) -> Ran:
@@ -156,16 +156,16 @@ class Run:
         self._plan(self.start_s, "wake")
         now_s = self.start_s
         while self.done < pages:
-            assert self._events, f"stuck after {self.done} pages: nothing is under way, and no slot comes"
+            assert self._events, f"stuck after {self.done} pages: nothing is in flight, and there is no slot"
             now_s, _, what, ticket = heapq.heappop(self._events)
             assert now_s - self.start_s < self.longest_s, f"only {self.done} pages after {self.longest_s} s"
             if what == "other":
-                self.gateway.judge(now_s)
+                self.gateway.request(now_s)
             elif what == "arrive":
                 self._arrives(now_s, ticket)
             else:
-                if what == "answer":
-                    self._is_answered(now_s, ticket)
+                if what == "response":
+                    self._receives(now_s, ticket)
                 elif now_s >= self._wake_s:
                     self._wake_s = math.inf
                 self._send(now_s, pages)
@@ -175,47 +175,47 @@ class Run:
         heapq.heappush(self._events, (at_s, next(self._order), what, ticket))
 
     def _send(self, now_s: float, pages: int) -> None:
-        while len(self._under_way) < self.concurrency and self.done + len(self._under_way) < pages:
-            wait_s = self.pacing.next_slot_s(now_s, pages - self.done - len(self._under_way))
+        while len(self._in_flight) < self.concurrency and self.done + len(self._in_flight) < pages:
+            wait_s = self.model.next_slot_s(now_s, pages - self.done - len(self._in_flight))
             if wait_s > 0:
-                # When an answer brings the slot forward, it is asked for twice, once in vain.
+                # A response may bring the slot forward: then there are two wake-ups, and the second does nothing.
                 if now_s + wait_s < self._wake_s:
                     self._wake_s = now_s + wait_s
                     self._plan(self._wake_s, "wake")
                 return
-            ticket = self.pacing.sent(now_s)
+            ticket = self.model.sent(now_s)
             travel_s, whole_s, fails = self.network.of(self.sent)
             self.sent += 1
-            self._under_way[ticket] = _Request(now_s + whole_s, fails)
+            self._in_flight[ticket] = _Request(now_s + whole_s, fails)
             self._plan(now_s + travel_s, "arrive", ticket)
 
     def _arrives(self, now_s: float, ticket: int) -> None:
-        request = self._under_way[ticket]
-        request.told = self.gateway.judge(now_s)
-        if request.told is None:
+        request = self._in_flight[ticket]
+        request.headers = self.gateway.request(now_s)
+        if request.headers is None:
             request.ends_s = now_s + 0.1
             request.retry_after_s = self.gateway.retry_after_s(now_s)
-        self._plan(request.ends_s, "answer", ticket)
+        self._plan(request.ends_s, "response", ticket)
 
-    def _is_answered(self, now_s: float, ticket: int) -> None:
-        request = self._under_way.pop(ticket)
-        if request.told is None:
+    def _receives(self, now_s: float, ticket: int) -> None:
+        request = self._in_flight.pop(ticket)
+        if request.headers is None:
             self.refused += 1
-            self.pacing.limited(ticket, now_s, request.retry_after_s)
+            self.model.rate_limited(ticket, now_s, request.retry_after_s)
         else:
             self.done += not request.fails
-            self.pacing.answered(ticket, now_s, self.blur(now_s, request.told))
+            self.model.response_received(ticket, now_s, self.blur(now_s, request.headers))
 
 
 @dataclass
 class _Request:
     ends_s: float
     fails: bool
-    told: RateLimit | None = None
+    headers: RateLimit | None = None
     retry_after_s: int = 0
 
 
 def used_before(gateway: Gateway, requests: int, begin_s: float, *, hours_ago: int) -> Gateway:
-    """The same, when ``requests`` were counted in the hour of ``begin_s`` or in one before."""
+    """Count ``requests`` in the hour of ``begin_s``, or in an earlier one, and return ``gateway``."""
     gateway.hours[math.floor((begin_s + gateway.clock_s) / HOUR_S) - hours_ago] += requests
     return gateway

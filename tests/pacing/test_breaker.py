@@ -17,7 +17,7 @@ def opened(**settings: float) -> CircuitBreaker:
     return breaker
 
 
-def test_different_pages_in_a_row_open_it() -> None:
+def test_failures_of_different_pages_in_a_row_open_it() -> None:
     breaker = opened()
     outage = breaker.outage
     assert outage is not None
@@ -25,7 +25,7 @@ def test_different_pages_in_a_row_open_it() -> None:
     assert breaker.next_attempt_s(112) == 298
 
 
-def test_a_page_that_fails_alone_does_not() -> None:
+def test_failures_of_one_page_do_not_open_it() -> None:
     breaker = CircuitBreaker(pages_to_open=2)
     for now_s in range(100):
         breaker.failed(7, now_s)
@@ -33,7 +33,7 @@ def test_a_page_that_fails_alone_does_not() -> None:
     assert breaker.next_attempt_s(100) == 0
 
 
-def test_a_good_answer_between_them_starts_the_row_anew() -> None:
+def test_valid_response_between_failures_starts_a_new_row() -> None:
     breaker = CircuitBreaker(pages_to_open=2)
     breaker.failed(1, 0)
     breaker.succeeded()
@@ -44,7 +44,7 @@ def test_a_good_answer_between_them_starts_the_row_anew() -> None:
     assert breaker.outage.since_s == 10
 
 
-def test_the_first_good_answer_closes_it() -> None:
+def test_first_valid_response_closes_it() -> None:
     breaker = opened()
     breaker.sent(410)
     breaker.succeeded()
@@ -52,13 +52,13 @@ def test_the_first_good_answer_closes_it() -> None:
     assert breaker.next_attempt_s(411) == 0
 
 
-def test_a_late_answer_from_before_counts_too() -> None:
+def test_late_response_to_an_earlier_request_closes_it() -> None:
     breaker = opened()
     breaker.succeeded()
     assert not breaker.is_open
 
 
-def test_the_waiting_ends() -> None:
+def test_run_gives_up_after_max_outage() -> None:
     breaker = opened(max_outage_s=3_600)
     assert not breaker.given_up(3_709)
     assert breaker.given_up(3_710)
@@ -66,7 +66,7 @@ def test_the_waiting_ends() -> None:
 
 
 @given(steps=st.lists(st.floats(0, 1_000), max_size=60))
-def test_during_an_outage_requests_are_so_far_apart(steps: list[float]) -> None:
+def test_requests_during_an_outage_are_a_probe_time_apart(steps: list[float]) -> None:
     breaker = opened()
     now_s, sent_s = 112.0, []
     for step_s in steps:

@@ -1,4 +1,4 @@
-"""No request over the quota, whatever the key was used for before, wherever the clocks stand."""
+"""No request is refused, for any earlier use of the key and any difference of the clocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOUR_ONLY = PacingRules(bursts=(), clock_margin_s=2)
 
 @st.composite
 def worlds(draw: st.DrawFn, *, limits: tuple[int, int] = (3, 60)) -> dict[str, Any]:
-    """A key of unknown past on which at least one request still passes, and a run with it."""
+    """Draw a key with an unknown past, for which at least one request passes, and a run with it."""
     limit = draw(st.integers(*limits))
     into_s = draw(st.one_of(st.floats(0, HOUR_S - 0.01), st.sampled_from([0.0, 1.0, 1799.5, 3590.0, 3599.9])))
     clock_s = draw(st.floats(-2, 2))
@@ -47,35 +47,35 @@ def worlds(draw: st.DrawFn, *, limits: tuple[int, int] = (3, 60)) -> dict[str, A
 @given(world=worlds(), pages=st.integers(1, 150))
 @settings(max_examples=300)
 def test_no_request_is_refused(world: dict[str, Any], pages: int) -> None:
-    ran = Run(pacing=QuotaModel(HOUR_ONLY), **world).fetch(pages)
+    ran = Run(model=QuotaModel(HOUR_ONLY), **world).fetch(pages)
     assert ran.refused == 0
     assert ran.sent >= pages
 
 
 @given(world=worlds(limits=(400, 1200)))
 @settings(max_examples=15)
-def test_nor_with_the_burst_limits(world: dict[str, Any]) -> None:
+def test_no_request_is_refused_with_burst_limits(world: dict[str, Any]) -> None:
     world["gateway"].bursts = ((20, 1), (150, 15))
     world["network"] = Network(world["network"].seed, 0.01, 2.0)
-    ran = Run(pacing=QuotaModel(PacingRules(bursts=API_DATA_GOV_BURSTS)), **world | {"concurrency": 64}).fetch(300)
+    ran = Run(model=QuotaModel(PacingRules(bursts=API_DATA_GOV_BURSTS)), **world | {"concurrency": 64}).fetch(300)
     assert ran.refused == 0
 
 
 @given(world=worlds(), cuts=st.lists(st.integers(1, 60), min_size=1, max_size=4))
 @settings(max_examples=50)
-def test_nor_by_runs_that_take_over_from_each_other(world: dict[str, Any], cuts: list[int]) -> None:
-    pacing = QuotaModel(HOUR_ONLY)
+def test_no_request_is_refused_if_runs_continue_each_others_state(world: dict[str, Any], cuts: list[int]) -> None:
+    model = QuotaModel(HOUR_ONLY)
     for pages in cuts:
-        ran = Run(pacing=pacing, **world).fetch(pages)
+        ran = Run(model=model, **world).fetch(pages)
         assert ran.refused == 0
         world["start_s"] += ran.makespan_s
-        pacing = QuotaModel(HOUR_ONLY, QuotaState.from_json(pacing.state().as_json()))
+        model = QuotaModel(HOUR_ONLY, QuotaState.from_json(model.state().as_json()))
 
 
-def test_a_request_before_the_first_answer_goes_alone() -> None:
-    pacing = QuotaModel()
-    assert pacing.next_slot_s(NOON_S) == 0
-    ticket = pacing.sent(NOON_S)
-    assert pacing.next_slot_s(NOON_S + 1) == math.inf
-    pacing.lost(ticket, NOON_S + 2)
-    assert pacing.next_slot_s(NOON_S + 2) == 0
+def test_request_before_the_first_response_goes_alone() -> None:
+    model = QuotaModel()
+    assert model.next_slot_s(NOON_S) == 0
+    ticket = model.sent(NOON_S)
+    assert model.next_slot_s(NOON_S + 1) == math.inf
+    model.no_response(ticket, NOON_S + 2)
+    assert model.next_slot_s(NOON_S + 2) == 0

@@ -26,9 +26,9 @@ _SLOW_SUM: Final = 4.0
 # The mean of the first responses is the first reference. Then it follows slowly, so that load does not become normal.
 _FIRST_RESPONSES: Final = 3
 _WEIGHT: Final = 0.01
-# Of requests of which 1 in 20 fails at random, 3 close to each other fail rarely.
+# If 1 request in 20 fails at random, the sum rarely reaches 3. It reaches 3 soon if more than 1 in 8 fail.
 _FAILURES: Final = 3
-_FAILURE_FADES: Final = 0.25
+_FAILURE_FADES: Final = 0.15
 
 
 @dataclass(slots=True)

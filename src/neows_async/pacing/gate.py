@@ -343,7 +343,9 @@ class _Outcomes:
         self._changed.wake_all()
 
     def page_failed(self, page: int, sent_s: float, reason: str) -> None:
-        self._concurrency.failed(sent_s, anyio.current_time())
+        # During an outage the failures do not depend on the load: the limit is kept for its end.
+        if not self._breaker.is_open:
+            self._concurrency.failed(sent_s, anyio.current_time())
         self._breaker.failed(page, self._clock())
         outage = self._breaker.outage
         if outage is None:
