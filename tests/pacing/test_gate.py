@@ -1,4 +1,4 @@
-"""When the next request goes out."""
+"""When the next request is sent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Noted:
         return accept_any(page, size)
 
 
-async def test_the_next_request_is_sent_before_a_page_is_decoded() -> None:
+async def test_next_request_is_sent_before_a_response_is_checked() -> None:
     noted = Noted()
     limits = GateLimits(concurrency=1)
     gate = Gate(
@@ -60,7 +60,7 @@ async def test_the_next_request_is_sent_before_a_page_is_decoded() -> None:
     assert noted.seen == ["asked", "asked", "decoded", "asked", "decoded", "decoded"]
 
 
-async def test_two_pages_are_asked_for_at_once_as_soon_as_the_first_told_how_many_there_are(tmp_path: Path) -> None:
+async def test_two_requests_are_in_flight_as_soon_as_page_0_shows_the_number_of_pages(tmp_path: Path) -> None:
     class Pair(ListSource):
         async def fetch(self, number: int, size: int) -> RawPage:
             if number == 2:

@@ -1,4 +1,4 @@
-"""Runs with one key share its quota, in one program and between processes, and no ledger ends a run."""
+"""Runs with one key share its quota, in one program and between processes. A store that fails ends no run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import anyio
 import pytest
 
 from neows_async.errors import RateLimit, StorageError
-from neows_async.pacing.breaker import CircuitBreaker
-from neows_async.pacing.gate import Gate, GateLimits
 from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.quota_store import MemoryQuotaStore, SqliteQuotaStore
 from neows_async.pacing.rules import PacingRules
@@ -39,78 +37,69 @@ KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 NOW_S = FULL_HOUR_S + 1_000
 
 
-def quota(ledger: QuotaStore, *, now_s: float = NOW_S, heard: list[Event] | None = None) -> SharedQuota:
+def quota(store: QuotaStore, *, now_s: float = NOW_S, heard: list[Event] | None = None) -> SharedQuota:
     listener = (lambda _: None) if heard is None else heard.append
-    return SharedQuota(QuotaModel(PacingRules(bursts=())), ledger, clock=lambda: now_s, listener=listener)
+    return SharedQuota(QuotaModel(PacingRules(bursts=())), store, clock=lambda: now_s, listener=listener)
 
 
-async def ask(one: SharedQuota, limit: int = 100, remaining: int = 50) -> None:
-    """One request, answered."""
+async def request(one: SharedQuota, limit: int = 100, remaining: int = 50) -> None:
+    """Send one request and receive its response."""
     _, ticket = await one.take()
     assert ticket is not None
-    one.answered(ticket, RateLimit(limit, remaining))
-    await one.settle()
+    one.response_received(ticket, RateLimit(limit, remaining))
+    await one.flush()
 
 
 # -- in one program -------------------------------------------------------------------------------
 
 
 @pytest.mark.virtual_time
-async def test_two_runs_share_the_hours_without_one_429_and_are_as_quick_as_one() -> None:
+async def test_two_runs_share_the_quota_without_a_429_and_are_as_fast_as_one() -> None:
     hundred = "[gateway]\nhourly_limit = 100\n[latency]\nmedian_s = 1.4\nspread = 1.7\nmost_s = 4.0\n"
-    starts_s = FULL_HOUR_S + 55 * 60
-    runs = [Fetching(100, hundred, starts_s=starts_s) for _ in range(2)]
-    ledger = MemoryQuotaStore()
+    starts_s, store = FULL_HOUR_S + 55 * 60, MemoryQuotaStore()
+    runs = [Fetching(100, hundred, starts_s=starts_s, quota_store=store) for _ in range(2)]
     for run in runs:
         run.app = runs[0].app
-        run.gate = Gate(
-            QuotaModel(PacingRules(bursts=())),
-            CircuitBreaker(),
-            GateLimits(),
-            clock=run.clock,
-            listener=run.heard.append,
-            quota_store=ledger,
-        )
     async with anyio.create_task_group() as tasks:
         for run in runs:
             tasks.start_soon(run.run)
     assert runs[0].statuses() == {200: 200}
     assert all(run.landed == Counter(range(100)) for run in runs)
-    # Started at five to with a quota of 100, the last of 200 can go out at a minute to two.
+    # The quota is 100 an hour. If both start at five to, the last of 200 requests can be sent a minute to two.
     assert (runs[0].clock() - starts_s) / 60 < 65 * 1.02
 
 
-async def test_what_one_was_told_the_other_knows() -> None:
-    ledger = MemoryQuotaStore()
-    one, two = quota(ledger), quota(ledger)
-    await ask(one, limit=100, remaining=0)
+async def test_response_to_one_run_is_known_to_the_other() -> None:
+    store = MemoryQuotaStore()
+    one, two = quota(store), quota(store)
+    await request(one, limit=100, remaining=0)
     wait_s, ticket = await two.take()
     assert ticket is None
     assert wait_s > 60
 
 
-async def test_a_429_holds_both_back_and_one_probe_goes_first() -> None:
-    ledger = MemoryQuotaStore()
-    one, two = quota(ledger), quota(ledger)
-    await ask(one)
+async def test_429_holds_both_runs_back_and_one_probe_goes_first() -> None:
+    store = MemoryQuotaStore()
+    one, two = quota(store), quota(store)
+    await request(one)
     _, ticket = await one.take()
     assert ticket is not None
-    one.limited(ticket, 500)
-    await one.settle()
+    one.rate_limited(ticket, 500)
+    await one.flush()
     assert (await two.take())[0] == pytest.approx(500)
-    later, too = quota(ledger, now_s=NOW_S + 501), quota(ledger, now_s=NOW_S + 501)
+    later, too = quota(store, now_s=NOW_S + 501), quota(store, now_s=NOW_S + 501)
     assert (await later.take())[1] is not None
     assert await too.take() == (math.inf, None)
 
 
-async def test_a_gateway_without_limits_needs_no_ledger() -> None:
+async def test_gateway_without_a_quota_needs_no_store() -> None:
     one = quota(MemoryQuotaStore())
-    await ask(one, limit=1_000_000, remaining=999_999)
+    await request(one, limit=1_000_000, remaining=999_999)
     assert not one.shared
 
 
-class Mortal(MemoryQuotaStore):
-    """One whose users may die."""
+class StoreWithDeadOwner(MemoryQuotaStore):
+    """A store with one owner that has ended."""
 
     gone = ""
 
@@ -119,23 +108,23 @@ class Mortal(MemoryQuotaStore):
 
 
 @pytest.mark.parametrize("lasting", [True, False])
-async def test_the_request_of_a_dead_process_is_not_waited_for(lasting: bool) -> None:
-    ledger = Mortal()
-    ledger.lasting = lasting
-    assert (await quota(ledger).take())[1] is not None
-    ledger.owner = "another"
-    two = quota(ledger)
-    assert await two.take() == (math.inf, None), "nothing is known of the quota before the first answer"
-    ledger.gone = MemoryQuotaStore.owner
+async def test_request_of_a_dead_process_does_not_block_others(lasting: bool) -> None:
+    store = StoreWithDeadOwner()
+    store.lasting = lasting
+    assert (await quota(store).take())[1] is not None
+    store.owner = "another"
+    two = quota(store)
+    assert await two.take() == (math.inf, None), "nothing is known of the quota before the first response"
+    store.gone = MemoryQuotaStore.owner
     assert (await two.take())[1] is not None
 
 
-async def test_what_an_imitation_said_is_forgotten_with_those_who_asked_it() -> None:
-    ledger = Mortal()
-    ledger.lasting = False
-    await ask(quota(ledger), remaining=0)
-    ledger.owner, ledger.gone = "another", MemoryQuotaStore.owner
-    assert (await quota(ledger).take())[1] is not None
+async def test_quota_of_a_sandbox_is_forgotten_after_its_last_process() -> None:
+    store = StoreWithDeadOwner()
+    store.lasting = False
+    await request(quota(store), remaining=0)
+    store.owner, store.gone = "another", MemoryQuotaStore.owner
+    assert (await quota(store).take())[1] is not None
 
 
 @pytest.mark.parametrize(
@@ -144,32 +133,32 @@ async def test_what_an_imitation_said_is_forgotten_with_those_who_asked_it() -> 
         ("nonsense", "damaged"),
         ("[]", "damaged"),
         (json.dumps({"format": 99, "written_s": NOW_S}), "another version"),
-        (json.dumps({"format": 1, "written_s": NOW_S, "owners": {}, "members": {}, "pacing": {"hour": {}}}), "damaged"),
+        (json.dumps({"format": 2, "written_s": NOW_S, "owners": {}, "members": {}, "quota": {"hour": {}}}), "damaged"),
         (
             json.dumps(
-                {"format": 1, "written_s": NOW_S, "owners": {}, "members": {}, "pacing": {"hour": None, "sent_s": "x"}}
+                {"format": 2, "written_s": NOW_S, "owners": {}, "members": {}, "quota": {"hour": None, "sent_s": "x"}}
             ),
             "cannot be used",
         ),
     ],
 )
-async def test_what_cannot_be_read_is_passed_by_with_one_line(kept: str, said: str) -> None:
-    ledger, heard = MemoryQuotaStore(), list[Event]()
-    await ledger.change(lambda _: kept)
+async def test_unreadable_state_is_reported_once_and_ignored(kept: str, said: str) -> None:
+    store, heard = MemoryQuotaStore(), list[Event]()
+    await store.change(lambda _: kept)
     rules = PacingRules(bursts=(), max_rate_per_s=10)
-    one = SharedQuota(QuotaModel(rules), ledger, clock=lambda: NOW_S, listener=heard.append)
-    await ask(one)
-    assert one.pacing.limit == 100
+    one = SharedQuota(QuotaModel(rules), store, clock=lambda: NOW_S, listener=heard.append)
+    await request(one)
+    assert one.model.limit == 100
     [event] = heard
     assert isinstance(event, QuotaSharingFailed)
     assert said in event.reason
 
 
 @pytest.mark.parametrize("written_s", [NOW_S - 3 * 86_400, NOW_S + 3_600])
-async def test_what_is_of_another_time_is_begun_anew(written_s: float) -> None:
-    ledger, heard = MemoryQuotaStore(), list[Event]()
-    await ask(quota(ledger, now_s=written_s), remaining=0)
-    one = quota(ledger, heard=heard)
+async def test_state_of_another_time_is_ignored(written_s: float) -> None:
+    store, heard = MemoryQuotaStore(), list[Event]()
+    await request(quota(store, now_s=written_s), remaining=0)
+    one = quota(store, heard=heard)
     assert (await one.take())[1] is not None
     assert not heard
     assert one.shared
@@ -178,23 +167,23 @@ async def test_what_is_of_another_time_is_begun_anew(written_s: float) -> None:
 # -- in a file ------------------------------------------------------------------------------------
 
 
-def ledger_of(folder: Path, key: str = KEY, host: str = "api.nasa.gov") -> SqliteQuotaStore:
+def database(folder: Path, key: str = KEY, host: str = "api.nasa.gov") -> SqliteQuotaStore:
     return SqliteQuotaStore(folder / "deep/er/quota.sqlite3", host=host, api_key=key)
 
 
-async def test_keys_and_hosts_do_not_meet_and_are_not_in_the_file(tmp_path: Path) -> None:
+async def test_keys_and_hosts_are_separate_and_not_in_the_file(tmp_path: Path) -> None:
     async with (
-        ledger_of(tmp_path) as one,
-        ledger_of(tmp_path, OTHER_KEY) as two,
-        ledger_of(tmp_path, host="b") as three,
+        database(tmp_path) as one,
+        database(tmp_path, OTHER_KEY) as two,
+        database(tmp_path, host="b") as three,
     ):
-        await ask(quota(one), remaining=0)
+        await request(quota(one), remaining=0)
         for other in (two, three):
             assert (await quota(other).take())[1] is not None
-        async with ledger_of(tmp_path) as again:
+        async with database(tmp_path) as again:
             assert (await quota(again).take())[1] is None
         written = b"".join([file.read_bytes() for file in await paths(tmp_path)])
-    assert b"under_way" in written
+    assert b"in_flight" in written
     for secret in (KEY, OTHER_KEY, "api.nasa.gov"):
         assert secret.encode() not in written
     [file] = [file for file in await paths(tmp_path) if file.suffix == ".sqlite3"]
@@ -227,27 +216,27 @@ def spoil(path: Path, how: str) -> None:
         ("no folder", "deep/er/quota.sqlite3: File exists: "),
         ("a folder", "unable to open"),
         ("no database", "it is damaged (file is not a database); remove it"),
-        ("of the future", "it is of version 7"),
+        ("of the future", "it has version 7"),
     ],
 )
-async def test_a_file_that_cannot_be_used_is_passed_by_with_one_line(tmp_path: Path, how: str, said: str) -> None:
+async def test_unusable_file_is_reported_once_and_ignored(tmp_path: Path, how: str, said: str) -> None:
     heard: list[Event] = []
     await anyio.to_thread.run_sync(spoil, tmp_path / "deep/er/quota.sqlite3", how)
-    async with ledger_of(tmp_path) as ledger:
-        one = quota(ledger, heard=heard)
+    async with database(tmp_path) as store:
+        one = quota(store, heard=heard)
         for _ in range(3):
-            await ask(one)
+            await request(one)
     [event] = heard
     assert isinstance(event, QuotaSharingFailed)
     assert event.reason.count("quota.sqlite3") == 1
     assert said in event.reason
 
 
-async def test_what_the_system_says_of_the_file_is_said_once(tmp_path: Path) -> None:
+async def test_error_of_the_file_system_is_reported_without_repetition(tmp_path: Path) -> None:
     path = tmp_path / ("long" * 100)
-    async with SqliteQuotaStore(path, host="h", api_key=KEY) as ledger:
+    async with SqliteQuotaStore(path, host="h", api_key=KEY) as store:
         with pytest.raises(StorageError) as caught:
-            await ledger.change(lambda _: "")
+            await store.change(lambda _: "")
     assert str(caught.value) == f"{path}: File name too long"
 
 
@@ -266,20 +255,20 @@ def begin(cwd: Path, url: str, root: str, *arguments: str, key: str = KEY) -> su
     )
 
 
-def test_two_processes_stay_together_inside_the_quota(tmp_path: Path) -> None:
+def test_two_processes_together_stay_within_the_quota(tmp_path: Path) -> None:
     app = SandboxApp(SyntheticCatalogue(2_000, approaches=0), gateway=Gateway(hourly_limit=60))
     with sandbox(app) as url:
         runs = [begin(tmp_path, url, root, "--all", "--max-wait", "5") for root in ("one", "two")]
         ended = [(run.communicate(timeout=60), run.returncode)[1] for run in runs]
     assert ended == [75, 75]
     assert {served.status for served in app.served} == {200}
-    # The last few are spared while it is unknown when the next ones come.
+    # The last few are kept back while it is unknown when slots come free.
     assert 50 <= len(app.served) <= 60
     kept = [len(list((tmp_path / root / "raw").rglob("*.zst"))) for root in ("one", "two")]
     assert sum(kept) == len(app.served)
 
 
-def test_one_that_is_killed_while_all_wait_for_its_answer_holds_nobody_up(tmp_path: Path) -> None:
+def test_process_that_is_killed_during_its_request_does_not_block_another(tmp_path: Path) -> None:
     came, go = threading.Event(), threading.Event()
     pages = browse(neos.catalogue(30))
 
@@ -301,7 +290,7 @@ def test_one_that_is_killed_while_all_wait_for_its_answer_holds_nobody_up(tmp_pa
     assert len(server.asked) == 3
 
 
-def test_a_run_can_be_told_to_stay_alone(tmp_path: Path) -> None:
+def test_run_without_a_shared_quota_creates_no_store(tmp_path: Path) -> None:
     with serving(browse(neos.catalogue(5))) as server:
         alone = begin(tmp_path, server.url, "one", "--no-shared-quota")
         alone.communicate(timeout=60)
@@ -309,7 +298,7 @@ def test_a_run_can_be_told_to_stay_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_a_run_ends_well_without_a_place_for_the_ledger(tmp_path: Path) -> None:
+def test_run_succeeds_if_the_store_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with serving(browse(neos.catalogue(5))) as server:
         options: dict[str, Any] = {"NASA_API_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
