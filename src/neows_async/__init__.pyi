@@ -2,6 +2,8 @@ from neows_async import errors
 from neows_async._version import __version__
 from neows_async.api.defaults import open_sandbox
 from neows_async.api.ingest import ingest, keep_newest, open_batches, open_neos
+from neows_async.api.plan import RunPlan, plan
+from neows_async.api.plan_facts import LakeFacts, PlanFacts, QuotaFacts
 from neows_async.api.streams import Batches, BatchStream, NeoStream
 from neows_async.endpoints.browse.envelope import raw_objects
 from neows_async.endpoints.browse.neo import CloseApproach, Neo, objects
@@ -37,8 +39,10 @@ from neows_async.lake.storage.interface import ObjectInfo, Storage
 from neows_async.outputs.aggregate_files import CsvAggregates, JsonAggregates
 from neows_async.outputs.close_approaches import CloseApproachesByYear, CloseApproachesWithin
 from neows_async.outputs.parquet import ParquetSink
+from neows_async.pacing.forecast import RunConditions
 from neows_async.pacing.quota_store import MemoryQuotaStore, QuotaStore, SqliteQuotaStore
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, Burst, PacingRules
+from neows_async.pacing.simulation import SimulatedRun, Wait
 from neows_async.pages.values import DatasetFile, Page, RawPage, Rejected
 from neows_async.protocols import AggregateWriter, Aggregator, JsonAggregator, Sink, Source, Stage, StagedFile
 from neows_async.settings import NASA_URL, Settings
@@ -74,6 +78,7 @@ __all__ = [
     "JsonAggregator",
     "KeyRefusedError",
     "Lake",
+    "LakeFacts",
     "Listener",
     "MemoryQuotaStore",
     "NasaSource",
@@ -88,7 +93,9 @@ __all__ = [
     "ParquetSink",
     "PartError",
     "PausedError",
+    "PlanFacts",
     "Progress",
+    "QuotaFacts",
     "QuotaStore",
     "RateLimit",
     "RateLimitedError",
@@ -96,8 +103,11 @@ __all__ = [
     "Receipt",
     "RefusedError",
     "Rejected",
+    "RunConditions",
+    "RunPlan",
     "Settings",
     "SettingsError",
+    "SimulatedRun",
     "Sink",
     "SnapshotHeldError",
     "Source",
@@ -110,6 +120,7 @@ __all__ = [
     "TooManyRejectsError",
     "UnavailableError",
     "UnreachableError",
+    "Wait",
     "__version__",
     "errors",
     "events",
@@ -121,6 +132,7 @@ __all__ = [
     "open_neos",
     "open_sandbox",
     "open_storage",
+    "plan",
     "raw_objects",
 ]
 

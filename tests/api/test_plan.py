@@ -1,4 +1,4 @@
-"""What a plan learns from the lake, the ledger and one request, and what it leaves there."""
+"""What a plan finds in the lake and the quota store, its one request, and what it stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from neows_async.api.plan import PlanFacts, gather_facts
+from neows_async import plan
+from neows_async.api.plan import gather_facts
 from neows_async.errors import PausedError, RateLimit, RateLimitedError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage.local import LocalStorage
@@ -23,13 +24,14 @@ from tests.neos import catalogue
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from neows_async.api.plan_facts import PlanFacts
     from neows_async.pages.values import RawPage
 
 NOW_S = 1_800_014_400.0 + 37 * 60
 
 
 class Nasa(ListSource):
-    """A list that is no synthetic one, behind a gateway."""
+    """A source with a quota whose objects are not synthetic."""
 
     synthetic = False
 
@@ -41,8 +43,8 @@ def refuse(number: int, attempt: int) -> None:  # noqa: ARG001 - the seam's sign
     raise RateLimitedError("429", retry_after_s=900)
 
 
-async def known(
-    root: Path, source: Nasa | None, ledger: MemoryQuotaStore, now_s: float = NOW_S, **settings: Any
+async def facts_of(
+    root: Path, source: Nasa | None, store: MemoryQuotaStore, now_s: float = NOW_S, **settings: Any
 ) -> PlanFacts:
     return await gather_facts(
         Settings(**({"limit": None} | settings)),
@@ -50,44 +52,76 @@ async def known(
         origin="list",
         source=source,
         rules=PacingRules(bursts=()),
-        ledger=ledger,
+        quota_store=store,
         clock=lambda: now_s,
         listener=events.ignore,
     )
 
 
-async def test_the_one_request_counts_for_whoever_comes_next(tmp_path: Path) -> None:
-    source, ledger = Nasa(catalogue(60)), MemoryQuotaStore()
-    first = await known(tmp_path, source, ledger)
-    assert (first.asked, first.quota.told_by, first.quota.left) == (1, "answer", 640)
-    assert first.hopeful != first.terms, "one answer does not tell when the 360 were used"
+async def test_request_of_a_plan_counts_for_the_next_run(tmp_path: Path) -> None:
+    source, store = Nasa(catalogue(60)), MemoryQuotaStore()
+    first = await facts_of(tmp_path, source, store)
+    assert (first.requests_sent, first.quota.known_from, first.quota.left) == (1, "answer", 640)
+    assert first.optimistic != first.conditions, "one response does not show when the 360 were used"
     await lakes.write(LocalStorage(tmp_path), source, Settings(snapshot="a", limit=None))
     source.asked.clear()
-    later = await known(tmp_path, None, ledger, NOW_S + 60)
-    assert (later.asked, later.quota.told_by, later.quota.left, source.asked) == (0, "ledger", 640, [])
+    later = await facts_of(tmp_path, None, store, NOW_S + 60)
+    assert (later.requests_sent, later.quota.known_from, later.quota.left, source.asked) == (0, "ledger", 640, [])
 
 
-async def test_what_is_refused_is_not_asked_again(tmp_path: Path) -> None:
-    good, ledger = Nasa(catalogue(60)), MemoryQuotaStore()
+async def test_refused_request_is_not_sent_again(tmp_path: Path) -> None:
+    good, store = Nasa(catalogue(60)), MemoryQuotaStore()
     refusing = Nasa(catalogue(60), fail=refuse)
     with pytest.raises(PausedError):
-        await known(tmp_path, refusing, ledger)
+        await facts_of(tmp_path, refusing, store)
     with pytest.raises(PausedError, match="run the same command again"):
-        await known(tmp_path, refusing, ledger)
+        await facts_of(tmp_path, refusing, store)
     assert refusing.asked == [0]
     await lakes.write(LocalStorage(tmp_path), good, Settings(snapshot="a", limit=None))
-    # Now that the last receipt knows how large the catalogue is, there is a plan all the same.
-    late = await known(tmp_path, refusing, ledger)
-    assert (late.asked, refusing.asked, len(late.notes)) == (0, [0], 1)
-    assert late.plan.pages == 3
-    assert simulate(late.terms, NOW_S).sent_s[0] >= NOW_S + 900
+    # The last receipt has the size of the catalogue, so a plan needs no request.
+    late = await facts_of(tmp_path, refusing, store)
+    assert (late.requests_sent, refusing.asked, len(late.notes)) == (0, [0], 1)
+    assert late.page_plan.pages == 3
+    assert simulate(late.conditions, NOW_S).sent_s[0] >= NOW_S + 900
 
 
-async def test_a_run_that_would_be_refused_is_not_planned(tmp_path: Path) -> None:
+async def test_run_that_would_be_refused_is_not_planned(tmp_path: Path) -> None:
     await lakes.write(LocalStorage(tmp_path), Nasa(catalogue(60)), Settings(snapshot="a", limit=40))
     with pytest.raises(SettingsError, match="committed with another limit"):
-        await known(tmp_path, None, MemoryQuotaStore(), snapshot="a")
+        await facts_of(tmp_path, None, MemoryQuotaStore(), snapshot="a")
     with pytest.raises(SettingsError, match="--fresh needs another"):
-        await known(tmp_path, None, MemoryQuotaStore(), snapshot="a", limit=40, fresh=True)
-    done = await known(tmp_path, None, MemoryQuotaStore(), snapshot="a", limit=40)
-    assert (done.lake.committed, done.terms.requests) == (True, 0)
+        await facts_of(tmp_path, None, MemoryQuotaStore(), snapshot="a", limit=40, fresh=True)
+    done = await facts_of(tmp_path, None, MemoryQuotaStore(), snapshot="a", limit=40)
+    assert (done.lake.committed, done.conditions.requests) == (True, 0)
+
+
+async def test_public_plan_returns_facts_and_simulated_runs_and_writes_nothing(tmp_path: Path) -> None:
+    source, storage = Nasa(catalogue(60)), LocalStorage(tmp_path / "lake")
+    found = await plan(Settings(limit=None), source=source, storage=storage, quota_store=MemoryQuotaStore())
+    assert source.asked == [0]
+    assert (found.facts.page_plan.pages, found.facts.conditions.requests) == (3, 3)
+    assert (found.facts.quota.limit, found.facts.quota.left) == (1_000, 640)
+    assert (found.now.done, len(found.now.sent_s), found.best) == (True, 3, found.now)
+    assert found.optimistic.end_s <= found.now.end_s
+    assert list(storage.list("")) == []
+
+
+async def test_public_plan_without_a_request_needs_no_key(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    settings = Settings(limit=None, base_url="https://list.invalid")
+    with pytest.raises(SettingsError, match="size of the catalogue is unknown"):
+        await plan(settings, storage=storage, may_request=False)
+    source = Nasa(catalogue(60))
+    await lakes.write(storage, source, Settings(snapshot="a", limit=None))
+    source.asked.clear()
+    found = await plan(settings, source=source, storage=storage, may_request=False)
+    assert source.asked == []
+    assert (found.facts.requests_sent, found.facts.page_plan.pages, found.now.done) == (0, 3, True)
+
+
+async def test_public_plan_notes_that_the_quota_of_other_runs_is_unknown(tmp_path: Path) -> None:
+    store = MemoryQuotaStore()
+    await store.change(lambda _: "damaged")
+    found = await plan(Settings(), source=Nasa(catalogue(60)), storage=LocalStorage(tmp_path), quota_store=store)
+    [note] = found.facts.notes
+    assert note.startswith("the quota of other runs is unknown: ")

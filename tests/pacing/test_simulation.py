@@ -154,7 +154,9 @@ def test_drawing_fits_the_screen(of: RunConditions, start_s: float, fine: bool) 
 def test_lines_of_a_plan_fit_the_screen_if_the_run_ends_on_another_day(at_h: float) -> None:
     at_s = NOON_S + 3_600 * at_h
     hour = int(at_s) // 3600
-    now, optimistic = (replace(conditions(), counts=counts) for counts in (SlidingWindow(hour, 361, 0), SlidingWindow(hour, 0, 361)))
+    now, optimistic = (
+        replace(conditions(), counts=counts) for counts in (SlidingWindow(hour, 361, 0), SlidingWindow(hour, 0, 361))
+    )
     facts = PlanFacts(
         at_s=at_s,
         lake=LakeFacts(),
@@ -167,6 +169,8 @@ def test_lines_of_a_plan_fit_the_screen_if_the_run_ends_on_another_day(at_h: flo
         conditions=now,
         optimistic=optimistic,
     )
-    said = [*plan_view.lines(facts, compare_starts(now, at_s, within_s=3_600), simulate(optimistic, at_s), unicode=False)]
+    said = [
+        *plan_view.lines(facts, compare_starts(now, at_s, within_s=3_600), simulate(optimistic, at_s), unicode=False)
+    ]
     assert any("or as early as" in line for line in said)
     assert max(map(len, said)) <= 80

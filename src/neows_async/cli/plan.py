@@ -22,7 +22,7 @@ from neows_async.lake.storage import open_storage
 from neows_async.pacing.simulation import compare_starts, simulate
 
 if TYPE_CHECKING:
-    from neows_async.api.plan import PlanFacts
+    from neows_async.api.plan_facts import PlanFacts
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.settings import Settings
     from neows_async.telemetry.events import Event
@@ -108,19 +108,19 @@ async def _gather_facts(
             if may_request
             else None,
             rules=parts.pacing_rules(settings, names),
-            ledger=await parts.open_quota_store(settings, names, stack),
+            quota_store=await parts.open_quota_store(settings, names, stack),
             clock=time.time,
             listener=print_event,
         )
 
 
 def _print(facts: PlanFacts, *, as_json: bool) -> None:
-    starts = compare_starts(facts.terms, facts.at_s)
-    hopeful = simulate(facts.hopeful, facts.at_s)
+    starts = compare_starts(facts.conditions, facts.at_s)
+    optimistic = simulate(facts.optimistic, facts.at_s)
     with output.printing_answer():
         if as_json:
-            click.echo(json.dumps(plan_view.as_json(facts, starts, hopeful)))
+            click.echo(json.dumps(plan_view.as_json(facts, starts, optimistic)))
             return
         unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
-        for line in plan_view.lines(facts, starts, hopeful, unicode=unicode):
+        for line in plan_view.lines(facts, starts, optimistic, unicode=unicode):
             click.echo(output.clean(line))

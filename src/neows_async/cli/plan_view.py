@@ -14,7 +14,7 @@ from neows_async.pacing.forecast import BURST_RATE_PER_S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from neows_async.api.plan import PlanFacts
+    from neows_async.api.plan_facts import PlanFacts
     from neows_async.pacing.simulation import RunOptions, SimulatedRun
 
 _DAY_S: Final = 86_400
@@ -26,21 +26,21 @@ _SAME_S: Final = 60.0
 _SAME_SHARE: Final = 0.02
 
 
-def lines(facts: PlanFacts, starts: RunOptions, hopeful: SimulatedRun, *, unicode: bool) -> Iterator[str]:
+def lines(facts: PlanFacts, starts: RunOptions, optimistic: SimulatedRun, *, unicode: bool) -> Iterator[str]:
     """The plan as text.
 
-    :param hopeful: a run now, if the used quota becomes free as early as possible
+    :param optimistic: a run now, if the used quota becomes free as early as possible
     :param unicode: whether the terminal shows more than ASCII
     """
     yield from _catalogue(facts)
     for note in facts.notes:
         yield f"  {note}"
-    if not facts.terms.requests:
+    if not facts.conditions.requests:
         yield "A run would send no request: all its pages are stored"
         return
     yield _quota(facts)
     yield ""
-    yield from _runs(facts, starts, hopeful)
+    yield from _runs(facts, starts, optimistic)
     now, best = starts.now, starts.best
     if now.lasts_s >= _LONG_RUN_S and math.isfinite(now.end_s):
         rows = [("now", now)] + ([(_minute(best.start_s), best)] if best is not now else [])
@@ -51,7 +51,7 @@ def lines(facts: PlanFacts, starts: RunOptions, hopeful: SimulatedRun, *, unicod
 
 
 def _catalogue(facts: PlanFacts) -> Iterator[str]:
-    plan, found = facts.plan, facts.lake
+    plan, found = facts.page_plan, facts.lake
     total = f"{plan.total_elements:,}"
     wanted = f"all {total}" if plan.positions == plan.total_elements else f"the first {plan.positions:,} of {total}"
     yield f"Objects:  {wanted}, on {counted(plan.pages, 'page')} of {plan.page_size}"
@@ -59,7 +59,7 @@ def _catalogue(facts: PlanFacts) -> Iterator[str]:
         yield f"Requests: 0; snapshot {found.snapshot} is committed"
         return
     kept = f"; {counted(facts.pages_kept, 'page')} of unfinished snapshot {found.snapshot} stored" if found.kept else ""
-    yield f"Requests: {facts.terms.requests:,}{kept}"
+    yield f"Requests: {facts.conditions.requests:,}{kept}"
     if found.holder is not None:
         held = f"another run writes snapshot {found.snapshot} ({found.holder})"
         yield f"  {held}; a run now would exit with {ExitCode.HELD}"
@@ -70,23 +70,23 @@ def _quota(facts: PlanFacts) -> str:
     if quota.limit is None:
         # A response without the quota's headers comes from a gateway without a quota.
         return (
-            "Quota:    none" if facts.asked else "Quota:    unknown, none assumed; plan without --no-request to see it"
+            "Quota:    none" if facts.requests_sent else "Quota:    unknown, none assumed; plan without --no-request to see it"
         )
-    asked = "; this plan's request is counted" if facts.asked else ""
-    origin = {"answer": "", "ledger": ", by the shared quota", "receipt": ", by the last receipt"}[quota.told_by]
+    asked = "; this plan's request is counted" if facts.requests_sent else ""
+    origin = {"answer": "", "ledger": ", by the shared quota", "receipt": ", by the last receipt"}[quota.known_from]
     old = ""
-    if not facts.asked and quota.as_of_s is not None:
+    if not facts.requests_sent and quota.as_of_s is not None:
         old = f" at {_moment(quota.as_of_s, facts.at_s, seconds=True)}"
     daily = "" if quota.daily_left is None else f"; {quota.daily_left:,} of {quota.daily_limit:,} today"
     return f"Quota:    {quota.left:,} of {quota.limit:,} an hour left{daily}{origin}{old}{asked}"
 
 
-def _runs(facts: PlanFacts, starts: RunOptions, hopeful: SimulatedRun) -> Iterator[str]:
+def _runs(facts: PlanFacts, starts: RunOptions, optimistic: SimulatedRun) -> Iterator[str]:
     now, best, shortest, at_s = starts.now, starts.best, starts.shortest, facts.at_s
     if now.done:
         yield f"Started now, {_moment(at_s, at_s, seconds=True)} UTC, it ends {_end(now, at_s)}"
-        if _differ(now, hopeful):
-            early = _moment(hopeful.end_s, at_s)
+        if _differ(now, optimistic):
+            early = _moment(optimistic.end_s, at_s)
             yield f"  or as early as {early}, depending on when the {_used(facts):,} used become free"
     else:
         yield from _stops(facts, now)
@@ -110,7 +110,7 @@ def _end(run: SimulatedRun, at_s: float) -> str:
 
 def _stops(facts: PlanFacts, now: SimulatedRun) -> Iterator[str]:
     sent, at_s = len(now.sent_s), facts.at_s
-    why = "--budget" if facts.terms.budget_requests == sent else "--max-wait"
+    why = "--budget" if facts.conditions.budget_requests == sent else "--max-wait"
     resume_s = now.end_s if now.resume_s is None else now.resume_s
     yield (
         f"Started now, {_moment(at_s, at_s, seconds=True)} UTC, it pauses at {_moment(now.end_s, at_s)} ({why}, exit "
@@ -120,7 +120,7 @@ def _stops(facts: PlanFacts, now: SimulatedRun) -> Iterator[str]:
 
 
 def _waits(facts: PlanFacts, run: SimulatedRun) -> Iterator[str]:
-    at_s, rate = facts.at_s, facts.terms.max_rate_per_s
+    at_s, rate = facts.at_s, facts.conditions.max_rate_per_s
     # Below one request a minute, the gaps of --max-rate show as waits too.
     what = "--max-rate or the quota" if rate is not None and rate * _SAME_S < 1 else "the quota"
     for wait in run.waits[:_MAX_WAITS]:
@@ -149,8 +149,8 @@ def _on_one_line_or_two(first: str, rest: str) -> tuple[str, ...]:
     return (line,) if len(line) <= _WIDTH else (first, f"    {rest}")
 
 
-def _differ(now: SimulatedRun, hopeful: SimulatedRun) -> bool:
-    return hopeful.done and now.end_s - hopeful.end_s > max(_SAME_S, _SAME_SHARE * now.lasts_s)
+def _differ(now: SimulatedRun, optimistic: SimulatedRun) -> bool:
+    return optimistic.done and now.end_s - optimistic.end_s > max(_SAME_S, _SAME_SHARE * now.lasts_s)
 
 
 def _used(facts: PlanFacts) -> int:
@@ -158,17 +158,17 @@ def _used(facts: PlanFacts) -> int:
 
 
 def _assumed(facts: PlanFacts) -> Iterator[str]:
-    terms = facts.terms
+    conditions = facts.conditions
     origin = {
         "answer": "measured by this plan's request",
-        "receipt": f"the mean of the last run's {facts.answers:,}",
+        "receipt": f"the mean of the last run's {facts.responses:,}",
         "nobody": "a guess, nothing was measured",
-    }[facts.answer_from]
-    rate = terms.max_rate_per_s
+    }[facts.latency_from]
+    rate = conditions.max_rate_per_s
     most = "" if rate is None else f" and {rate:.3g} per second"
     bursts = " (the gateway's burst limits)" if rate == BURST_RATE_PER_S else ""
-    yield f"Assumed:  {terms.answer_s:.2g} s per response ({origin}),"
-    yield f"  at most {terms.concurrency} in parallel{most}{bursts},"
+    yield f"Assumed:  {conditions.latency_s:.2g} s per response ({origin}),"
+    yield f"  at most {conditions.concurrency} in parallel{most}{bursts},"
     yield "  no other user of the key, no failures, and a catalogue that does not change"
 
 
@@ -211,32 +211,32 @@ def _iso(at_s: float | None) -> str | None:
 # -- JSON ---------------------------------------------------------------------------------------
 
 
-def as_json(facts: PlanFacts, starts: RunOptions, hopeful: SimulatedRun) -> dict[str, Any]:
+def as_json(facts: PlanFacts, starts: RunOptions, optimistic: SimulatedRun) -> dict[str, Any]:
     """The plan as JSON. The README describes the members."""
-    plan, quota, terms, found = facts.plan, facts.quota, facts.terms, facts.lake
+    plan, quota, conditions, found = facts.page_plan, facts.quota, facts.conditions, facts.lake
     return {
         "at": _iso(facts.at_s),
         "objects": {"catalogue": plan.total_elements, "wanted": plan.positions},
         "pages": {"size": plan.page_size, "wanted": plan.pages, "kept": facts.pages_kept},
-        "requests": {"needed": terms.requests, "asked": facts.asked},
+        "requests": {"needed": conditions.requests, "asked": facts.requests_sent},
         "snapshot": {"id": found.snapshot, "committed": found.committed, "held_by": found.holder},
         "quota": {
             "limit": quota.limit,
             "left": quota.left,
             "daily_limit": quota.daily_limit,
             "daily_left": quota.daily_left,
-            "told_by": quota.told_by,
+            "told_by": quota.known_from,
             "told_at": _iso(quota.as_of_s),
         },
         "assumed": {
-            "answer_s": round(terms.answer_s, 3),
-            "answer_from": facts.answer_from,
-            "answers": facts.answers,
-            "concurrency": terms.concurrency,
-            "max_rate_per_s": terms.max_rate_per_s,
+            "answer_s": round(conditions.latency_s, 3),
+            "answer_from": facts.latency_from,
+            "answers": facts.responses,
+            "concurrency": conditions.concurrency,
+            "max_rate_per_s": conditions.max_rate_per_s,
         },
         "now": _run(starts.now),
-        "earliest_end": _iso(min(hopeful.end_s, starts.now.end_s) if hopeful.done else starts.now.end_s),
+        "earliest_end": _iso(min(optimistic.end_s, starts.now.end_s) if optimistic.done else starts.now.end_s),
         "best": _run(starts.best),
         "shortest": _run(starts.shortest),
         "notes": list(facts.notes),

@@ -68,8 +68,8 @@ class RunConditions:
 def forecast_end_s(conditions: RunConditions, start_s: float) -> float:
     """Return when the last response of a run arrives that starts at ``start_s``; ``inf`` if not within a year.
 
-    Times are UTC, seconds since 1970. Only the hourly quota, the rate, the latency and the concurrency count. The result
-    is some seconds early, because the first rounds have fewer requests in flight.
+    Times are UTC, seconds since 1970. Only the hourly quota, the rate, the latency and the concurrency count. The
+    result is some seconds early, because the first rounds have fewer requests in flight.
     """
     left, now_s = conditions.requests, start_s
     window = conditions.counts.at(start_s)

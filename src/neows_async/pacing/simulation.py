@@ -1,7 +1,7 @@
 """A run, simulated request by request: when it ends, where it waits, and the best minute to start it. Pure.
 
-:mod:`neows_async.pacing.forecast` computes the end from the same window rule, an hour at a time. It leaves out the first
-rounds, the daily limit, and the limits at which a run pauses.
+:mod:`neows_async.pacing.forecast` computes the end from the same window rule, an hour at a time. It leaves out the
+first rounds, the daily limit, and the limits at which a run pauses.
 """
 
 from __future__ import annotations

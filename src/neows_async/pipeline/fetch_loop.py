@@ -82,8 +82,7 @@ class FetchLoop:
         self._decoder = decoder
         self._listener = listener
         self._drains = drains
-        self._pages_left: Callable[[], int] = lambda: 1  # page 0, until it says how many there are
-        self.gate: Gate = _gate(settings, origin, listener, lambda: self._pages_left())
+        self.gate: Gate = _gate(settings, origin, listener, self._pages_left)
         self.fetcher: PageFetcher = PageFetcher(
             origin.source,
             gate=self.gate,
@@ -101,11 +100,16 @@ class FetchLoop:
         self._running = 0
         self._error: NeowsError | None = None
         self._buffer: PageBuffer
+        self._has_begun = False
 
     def begin_generation(self, buffer: PageBuffer) -> None:
         """From now on fetch the pages of ``buffer``."""
         self._buffer = buffer
-        self._pages_left = lambda: buffer.left
+        self._has_begun = True
+
+    def _pages_left(self) -> int:
+        # Page 0 comes first. It shows how many pages there are.
+        return self._buffer.left if self._has_begun else 1
 
     async def run(self) -> None:
         """Fetch pages until cancelled.
