@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Noted:
-    """Says when it is asked, and when somebody has time for what it answered."""
+class RecordingSource:
+    """Records when it gets a request, and when its response is decoded."""
 
     origin = "test"
     synthetic = True
@@ -33,7 +33,7 @@ class Noted:
 
     async def fetch(self, number: int, size: int) -> RawPage:
         await checkpoint()  # as a stream does before it sends
-        self.seen.append("asked")
+        self.seen.append("requested")
         await checkpoint()
         return RawPage(number, b"{}" * size)
 
@@ -43,13 +43,13 @@ class Noted:
 
 
 async def test_next_request_is_sent_before_a_response_is_checked() -> None:
-    noted = Noted()
+    source = RecordingSource()
     limits = GateLimits(concurrency=1)
     gate = Gate(
         QuotaModel(UNPACED), CircuitBreaker(failures_to_open=6), limits, clock=anyio.current_time, listener=print
     )
-    decoder = pool_in_loop(noted.receive)
-    fetcher = PageFetcher(noted, gate=gate, decoder=decoder, limits=FetchLimits(), listener=print)
+    decoder = pool_in_loop(source.receive)
+    fetcher = PageFetcher(source, gate=gate, decoder=decoder, limits=FetchLimits(), listener=print)
 
     async def fetch(number: int) -> None:
         await fetcher.fetch(PageRequest(number, 20))
@@ -57,7 +57,7 @@ async def test_next_request_is_sent_before_a_response_is_checked() -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(3):
             tasks.start_soon(fetch, number)
-    assert noted.seen == ["asked", "asked", "decoded", "asked", "decoded", "decoded"]
+    assert source.seen == ["requested", "requested", "decoded", "requested", "decoded", "decoded"]
 
 
 async def test_two_requests_are_in_flight_as_soon_as_page_0_shows_the_number_of_pages(tmp_path: Path) -> None:

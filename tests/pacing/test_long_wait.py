@@ -1,4 +1,4 @@
-"""A run that waits for the quota for an hour, as seen from outside its process."""
+"""A run that waits for the quota for an hour, seen from outside its process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ESTABLISHED = "01"
 
 
 def connections(pid: int) -> list[str]:
-    """The process's own TCP connections, as the system lists them; those that only listen are none."""
+    """Return the established TCP connections of the process."""
     ours = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError):  # it was just closed
             ours.add(str(fd.readlink()))
     tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
@@ -40,19 +40,19 @@ def rss_bytes(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="it looks into /proc")
-def test_during_a_long_wait_it_holds_no_connection_and_little_memory(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="it reads /proc")
+def test_run_holds_no_connection_and_little_memory_during_a_long_wait(tmp_path: Path) -> None:
     held: list[list[str]] = []
     objects = loopback.browse(catalogue(200))
 
     def answer(asked: Asked) -> Answer:
         held.append(connections(process.pid))
         good = objects(asked)
-        # The connection would stay open, had the client nothing against it.
+        # The server keeps the connection open, so only the client closes it.
         headers = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "500", "Connection": "keep-alive"}
         if len(held) == 1:
             return Answer(good.body, headers=headers)
-        # Told in so many words, the wait is a long one at any minute of the hour.
+        # With Retry-After the wait is long at any minute of the hour.
         refused = {"X-RateLimit-Remaining": "0", "Retry-After": str(RETRY_AFTER_S)}
         return Answer(b"{}", status=429, headers=headers | refused)
 
@@ -74,12 +74,12 @@ def test_during_a_long_wait_it_holds_no_connection_and_little_memory(tmp_path: P
             lines = (json.loads(line) for line in process.stderr)
             waiting = next(line for line in lines if line["event"] == "waiting_for_quota")
             assert RETRY_AFTER_S - 10 < waiting["wait_s"] < RETRY_AFTER_S + 10
-            # What it tells of it tells first; the connections are closed right after.
+            # The event comes first; the connections are closed right after it.
             until_s = time.monotonic() + 10
             while (open_ones := connections(process.pid)) and time.monotonic() < until_s:
-                threading.Event().wait(0.02)  # nothing outside tells when a connection is closed
+                threading.Event().wait(0.02)  # the system has no event for a closed connection
             held_bytes = rss_bytes(process.pid)
-            told_s = time.monotonic()
+            terminated_s = time.monotonic()
             process.send_signal(signal.SIGTERM)
             process.communicate()
             ended_s = time.monotonic()
@@ -88,8 +88,8 @@ def test_during_a_long_wait_it_holds_no_connection_and_little_memory(tmp_path: P
             process.kill()
             process.wait()
     assert held
-    assert all(held), "while it asks it has a connection, and we can see that"
+    assert all(held), "during a request its connection is visible"
     assert not open_ones
     assert held_bytes < MOST_BYTES, f"{held_bytes / 1e6:.0f} MB"
-    assert ended_s - told_s < 2
+    assert ended_s - terminated_s < 2
     assert process.returncode == 143

@@ -50,15 +50,16 @@ class AdaptiveConcurrency:
     _return_after: int = field(default=_INCREASE_AFTER, init=False)
     _decreased_s: float = field(default=-math.inf, init=False)
 
-    def succeeded(self, sent_s: float, received_s: float, in_flight: int) -> None:
-        """Count a valid response.
+    def succeeded(self, sent_s: float, received_s: float, now_s: float, in_flight: int) -> None:
+        """Count a valid page. All times are seconds on one clock that never goes back.
 
-        :param sent_s: when the request was sent, in seconds on any clock that never goes back
-        :param received_s: when the response arrived, on the same clock
+        :param sent_s: when the request was sent
+        :param received_s: when the response arrived
+        :param now_s: when its page was found valid; other requests may have been sent since ``received_s``
         :param in_flight: requests in flight when this one was sent, with this one
         """
-        # A request from before the last decrease shows the load that the decrease has already answered.
-        if sent_s < self._decreased_s:
+        # A request from before the last decrease met the load of that time, not the present one.
+        if sent_s <= self._decreased_s:
             return
         latency_s = received_s - sent_s
         self._failures = max(0.0, self._failures - _FAILURE_FADES)
@@ -69,7 +70,7 @@ class AdaptiveConcurrency:
             self._normal_s += _WEIGHT * (min(latency_s, _SLOW * self._normal_s) - self._normal_s)
         self._slow_sum = max(0.0, self._slow_sum + latency_s / max(self._normal_s, 1e-3) - _SLOW)
         if self._slow_sum > _SLOW_SUM:
-            self._slow(received_s)
+            self._slow(now_s)
             return
         self._since_change += 1
         # If something else keeps the requests in flight low, the latency shows nothing about a higher limit.
@@ -77,17 +78,17 @@ class AdaptiveConcurrency:
             self.limit = min(self.maximum, self.limit + 1)
             self._since_change = 0
 
-    def failed(self, sent_s: float, failed_s: float) -> None:
+    def failed(self, sent_s: float, now_s: float) -> None:
         """Count a failure of the source: no response, a timeout, or 5xx. Not 429, which is the quota's.
 
         :param sent_s: as in :meth:`succeeded`
-        :param failed_s: when the failure was known, on the same clock
+        :param now_s: when the failure was known, on the same clock
         """
-        if sent_s < self._decreased_s:
+        if sent_s <= self._decreased_s:
             return
         self._failures += 1
         if self._failures >= _FAILURES:
-            self._decrease(failed_s)
+            self._decrease(now_s)
 
     def _increase_after(self) -> int:
         if self._slow_at is None:

@@ -334,7 +334,7 @@ class _Outcomes:
         self._changed.wake_all()
 
     def page_received(self, sent_s: float, received_s: float, in_flight: int) -> None:
-        self._concurrency.succeeded(sent_s, received_s, in_flight)
+        self._concurrency.succeeded(sent_s, received_s, anyio.current_time(), in_flight)
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
