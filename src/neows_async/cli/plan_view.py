@@ -70,7 +70,9 @@ def _quota(facts: PlanFacts) -> str:
     if quota.limit is None:
         # A response without the quota's headers comes from a gateway without a quota.
         return (
-            "Quota:    none" if facts.requests_sent else "Quota:    unknown, none assumed; plan without --no-request to see it"
+            "Quota:    none"
+            if facts.requests_sent
+            else "Quota:    unknown, none assumed; plan without --no-request to see it"
         )
     asked = "; this plan's request is counted" if facts.requests_sent else ""
     origin = {"answer": "", "ledger": ", by the shared quota", "receipt": ", by the last receipt"}[quota.known_from]
