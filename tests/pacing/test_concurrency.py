@@ -28,7 +28,7 @@ def limits(concurrency: AdaptiveConcurrency, latency_s: Callable[[int, float], f
             number = len(in_flight) + 1
             heapq.heappush(in_flight, (now_s + latency_s(number, now_s), now_s, number))
         now_s, sent_s, number = heapq.heappop(in_flight)
-        concurrency.succeeded(sent_s, now_s, now_s, number)
+        concurrency.succeeded(sent_s, now_s, number)
         seen.append(concurrency.limit)
     return seen
 
@@ -89,20 +89,12 @@ def test_three_failures_close_to_each_other_halve_the_limit_once() -> None:
     assert concurrency.limit == 4, "requests sent before the decrease say nothing about the new limit"
 
 
-def test_request_sent_before_the_slow_page_was_found_valid_does_not_count() -> None:
-    concurrency = grown_to(8)
-    concurrency.succeeded(1_000.0, 1_020.0, 1_020.5, 8)
-    assert concurrency.limit == 4
-    concurrency.succeeded(1_020.1, 1_040.0, 1_040.0, 8)
-    assert concurrency.limit == 4, "it was sent after the response, but under the old limit"
-
-
 def test_one_failure_of_twenty_requests_does_not_change_the_limit() -> None:
     concurrency = grown_to(8)
     for round_s in range(1_000, 1_020):
         concurrency.failed(round_s, round_s + 1.0)
         for _ in range(19):
-            concurrency.succeeded(round_s, round_s + 1.0, round_s + 1.0, 8)
+            concurrency.succeeded(round_s, round_s + 1.0, 8)
     assert concurrency.limit == 8
 
 
@@ -111,14 +103,14 @@ def test_limit_recovers_after_failures() -> None:
     for _ in range(3):
         concurrency.failed(1_000.0, 1_001.0)
     for second in range(1_002, 1_002 + 3 * 20 + 80):
-        concurrency.succeeded(second, second + 1.0, second + 1.0, concurrency.limit)
+        concurrency.succeeded(second, second + 1.0, concurrency.limit)
     assert concurrency.limit == 8
 
 
 def test_limit_does_not_grow_while_the_quota_keeps_one_request_in_flight() -> None:
     concurrency = AdaptiveConcurrency(16)
     for second in range(1_000):
-        concurrency.succeeded(second, second + 1.0, second + 1.0, 1)
+        concurrency.succeeded(second, second + 1.0, 1)
     assert concurrency.limit == 2
 
 
@@ -128,7 +120,7 @@ def test_limit_is_always_between_1_and_maximum(maximum: int, outcomes: list[tupl
     concurrency = AdaptiveConcurrency(maximum)
     for second, (is_valid, latency_s, in_flight) in enumerate(outcomes):
         if is_valid:
-            concurrency.succeeded(second, second + latency_s, second + latency_s, in_flight)
+            concurrency.succeeded(second, second + latency_s, in_flight)
         else:
             concurrency.failed(second, second + latency_s)
         assert 1 <= concurrency.limit <= maximum

@@ -50,18 +50,17 @@ class AdaptiveConcurrency:
     _return_after: int = field(default=_INCREASE_AFTER, init=False)
     _decreased_s: float = field(default=-math.inf, init=False)
 
-    def succeeded(self, sent_s: float, received_s: float, now_s: float, in_flight: int) -> None:
-        """Count a valid page. All times are seconds on one clock that never goes back.
+    def succeeded(self, sent_s: float, now_s: float, in_flight: int) -> None:
+        """Count a response, before the next request is sent.
 
-        :param sent_s: when the request was sent
-        :param received_s: when the response arrived
-        :param now_s: when its page was found valid; other requests may have been sent since ``received_s``
+        :param sent_s: when the request was sent, in seconds on any clock that never goes back
+        :param now_s: when the response arrived, on the same clock
         :param in_flight: requests in flight when this one was sent, with this one
         """
         # A request from before the last decrease met the load of that time, not the present one.
-        if sent_s <= self._decreased_s:
+        if sent_s < self._decreased_s:
             return
-        latency_s = received_s - sent_s
+        latency_s = now_s - sent_s
         self._failures = max(0.0, self._failures - _FAILURE_FADES)
         self._responses += 1
         if self._responses <= _FIRST_RESPONSES:
@@ -84,7 +83,7 @@ class AdaptiveConcurrency:
         :param sent_s: as in :meth:`succeeded`
         :param now_s: when the failure was known, on the same clock
         """
-        if sent_s <= self._decreased_s:
+        if sent_s < self._decreased_s:
             return
         self._failures += 1
         if self._failures >= _FAILURES:

@@ -246,7 +246,7 @@ class Permit:
         self._outcomes = outcomes
         self._page = page
         self._ticket = ticket
-        self._sent_s = self._received_s = anyio.current_time()
+        self._sent_s = anyio.current_time()
         self._settled = False  # the quota knows the outcome
         self._in_flight = outcomes.sent()
         self._ended = False
@@ -260,29 +260,33 @@ class Permit:
         self._end()
 
     def response_received(self, rate_limit: RateLimit | None) -> None:
-        """A response arrived that may be a valid page. The next request may be sent before it is checked."""
-        self._settled = True
-        self._end()
-        self._outcomes.response_received(self._ticket, rate_limit)
+        """Report a response that may be a valid page. The next request may be sent before it is checked."""
+        # The latency counts now: the next request must not be sent under a limit that this response lowers.
+        self._outcomes.latency_measured(self._sent_s, self._in_flight)
+        self._settle(rate_limit)
 
     def page_received(self) -> None:
-        """The response was the valid page."""
-        self._outcomes.page_received(self._sent_s, self._received_s, self._in_flight)
+        """Report that the response was the valid page."""
+        self._outcomes.page_received()
 
     def failed(self, exc: AttemptError) -> None:
-        """There was no response, or it was no valid page."""
+        """Report that there was no response, or that it was no valid page."""
         if isinstance(exc, RateLimitedError):
             self._settled = True
             self._outcomes.rate_limited(self._ticket, exc.retry_after_s)
             return
         if exc.status is not None and not self._settled:
-            self.response_received(exc.rate_limit)
+            self._settle(exc.rate_limit)
         self._outcomes.page_failed(self._page, self._sent_s, str(exc))
+
+    def _settle(self, rate_limit: RateLimit | None) -> None:
+        self._settled = True
+        self._end()
+        self._outcomes.response_received(self._ticket, rate_limit)
 
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._received_s = anyio.current_time()
             self._outcomes.ended()
 
 
@@ -333,8 +337,10 @@ class _Outcomes:
         self._quota.no_response(ticket)
         self._changed.wake_all()
 
-    def page_received(self, sent_s: float, received_s: float, in_flight: int) -> None:
-        self._concurrency.succeeded(sent_s, received_s, anyio.current_time(), in_flight)
+    def latency_measured(self, sent_s: float, in_flight: int) -> None:
+        self._concurrency.succeeded(sent_s, anyio.current_time(), in_flight)
+
+    def page_received(self) -> None:
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
