@@ -94,8 +94,8 @@ async def test_a_notebook(url: str, tmp_path: Path) -> None:
 
 def test_your_own_parts(tmp_path: Path) -> None:
     suite = run(program("Your own parts", "", tmp_path), "test_mine")["TestMySink"]()
-    suite.test_it_has_what_a_sink_has()
-    suite.test_a_whole_run()
+    suite.test_sink_has_a_valid_name_and_coroutine_methods()
+    suite.test_run_writes_the_files_of_its_receipt()
 
 
 def test_the_readme_leads_here() -> None:

@@ -234,10 +234,10 @@ def visible(root: Path) -> set[str]:
     [
         ({"sinks": [Grouping("mine")]}, "mine failed: KeyError"),
         ({"sinks": [Forgetful("mine")]}, "mine failed: TypeError: 'NoneType' object is not iterable"),
-        ({"sinks": [Inventive("mine")]}, "mine failed: TypeError: it gave a str where a DatasetFile was expected"),
+        ({"sinks": [Inventive("mine")]}, "mine failed: TypeError: it returned a str instead of a DatasetFile"),
         ({"sinks": [Undeclared("mine")]}, "mine failed: LookupError: page 0 has no JSON"),
         ({"sinks": [ParquetSink("neos"), Writing("neos")]}, "two parts wrote neos/snapshot=a/part-00000.parquet"),
-        ({"sinks": [Writing("raw")]}, "raw/ is the lake's own"),
+        ({"sinks": [Writing("raw")]}, "raw/ belongs to the lake"),
         ({"aggregators": [Result({"figure": float("nan")})]}, "result failed: ValueError"),
         ({"aggregators": [Result({"figure": {1, 2}})]}, "result failed: TypeError"),
         ({"aggregators": [Result(None)]}, "result failed: TypeError"),
@@ -284,7 +284,7 @@ async def test_a_cancelled_future_in_a_part_fails_the_run_and_does_not_end_it_ea
         "aggregators": [],
         "aggregate_writer": JsonAggregates(),
     }
-    with pytest.raises(PartError, match=f"{named} failed: something that it waited for was cancelled"):
+    with pytest.raises(PartError, match=f"{named} failed: a task that it awaited was cancelled"):
         await ingest(Settings(snapshot="a"), Parts(**whole | changes))
     assert visible(tmp_path) == set()
 
@@ -330,12 +330,12 @@ class Nameless:
         (
             {"aggregators": [CloseApproachesWithin(0.2), CloseApproachesWithin(0.05)]},
             SettingsError,
-            "two aggregators are",
+            "two aggregators have the name",
         ),
         (
             {"sinks": [ListSink("mine"), ListSink("other"), ListSink("mine")]},
             SettingsError,
-            "two sinks are called 'mine'",
+            "two sinks have the name 'mine'",
         ),
         ({"source": Nameless()}, PartError, "the source Nameless failed: AttributeError"),
         ({"sinks": [Nameless()]}, PartError, "Nameless failed: AttributeError"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -41,7 +42,7 @@ from neows_async.testing import (
 from tests.neos import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -84,6 +85,32 @@ class TestWithin(AggregatorConformance):
 
 class TestByYear(AggregatorConformance):
     make = staticmethod(lambda: CloseApproachesByYear(None))
+
+
+class DiameterUnits:
+    """Counts objects by the unit that NASA gives for their diameter, which is in no column."""
+
+    name = "units_of_diameter"
+    needs_json = True
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def update_json(self, batches: Mapping[str, Any], objects: Iterable[Mapping[str, Any]]) -> None:
+        found = list(objects)
+        assert [neo["id"] for neo in found] == batches["neos"]["id"].to_pylist()
+        for neo in found:
+            self._counts.update(neo["estimated_diameter"].keys())
+
+    def merge(self, other: DiameterUnits) -> None:
+        self._counts.update(other._counts)
+
+    def result(self) -> Mapping[str, int]:
+        return dict(sorted(self._counts.items()))
+
+
+class TestJsonAggregator(AggregatorConformance):
+    make = staticmethod(DiameterUnits)
 
 
 class TestLocalStorage(StorageConformance):

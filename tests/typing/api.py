@@ -44,7 +44,7 @@ from neows_async.telemetry import events
 from neows_async.testing import SandboxClient, SinkConformance, sandbox_client
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import httpx
     import pyarrow as pa
@@ -88,6 +88,18 @@ class MyAggregator:
         return {"neos": 1}
 
 
+class MyJsonAggregator:
+    name = "mine_too"
+    needs_json: Literal[True] = True
+
+    def update_json(self, batches: Mapping[str, pa.RecordBatch], objects: Iterable[Mapping[str, Any]]) -> None: ...
+
+    def merge(self, other: MyJsonAggregator) -> None: ...
+
+    def result(self) -> Mapping[str, int]:
+        return {"neos": 1}
+
+
 class MyWriter:
     async def write(self, stage: Stage, results: Mapping[str, Mapping[str, Any]]) -> Sequence[DatasetFile]:
         return [DatasetFile(stage.snapshot, name, len(result), 0, "") for name, result in results.items()]
@@ -116,7 +128,7 @@ async def a_run(client: httpx.AsyncClient, settings: Settings) -> None:
         source=MySource(),
         storage=open_storage("data/"),
         sinks=[MySink(), ParquetSink("neos")],
-        aggregators=[MyAggregator(), CloseApproachesWithin(0.2, None)],
+        aggregators=[MyAggregator(), MyJsonAggregator(), CloseApproachesWithin(0.2, None)],
         aggregate_writer=MyWriter(),
         pacing=PacingRules(bursts=()),
         quota_store=MemoryQuotaStore(),

@@ -1,4 +1,4 @@
-"""Never run, only type-checked: our parts fit the seams."""
+"""Never run, only type-checked: our parts fit their protocols."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from neows_async.outputs.parquet import ParquetSink
     from neows_async.outputs.quarantine import QuarantineSink
     from neows_async.pacing.quota_store import MemoryQuotaStore, QuotaStore, SqliteQuotaStore
-    from neows_async.protocols import AggregateWriter, Aggregator, Sink, Source, Stage, StagedFile
+    from neows_async.protocols import (
+        AggregateWriter,
+        Aggregator,
+        IdleAware,
+        Sink,
+        Source,
+        Stage,
+        StagedFile,
+        StoredSource,
+    )
     from neows_async.sandbox.catalogue import Catalogue, RecordedPages, SyntheticCatalogue
     from neows_async.sources.archive import ArchiveSource
     from neows_async.sources.nasa import NasaSource
@@ -23,6 +32,9 @@ if TYPE_CHECKING:
 
     def sources(one: NasaSource, two: ArchiveSource, three: ListSource) -> list[Source]:
         return [one, two, three]
+
+    def optional_methods_of_sources(one: NasaSource, two: ArchiveSource) -> tuple[IdleAware, StoredSource]:
+        return one, two
 
     def sinks(one: ParquetSink, two: QuarantineSink, three: ListSink) -> list[Sink]:
         return [one, two, three]

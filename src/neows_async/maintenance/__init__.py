@@ -1,4 +1,4 @@
-"""Looks after the snapshots of a lake: checks them, removes old ones, reads rejected objects again.
+"""Maintains the snapshots of a lake: checks them, removes old ones, reads rejected objects again.
 
 ::
 
