@@ -456,7 +456,7 @@ def test_signal_ends_a_run_resumably(tmp_path: Path, number: signal.Signals, cod
     def answer(asked: Asked) -> Answer:
         if asked.page == 2:
             asked_for_more.set()
-            go_on.wait(30)
+            go_on.wait(2 * program.LIMIT_S)
         return objects(asked)
 
     with loopback.serving(answer) as server:
@@ -468,11 +468,9 @@ def test_signal_ends_a_run_resumably(tmp_path: Path, number: signal.Signals, cod
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert asked_for_more.wait(30)
+        assert asked_for_more.wait(program.LIMIT_S)
         os.kill(process.pid, number)
-        started_s = time.monotonic()
-        _, err = process.communicate(timeout=30)
-        assert time.monotonic() - started_s < 2
+        _, err = process.communicate(timeout=program.LIMIT_S)  # it does not wait for the response
         go_on.set()
         assert process.returncode == code, err
         assert "run the same command again to resume" in err

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LIMIT_S: Final = 60.0
 GONE_S: Final = 2.0
+ATTEMPTS: Final = 5
 PAGES: Final = synthetic(4, 3)
 
 
@@ -60,6 +61,11 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
     return took_s
 
 
+def in_time(attempts: Iterator[float]) -> bool:
+    """Whether one attempt exits in time. A busy machine delays some of them, a program that waits too long all."""
+    return any(took_s < GONE_S for took_s in attempts)
+
+
 def finish(root: str, url: str, **environment: str) -> None:
     with started(root, url, **environment) as process:
         assert process.wait(LIMIT_S) == 0, process.stderr and process.stderr.read()
@@ -81,29 +87,37 @@ def test_a_stopped_run_exits_in_time_although_the_object_store_hangs(
     s3: seaweedfs.SeaweedFS, tmp_path: Path, hang: tuple[str, str], number: signal.Signals
 ) -> None:
     prefix = f"signals/{tmp_path.name}"
-    with serving(PAGES) as server, line_to(s3.port) as line:
-        line.arm(die_at=hang)
-        over_line = seaweedfs.SeaweedFS(line.port).uri(prefix)
-        with started(over_line, server.url, **s3.environment) as process:
-            assert line.dead.wait(LIMIT_S), [f"{request.verb} {request.path}" for request in line.seen]
-            assert stop(process, number) < GONE_S
-        finish(s3.uri(prefix), server.url, **s3.environment)
-        # Pages whose put hung may be stored or not; the others are never requested again.
-        assert len(server.asked) <= len(PAGES.bodies) + 4 * (hang[1] == "/page=00002.json.zst")
+
+    def stopped_s(prefix: str) -> float:
+        with serving(PAGES) as server, line_to(s3.port) as line:
+            line.arm(die_at=hang)
+            over_line = seaweedfs.SeaweedFS(line.port).uri(prefix)
+            with started(over_line, server.url, **s3.environment) as process:
+                assert line.dead.wait(LIMIT_S), [f"{request.verb} {request.path}" for request in line.seen]
+                took_s = stop(process, number)
+            finish(s3.uri(prefix), server.url, **s3.environment)
+            # Pages whose put hung may be stored or not; the others are never requested again.
+            assert len(server.asked) <= len(PAGES.bodies) + 4 * (hang[1] == "/page=00002.json.zst")
+        return took_s
+
+    assert in_time(stopped_s(f"{prefix}/{attempt}") for attempt in range(ATTEMPTS))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_stopped_run_exits_in_time_although_the_disk_hangs(tmp_path: Path, number: signal.Signals) -> None:
-    lake = tmp_path / "lake"
-    fifo = lake / "raw/snapshot=a/gen=0/page=00003.json.zst"
-    with serving(PAGES) as server:
-        with started(str(lake), server.url, NEOWS_BUDGET="1") as process:
-            assert process.wait(LIMIT_S) == 75
-        os.mkfifo(fifo)  # a reader that opens it blocks until a writer does
-        with started(str(lake), server.url) as process, hanging(fifo):
-            assert stop(process, number) < GONE_S
-        fifo.unlink()
-        finish(str(lake), server.url)
+    def stopped_s(lake: Path) -> float:
+        fifo = lake / "raw/snapshot=a/gen=0/page=00003.json.zst"
+        with serving(PAGES) as server:
+            with started(str(lake), server.url, NEOWS_BUDGET="1") as process:
+                assert process.wait(LIMIT_S) == 75
+            os.mkfifo(fifo)  # a reader that opens it blocks until a writer does
+            with started(str(lake), server.url) as process, hanging(fifo):
+                took_s = stop(process, number)
+            fifo.unlink()
+            finish(str(lake), server.url)
+        return took_s
+
+    assert in_time(stopped_s(tmp_path / str(attempt)) for attempt in range(ATTEMPTS))
 
 
 @contextmanager
