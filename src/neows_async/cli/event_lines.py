@@ -11,11 +11,14 @@ from neows_async.telemetry import events
 if TYPE_CHECKING:
     from neows_async.telemetry.progress import Figures
 
+NO_SCANNER: Final = "no compiled page scanner: decoding takes twice as long; install with a C compiler"
 _ID_CHARS: Final = 60
 
 
 def line_of(event: events.Event) -> str | None:
     """The line for ``event``; None for an event that is too frequent or too small for one."""
+    if isinstance(event, events.RunStarted):
+        return None if event.compiled_scanner else NO_SCANNER
     line = _line_of_page(event)
     if line is None:
         line = _line_of_wait(event)

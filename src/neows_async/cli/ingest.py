@@ -15,10 +15,12 @@ import click
 
 from neows_async._process import freeze_gc
 from neows_async.cli import output, summary
+from neows_async.cli.event_lines import NO_SCANNER
 from neows_async.cli.exit_codes import ExitCode
 from neows_async.cli.foreground import exit_after_grace
 from neows_async.cli.parts import PartNames, open_parts
 from neows_async.cli.progress_view import listening
+from neows_async.endpoints.browse import approach_scan
 from neows_async.errors import most_relevant
 from neows_async.lake.storage import open_storage
 from neows_async.pipeline.run import ingest
@@ -92,4 +94,10 @@ def _print_receipt(settings: Settings, receipt: Receipt, *, as_json: bool) -> No
             click.echo(json.dumps(receipt.model_dump(mode="json")))
         else:
             storage = open_storage(settings.root)
-            summary.show(receipt, root=settings.root, limit=settings.limit, open_input=storage.open_input)
+            summary.show(
+                receipt,
+                root=settings.root,
+                limit=settings.limit,
+                open_input=storage.open_input,
+                timing_notes=() if approach_scan.IS_COMPILED else (NO_SCANNER,),
+            )

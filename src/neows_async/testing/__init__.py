@@ -3,7 +3,7 @@
 ::
 
     fakes.py                  ListSource and ListSink: a source and a sink over lists; browse_page makes a page's JSON
-    sandbox_client.py         an httpx client of the sandbox, for tests of a whole run without a socket
+    client.py                 an httpx client of the sandbox, for tests of a whole run without a socket
     conformance.py            SinkConformance, SourceConformance, AggregatorConformance: subclass, and pytest runs them
     storage_conformance.py    the same for a storage
     faulty_storage.py         a storage that counts its calls and fails where a test says

@@ -23,9 +23,9 @@ from neows_async.sandbox.scenario import (
     WrongType,
 )
 from neows_async.sandbox.server import serving
+from neows_async.testing.client import SandboxClient, sandbox_client
 from neows_async.testing.conformance import AggregatorConformance, SinkConformance, SourceConformance
 from neows_async.testing.fakes import ListSink, ListSource, browse_page
-from neows_async.testing.sandbox_client import SandboxClient, sandbox_client
 from neows_async.testing.storage_conformance import StorageConformance
 
 __all__ = [
