@@ -304,4 +304,4 @@ def test_run_succeeds_if_the_store_cannot_be_created(tmp_path: Path) -> None:
         options: dict[str, Any] = {"NASA_API_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
         ended = program.run(tmp_path, "run", "--base-url", server.url, "--root", "lake", **options)
     assert ended.code == 0
-    assert ended.err.count("other runs with this key are not seen") == 1
+    assert ended.err.count("the quota is not shared with other runs") == 1
