@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 import anyio
 import pyarrow as pa
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 from neows_async._version import __version__
 from neows_async.endpoints.browse import approach_scan, schema
@@ -213,6 +214,9 @@ class _Run:
             async with anyio.create_task_group() as fetchers:
                 for _ in range(self._reader.fetching.tasks):
                     fetchers.start_soon(self._reader.fetching.run)
+                # Page 0 is here already. Let every task begin first: an interrupt in a sink would end asyncio's loop
+                # before the others began, and each of them would then be a warning.
+                await checkpoint()
                 await self._reader.read_pages(put)
                 self._ended += 1
                 fetchers.cancel_scope.cancel()
