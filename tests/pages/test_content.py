@@ -59,7 +59,7 @@ def test_a_gzip_bomb_takes_no_more_memory_than_the_limit() -> None:
 def test_a_truncated_gzip_body_is_refused_wherever_it_ends() -> None:
     packed = gzip.compress(b"a page", mtime=0)
     for at in range(len(packed)):
-        with pytest.raises(BadPageError, match=f"the gzip body ends after {at} bytes, before its end"):
+        with pytest.raises(BadPageError, match=f"the gzip body of {at} bytes ends before its end"):
             decompress(packed[:at], GZIP, 100)
     with pytest.raises(BadPageError, match="before its end"):
         decompress(packed + packed[:-1], GZIP, 100)

@@ -34,7 +34,7 @@ def decompress(body: bytes, content_encoding: str | None, max_bytes: int) -> byt
 def _gunzip(body: bytes, max_bytes: int) -> list[bytes]:
     """The members of a gzip body (RFC 1952 allows several), up to one byte more than ``max_bytes``."""
     pieces: list[bytes] = []
-    left = max_bytes + 1
+    received, left = len(body), max_bytes + 1
     while body or not pieces:
         member = zlib.decompressobj(wbits=_WBITS)
         try:
@@ -46,6 +46,6 @@ def _gunzip(body: bytes, max_bytes: int) -> list[bytes]:
         if left <= 0:
             return pieces
         if not member.eof:
-            raise BadPageError(f"the gzip body ends after {len(body)} bytes, before its end")
+            raise BadPageError(f"the gzip body of {received} bytes ends before its end")
         body = member.unused_data
     return pieces

@@ -155,7 +155,10 @@ class DecodeWorker:
             self.requests -= 1
         if not parts:
             raise DeclinedError
-        return [_page_of(page, *of) for page, of in zip(pages, parts, strict=True)]
+        decoded = [_page_of(page, *of) for page, of in zip(pages, parts, strict=True)]
+        if self._options.keeps_json and any(page.source is None for page in decoded):
+            raise EOFError("not a response to this request")
+        return decoded
 
     def _send(self, pages: Sequence[RawPage | StoredPage], size: int | None, slot: int) -> None:
         if not self.alive:
