@@ -12,6 +12,7 @@ of its frame and one of its own: if either is wrong, the page is damaged.
 from __future__ import annotations
 
 import struct
+import sys
 import threading
 import zlib
 from typing import Final
@@ -97,12 +98,14 @@ def is_sound(page: StoredPage) -> bool:
     return found == page
 
 
-def json_of(page: StoredPage) -> bytes:
+def json_of(page: StoredPage, max_bytes: int = sys.maxsize) -> bytes:
     """The page's JSON, decompressed anew at each call.
 
-    :raises BadPageError: it is damaged
+    :raises BadPageError: it is damaged, or larger than ``max_bytes``
     """
-    return _expanded(memoryview(page.data)[:-_SEAL_BYTES])
+    frame = memoryview(page.data)[:-_SEAL_BYTES]
+    _size(frame, max_bytes)
+    return _expanded(frame)
 
 
 def _opened(data: bytes) -> tuple[bytes | memoryview, bytes | None]:

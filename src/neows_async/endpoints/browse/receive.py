@@ -89,7 +89,7 @@ class Receiver:
     def _open(self, page: RawPage | StoredPage) -> tuple[PageJson, StoredPage | None]:
         """The page's redacted JSON; and the page itself if it can be stored as it is."""
         if isinstance(page, StoredPage):
-            body = stored.expand(page.data, self._options.max_body_bytes)
+            body = stored.json_of(page, self._options.max_body_bytes)
             if stored.is_sound(
                 page
             ):  # its seal shows that it was redacted; a page from a caller's own source may have none
