@@ -27,7 +27,11 @@ _SAME_S: Final = 60.0  # a smaller difference does not matter, since people plan
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A time in which no request is sent. UTC, seconds since 1970."""
+    """A time in which no request is sent. UTC, seconds since 1970.
+
+    :param from_s: the last request before it was sent then, or the run started then
+    :param to_s: the next request is sent then
+    """
 
     from_s: float
     to_s: float
