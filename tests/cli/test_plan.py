@@ -177,7 +177,7 @@ def test_waits_for_max_rate_are_not_blamed_on_the_quota(tmp_path: Path) -> None:
     [
         (Answer(b'{"error":{"code":"API_KEY_INVALID"}}', 403), 77, "API_KEY_INVALID"),
         (Answer(b"", 429, {"Retry-After": "900"} | QUOTA), 75, "429, over the rate limit; run the same command again"),
-        (Answer(b"<html>Application error</html>", 503, QUOTA), 69, "--no-request plans without asking"),
+        (Answer(b"<html>Application error</html>", 503, QUOTA), 69, "--no-request plans without a request"),
         (Answer(b"<html>hello</html>", 200, QUOTA), 69, "not a Browse page"),
     ],
 )
