@@ -28,10 +28,10 @@ service: $(VENV)/.service $(VENV)/.package ## Serve the example website on loopb
 
 test: $(VENV)/.test $(VENV)/.package ## Run the tests
 	@# The tests start programs that came with the environment, such as the S3 server.
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-quick: $(VENV)/.test $(VENV)/.package ## Run the quick tests: under a minute, covers each package (see SLOW in tests/conftest.py)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
 check: $(VENV)/.check $(VENV)/.package ## Check style, types, layers, wording, and that no page costs more modules or instructions
 	@status=0; \

@@ -1,7 +1,7 @@
 """Sees coroutines that block the event loop: opening, renaming, sleeping, resolving names, on any loop.
 
 The interpreter announces such calls to audit hooks. What an extension module does on its own (a read
-in Arrow, a long computation) is announced by nobody and is not seen.
+in Arrow, a long computation) is not announced, so it is not seen.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _hooked = False
 def watch(package: str) -> Iterator[list[str]]:
     """Collects the stacks of blocking calls made by coroutines of ``package``, in the order they came.
 
-    The innermost coroutine on the stack is whose call it is, so a test may open files as it likes.
-    Work handed to a thread has no coroutine above it. Importing a module is forgiven, and so is looking
-    up a time zone: both happen once a process, to whoever comes first.
+    A call belongs to the innermost coroutine on the stack, so a test may open files.
+    Work in a thread has no coroutine above it. Importing a module is allowed, and so is the lookup of a time zone:
+    both happen once in a process.
     """
     global _hooked  # noqa: PLW0603 - an audit hook is there for good, so there is but one
     if not _hooked:

@@ -1,4 +1,4 @@
-"""Made-up objects in the source's own shape, as small as a test wants them."""
+"""Made-up objects in the API's own JSON, as small as a test needs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def neo(number: int, approaches: Sequence[Mapping[str, Any]] = (), **overrides: 
 
 
 def catalogue(count: int) -> list[dict[str, Any]]:
-    """So many objects, with 0, 1 or 2 approaches each."""
+    """``count`` objects, with 0, 1 or 2 approaches each."""
     return [
         neo(number, [approach(), approach(orbiting_body="Venus", au="0.3")][: number % 3]) for number in range(count)
     ]

@@ -1,7 +1,7 @@
-"""The long form: ``make fuzz``. Ten thousand hostile answers, then fuzzing guided by coverage, and what came of both.
+"""The long form: ``make fuzz``. Ten thousand hostile responses, then fuzzing guided by coverage.
 
-``python -m tests.fuzz [SECONDS [ANSWERS]]``. It ends with 1 if anything was found; the input then lies in a file
-of ``.fuzz/found``. One for the decoder goes into ``tests/fuzz/found/NAME.bin``, where ``make test`` tries it again.
+``python -m tests.fuzz [SECONDS [ANSWERS]]`` exits with 1 if anything was found. The input is then a file in
+``.fuzz/found``. Copy one for the decoder to ``tests/fuzz/found/NAME.bin``: ``make test`` tries it from then on.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ _MOST_RSS_BYTES: Final = 600 << 20
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Give hostile answers to what reads them.")
-    asked.add_argument("seconds", type=int, nargs="?", default=_GUIDED_S, help="of fuzzing guided by coverage")
-    asked.add_argument("answers", type=int, nargs="?", default=_ANSWERS, help="before it, and as many bodies")
-    told = asked.parse_args()
-    seconds, count = told.seconds, told.answers
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description="Give hostile answers to what reads them."
+    )
+    parser.add_argument("seconds", type=int, nargs="?", default=_GUIDED_S, help="of fuzzing guided by coverage")
+    parser.add_argument("answers", type=int, nargs="?", default=_ANSWERS, help="before it, and as many bodies")
+    arguments = parser.parse_args()
+    seconds, count = arguments.seconds, arguments.answers
     (FOLDER / "found").mkdir(parents=True, exist_ok=True)
     found = _answers(count) + _bodies(count)
     rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -57,7 +59,7 @@ def _settings(count: int) -> settings:
 
 
 def _answers(count: int) -> int:
-    """Whole answers, one to three before a good one, through source, gate, retries, check and decoder."""
+    """Whole responses, one to three before a good one, through source, gate, retries, check and decoder."""
     outcomes: Counter[str] = Counter()
 
     @_settings(count)
@@ -114,9 +116,9 @@ def _guided(seconds: int) -> int:
             check=False,
             timeout=seconds + 300,
         )
-    told = log.read_text(errors="replace").splitlines()
+    lines_of_log = log.read_text(errors="replace").splitlines()
     print(f"\nguided by coverage, {seconds} s:")
-    print("\n".join(line for line in told if line.startswith("stat::") or " DONE " in line))
+    print("\n".join(line for line in lines_of_log if line.startswith("stat::") or " DONE " in line))
     if ended.returncode:
         print(f"FINDING: see {log} and {FOLDER / 'found'}")
     return 1 if ended.returncode else 0

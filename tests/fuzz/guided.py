@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of what reads a body: ``python -m tests.fuzz.guided FOLDER SECONDS``.
 
-A process of its own, since libFuzzer ends the one it runs in. What it finds lies in ``FOLDER/found``.
+A process of its own, since libFuzzer ends the one it runs in. Its findings are files in ``FOLDER/found``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Drives one hostile answer through the parts that a run uses, and says what came of it, or what is wrong with that."""
+"""Drives one hostile response through the parts that a run uses, and judges the outcome."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from neows_async.pipeline.decoder import DecoderPool
 
 MAX_BODY_BYTES: Final = 1 << 20
-LIMIT_S: Final = 10.0
+LIMIT_S: Final = 10.0  # of a processor: a busy machine does not count
 RECEIVER: Final = Receiver(ReceiveOptions(api_key=KEY, max_body_bytes=MAX_BODY_BYTES, keeps_json=True))
 _BUDGET_S: Final = 3.0
 _MAX_WAIT_S: Final = 3_600.0
@@ -61,7 +61,7 @@ _FORMS: Final = _forms_of_the_key()
 
 
 def leaked(text: bytes | str) -> bool:
-    """Whether the key stands in it, in any form that is promised not to."""
+    """Whether the text holds the key in a form that must not appear."""
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     return any(form in data for form in _FORMS)
 
@@ -109,7 +109,7 @@ def transport_of(answers: Sequence[Sequence[bytes]]) -> HttpTransport:
 
 @dataclass
 class Outcome:
-    """What a run got to see."""
+    """What a run received, raised and said."""
 
     page: Page | None = None
     error: BaseException | None = None
@@ -126,11 +126,11 @@ class Outcome:
 
 
 def outcome_of(answers: Sequence[Sequence[bytes]], backend: str) -> Outcome:
-    """What comes of a page whose first requests get these answers.
+    """Fetch a page whose first requests get these responses.
 
-    :raises FindingError: it is not as promised
+    :raises FindingError: the outcome breaks a promise
     """
-    outcome, began_s = Outcome(), time.perf_counter()
+    outcome, began_s = Outcome(), time.process_time()
     name, options = virtual_time.backend(backend)
     try:
         outcome.page = anyio.run(_fetch, answers, outcome, backend=name, backend_options=options)
@@ -140,7 +140,7 @@ def outcome_of(answers: Sequence[Sequence[bytes]], backend: str) -> Outcome:
         raise
     except Exception as exc:
         raise FindingError(f"a traceback: {type(exc).__name__}: {exc}") from exc
-    took_s = time.perf_counter() - began_s
+    took_s = time.process_time() - began_s
     if took_s > LIMIT_S:
         raise FindingError(f"a hang: it took {took_s:.1f} s")
     look_for_the_key(outcome)
@@ -205,9 +205,9 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
 
 
 def look_for_the_key(outcome: Outcome) -> None:
-    """In all that was said.
+    """Search all outputs of a run.
 
-    :raises FindingError: it is there
+    :raises FindingError: the key is in one of them
     """
     said: list[bytes | str] = [*outcome.said, repr(outcome.page)]
     if outcome.page is not None:
@@ -229,9 +229,9 @@ def look_for_the_key(outcome: Outcome) -> None:
 
 
 def compared(page: Page, body: bytes) -> Page:
-    """``page``, which the other way of decoding must give, too.
+    """``page``, compared with the result of the other decoder.
 
-    :raises FindingError: it does not
+    :raises FindingError: they differ
     """
     if decode_fast.decode_columns(body) is not None:
         slow = decode_exactly(PageJson(page.number, body, page.sha256))
@@ -255,9 +255,9 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def readable(body: bytes) -> Page | None:
-    """What the bytes of a body become, if they are a page.
+    """The page of a body; None if the body is refused.
 
-    :raises FindingError: another error than ours came of it
+    :raises FindingError: another error than ours was raised
     """
     try:
         info, _ = envelope.split(body)

@@ -54,10 +54,10 @@ def test_run_of_more_than_a_year_has_no_end() -> None:
 
 
 def test_sixty_forecasts_take_less_than_a_tenth_of_a_second() -> None:
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     for minute in range(60):
         forecast_end_s(conditions(previous=500), NOON_S + 60 * minute)
-    assert time.perf_counter() - started_s < 0.1
+    assert time.process_time() - started_s < 0.1
 
 
 @given(

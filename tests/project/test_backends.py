@@ -28,17 +28,17 @@ async def test_an_async_test_runs_on_the_loop_it_is_named_for(request: pytest.Fi
 
 
 @pytest.mark.uvloop
-async def test_uvloop_is_had_for_the_asking(request: pytest.FixtureRequest) -> None:
+async def test_a_marked_test_runs_on_uvloop_too(request: pytest.FixtureRequest) -> None:
     assert here() == wanted(request)
 
 
 @pytest.mark.asyncio_only
-async def test_asyncio_alone() -> None:
+async def test_asyncio_only_runs_on_asyncio() -> None:
     assert here() == "asyncio"
 
 
 @pytest.mark.trio_only
-async def test_trio_alone() -> None:
+async def test_trio_only_runs_on_trio() -> None:
     assert here() == "trio"
 
 

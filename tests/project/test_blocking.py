@@ -32,7 +32,7 @@ async def drop(leftovers: list[Leftover]) -> None:
     leftovers.clear()
 
 
-async def test_a_coroutine_that_opens_a_file_is_seen(tmp_path: Path) -> None:
+async def test_a_blocking_call_of_a_coroutine_is_noted(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("text", encoding="utf-8")
 
@@ -44,7 +44,7 @@ async def test_a_coroutine_that_opens_a_file_is_seen(tmp_path: Path) -> None:
     assert __file__ in seen[0]
 
 
-async def test_work_in_a_thread_is_not(tmp_path: Path) -> None:
+async def test_a_blocking_call_in_a_thread_is_not_noted(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("text", encoding="utf-8")
 
@@ -54,14 +54,14 @@ async def test_work_in_a_thread_is_not(tmp_path: Path) -> None:
     assert seen == []
 
 
-async def test_other_packages_are_not(tmp_path: Path) -> None:
+async def test_a_blocking_call_of_another_package_is_not_noted(tmp_path: Path) -> None:
     with watch("somebody_else") as seen:
         (tmp_path / "file").touch()
 
     assert seen == []
 
 
-async def test_a_finalizer_is_not_the_doing_of_the_coroutine_it_interrupts(tmp_path: Path) -> None:
+async def test_a_finalizer_is_not_a_call_of_the_coroutine_that_it_interrupts(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
 

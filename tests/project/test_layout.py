@@ -116,5 +116,5 @@ def test_quick_tests_run_on_one_event_loop_and_the_slow_ones_are_left_out() -> N
     ended = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, check=True)
     chosen = [line for line in ended.stdout.splitlines() if "::" in line]
     assert [line for line in chosen if not line.startswith("tests/project/")] == []
-    assert [line for line in chosen if re.search(r"\[(trio|uvloop)", line) and "trio_alone" not in line] == []
+    assert [line for line in chosen if re.search(r"\[(trio|uvloop)", line) and "trio_only" not in line] == []
     assert any("[asyncio]" in line for line in chosen)

@@ -1,4 +1,4 @@
-"""A good guest: what importing and running do to the program around, and runs that never meet."""
+"""A good guest: importing and running leave the embedding program alone, and two runs share nothing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from neows_async import Receipt
     from tests.loopback import Answer, Asked
 
-# Runs first in a fresh interpreter: from here on, whoever looks at the environment is written down, with whose code it
-# is; so is every file that is opened for writing, and every socket.
+# Runs first in a fresh interpreter. It notes each access to the environment, with the module of the caller, each file
+# that is opened for writing, and each socket.
 WATCH = """
 import os, sys, threading, signal, logging, json, collections.abc
 
@@ -93,7 +93,7 @@ def report():
 """
 
 
-def told(script: str, *arguments: str) -> dict[str, Any]:
+def report_of(script: str, *arguments: str) -> dict[str, Any]:
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", WATCH + textwrap.dedent(script), *arguments],
         env=program.clean_environment(),
@@ -121,8 +121,8 @@ NOTHING = {
 }
 
 
-def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:
-    seen = told(
+def test_the_watch_notes_each_change_of_the_process(tmp_path: Path) -> None:
+    seen = report_of(
         """
         import asyncio, socket
         as_ours = {"__name__": "neows_async.rude", "os": os}
@@ -155,26 +155,26 @@ def test_the_watch_sees_what_it_is_for(tmp_path: Path) -> None:
     assert seen["sockets"] > 0
 
 
-def test_importing_does_nothing() -> None:
-    assert told("import neows_async; report()") == {**NOTHING, "heavy": []}
+def test_importing_the_package_changes_nothing() -> None:
+    assert report_of("import neows_async; report()") == {**NOTHING, "heavy": []}
 
 
-def test_naming_everything_does_nothing_either() -> None:
-    seen = told("from neows_async import *; import neows_async.testing; report()")
+def test_importing_every_public_name_changes_nothing() -> None:
+    seen = report_of("from neows_async import *; import neows_async.testing; report()")
     assert len(seen.pop("heavy")) == 5
     assert seen == NOTHING
 
 
-def test_a_run_touches_nothing_of_the_program_around_it(tmp_path: Path) -> None:
+def test_a_run_changes_nothing_of_its_process(tmp_path: Path) -> None:
     with loopback.serving(loopback.browse(catalogue(45))) as server:
-        seen = told(
+        seen = report_of(
             """
             import asyncio
             import neows_async
             root, url = sys.argv[1:]
             settings = neows_async.Settings(root=root, base_url=url, api_key="key-of-this-run", limit=None)
             assert asyncio.run(neows_async.ingest(settings)).records.written == 45
-            # The event loop has told its idle worker threads to end; they take a moment.
+            # The event loop has stopped its idle worker threads. Wait until they have ended.
             for thread in threading.enumerate()[1:]:
                 thread.join(5)
             report()
@@ -189,7 +189,7 @@ def test_a_run_touches_nothing_of_the_program_around_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.uvloop
-async def test_two_runs_with_two_keys_never_meet(tmp_path: Path) -> None:
+async def test_two_runs_with_two_keys_share_nothing(tmp_path: Path) -> None:
     def only(key: str) -> Callable[[Asked], Answer]:
         browse = loopback.browse(catalogue(200))
 

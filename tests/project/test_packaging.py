@@ -111,15 +111,15 @@ def test_the_source_archive_holds_no_binary_and_gives_the_same_wheel(wheel: Path
     assert again.read_bytes() == wheel.read_bytes()
 
 
-def test_the_wheel_reads_pages_as_fast_as_the_sources_do(installed: Path, tmp_path: Path) -> None:
-    told = output_of(
+def test_the_wheel_holds_the_compiled_scanner_if_the_sources_do(installed: Path, tmp_path: Path) -> None:
+    printed = output_of(
         installed / "python",
         "-c",
         "from neows_async.endpoints.browse.approach_scan import IS_COMPILED; print(IS_COMPILED)",
         cwd=tmp_path,
     )
 
-    assert told.strip() == str(IS_COMPILED)
+    assert printed.strip() == str(IS_COMPILED)
 
 
 def test_the_wheel_is_imported_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def imported() -> dict[str, Any]:
     return found
 
 
-def test_importing_the_package_is_light(imported: dict[str, Any]) -> None:
+def test_importing_the_package_loads_no_heavy_library(imported: dict[str, Any]) -> None:
     heavy = {
         "click",
         "duckdb",
@@ -273,11 +273,11 @@ def test_the_locks_satisfy_what_is_asked_for() -> None:
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def test_help_shows_every_target() -> None:
+def test_make_help_lists_every_target() -> None:
     assert set(re.findall(r"^make ([a-z-]+) +\S", output_of("make", "help"), re.MULTILINE)) == TARGETS
 
 
-def test_every_target_is_told_to_make_as_a_command() -> None:
+def test_every_target_is_declared_phony() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     (phony,) = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)[:1]
 

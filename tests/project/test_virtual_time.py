@@ -115,7 +115,7 @@ async def test_without_the_marker_time_is_real() -> None:
     assert time.monotonic() - began_s >= 0.01
 
 
-def test_a_deadlock_is_said_and_not_waited_for() -> None:
+def test_a_deadlock_raises() -> None:
     async def wait_for_nobody() -> None:
         await asyncio.Event().wait()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
+class OutageState:
     """An outage of the source. All times are UTC, seconds since 1970.
 
     :param since_s: the first of the failures in a row
@@ -49,12 +49,12 @@ class CircuitBreaker:
         return len(self._failed) >= self.pages_to_open and self._failures >= self.failures_to_open
 
     @property
-    def outage(self) -> Outage | None:
+    def outage(self) -> OutageState | None:
         """The current outage, if there is one."""
         if not self.is_open:
             return None
         ends_s = None if self.max_outage_s is None else self._since_s + self.max_outage_s
-        return Outage(self._since_s, self._next_probe_s(), ends_s, self._failures)
+        return OutageState(self._since_s, self._next_probe_s(), ends_s, self._failures)
 
     def next_attempt_s(self, now_s: float) -> float:
         """Return the seconds until a request may be sent; 0 is now. While open, one request is sent per probe time."""
