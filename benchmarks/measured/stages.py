@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from neows_async._process import leave_pandas_out, tune_allocators
+from neows_async._process import tune_allocators
 
 tune_allocators()
-leave_pandas_out()
 
 import anyio
 

@@ -13,10 +13,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from neows_async._process import leave_pandas_out, tune_allocators
+from neows_async._process import tune_allocators
 
 tune_allocators()
-leave_pandas_out()
 
 import anyio
 

@@ -15,11 +15,10 @@ _GRACE_S = 0.2
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        # The order counts: the collector is tuned before modules are imported, the allocators before Arrow and numpy
-        # are, and pydantic's plugins are switched off before pydantic is imported: it would search all packages.
-        from neows_async._process import tune_allocators, tune_gc  # noqa: PLC0415 - importing this file does nothing
+        # The order matters: the allocators are tuned before Arrow is imported, and pydantic's plugins are switched off
+        # before pydantic is imported, which would search all installed packages for them.
+        from neows_async._process import tune_allocators  # noqa: PLC0415 - importing this file does nothing
 
-        tune_gc()
         tune_allocators()
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from neows_async.cli.app import run_command_line  # noqa: PLC0415 - as above

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from neows_async._process import freeze_gc
 from neows_async.cli import output, summary
 from neows_async.cli.event_lines import NO_SCANNER
 from neows_async.cli.exit_codes import ExitCode
@@ -35,7 +34,6 @@ def run_ingest(settings: Settings, names: PartNames, *, quiet: bool, as_json: bo
 
     :raises Exception: whatever ended the run, but for a signal
     """
-    freeze_gc()
     outcome = anyio.run(partial(_ingest_until_signal, settings, names, quiet=quiet, as_json=as_json))
     if isinstance(outcome, signal.Signals):
         return _announce_stop(outcome, as_json=as_json)

@@ -55,11 +55,9 @@ _PAGE_OUT: Final = struct.Struct("<QQQQ")
 _FORMS: Final = ("plain", GZIP, "stored")
 _READY: Final = b"+"
 _PROGRAM: Final = (
-    # OpenBLAS is imported with numpy, and would start a thread for each processor.
-    "import json, os, sys; os.environ['OPENBLAS_NUM_THREADS'] = '1'; sys.path[:] = json.loads(sys.argv[1]); "
-    "from neows_async._process import freeze_gc, leave_pandas_out, tune_allocators, tune_gc; "
-    "tune_gc(); tune_allocators(); leave_pandas_out(); "
-    "from neows_async.pipeline.decode_worker import serve; freeze_gc(); serve()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from neows_async._process import leave_pandas_out, tune_allocators; tune_allocators(); leave_pandas_out(); "
+    "from neows_async.pipeline.decode_worker import serve; serve()"
 )
 
 
