@@ -11,6 +11,7 @@ module: ``neows-async --help`` and ``--version`` run without it.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -253,3 +254,11 @@ def identity(settings: Settings, origin: str) -> dict[str, Any]:
     :param origin: the source's name for what it reads, e.g. the URL
     """
     return {"origin": origin, "page_size": settings.page_size, "limit": settings.limit}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine, by its address or as ``localhost``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -11,7 +11,7 @@ from anyio import to_thread
 from neows_async.errors import SettingsError
 from neows_async.outputs import close_approaches, parquet, registry  # noqa: F401 - heavy: import Arrow before the loop runs
 from neows_async.pacing.rules import API_DATA_GOV_BURSTS, PacingRules
-from neows_async.settings import DEMO_KEY, NASA_URL
+from neows_async.settings import DEMO_KEY, NASA_URL, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def open_nasa(
     # In a thread: it reads the trusted certificates from disk.
     transport = await to_thread.run_sync(
         lambda: http_pool.open_transport(
-            connections=settings.concurrency, proxy=None if nasa.is_loopback(url.host) else proxy
+            connections=settings.concurrency, proxy=None if is_loopback(url.host) else proxy
         )
     )
     own = nasa.open_client(

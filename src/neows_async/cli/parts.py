@@ -29,8 +29,9 @@ from neows_async.outputs import registry
 from neows_async.pacing.quota_store import SqliteQuotaStore
 from neows_async.pacing.rules import PacingRules
 from neows_async.pipeline.run import Parts
+from neows_async.settings import is_loopback
 from neows_async.sources.archive import ArchiveSource
-from neows_async.sources.nasa import check_base_url, is_loopback
+from neows_async.sources.nasa import check_base_url
 
 if TYPE_CHECKING:
     from neows_async.lake.storage.interface import Storage

@@ -42,7 +42,7 @@ def listening(*, quiet: bool, as_json: bool, stream: TextIO | None = None) -> It
         with _bar(stream) as listener:
             yield _until_it_fails(listener)
     else:
-        yield _until_it_fails(_Lines(stream))
+        yield _until_it_fails(_ProgressLines(stream))
 
 
 def _until_it_fails(listener: Listener) -> Listener:
@@ -60,7 +60,7 @@ def _until_it_fails(listener: Listener) -> Listener:
     return listen
 
 
-class _Lines:
+class _ProgressLines:
     """A line for each event that has one, and the progress every few seconds."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -34,7 +34,7 @@ async def read_rejected(storage: AsyncStorage, receipt: Receipt, take: Callable[
         if file.dataset == "quarantine":
             try:
                 async with storage.open_input(file.path) as opened:
-                    read = _Lines(opened, file.path, take)
+                    read = _RejectedLines(opened, file.path, take)
                     while await storage.call(file.path, read.some):
                         pass
             except NotFoundError as exc:
@@ -43,7 +43,7 @@ async def read_rejected(storage: AsyncStorage, receipt: Receipt, take: Callable[
                 ) from exc
 
 
-class _Lines:
+class _RejectedLines:
     def __init__(self, opened: BinaryIO, path: str, take: Callable[[Rejected], None]) -> None:
         self._opened = opened
         self._path = path

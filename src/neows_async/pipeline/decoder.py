@@ -18,6 +18,7 @@ import pyarrow as pa
 from anyio import to_thread
 
 from neows_async.endpoints.browse.receive import Receiver
+from neows_async.lake.async_storage import RELEASE_S
 from neows_async.pipeline.decode_worker import DeclinedError, DecodeWorker, fits
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _WAITED_PAGES: Final = 12
 _WORTH_PAGES: Final = 150  # … or if this many are to be read from an archive.
 # A worker with this many requests is busy while a page is decoded here.
 _BUSY_REQUESTS: Final = 2
-_GRACE_S: Final = 0.4
 
 
 class DecoderPool:
@@ -60,7 +60,7 @@ class DecoderPool:
                 worker.end()
 
         if self._workers:
-            with anyio.move_on_after(_GRACE_S, shield=True):
+            with anyio.move_on_after(RELEASE_S, shield=True):
                 await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._starting)
 
     async def receive(self, page: RawPage | StoredPage, size: int | None) -> Page:

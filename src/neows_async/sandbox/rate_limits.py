@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from neows_async.errors import SettingsError
+from neows_async.settings import DEMO_KEY
 
-DEMO_KEY: Final = "DEMO_KEY"
 OVER_RATE_LIMIT: Final = "OVER_RATE_LIMIT"
 REFUSALS: Final = (
     "API_KEY_MISSING",

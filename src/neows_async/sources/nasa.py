@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 from contextlib import suppress
@@ -27,6 +26,7 @@ from neows_async.errors import (
 from neows_async.pages.content import decompress
 from neows_async.pages.redact import Redactor
 from neows_async.pages.values import RawPage
+from neows_async.settings import is_loopback
 from neows_async.sources.http_body import BodyError, read_body
 
 _API: Final = "/neo/rest/v1"
@@ -76,14 +76,6 @@ def origin_of(base_url: str) -> str:
 def _prefix(url: httpx.URL) -> str:
     """The part of the path before NeoWs' own."""
     return url.path.rstrip("/").removesuffix("/neo/browse").removesuffix(_API)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine, by its address or as ``localhost``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def open_client(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +15,7 @@ from neows_async.errors import SettingsError, StorageError
 from neows_async.lake.storage.aws_profile import AwsProfile
 from neows_async.lake.storage.keys import folder_parts
 from neows_async.lake.storage.object_store import ObjectStorage
+from neows_async.settings import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,7 +144,7 @@ def check_endpoint(endpoint: str) -> bool:
         raise SettingsError("the endpoint is not understood; give https://host, without credentials or options")
     if parts.scheme == "https":
         return False
-    if parts.scheme == "http" and _is_loopback(host):
+    if parts.scheme == "http" and is_loopback(host):
         return True
     raise SettingsError(f"endpoint {parts.scheme}://{host}: only https:// is safe beyond this machine; use that")
 
@@ -175,12 +175,3 @@ def _other_store(parsed: ObjectUri) -> ObjectStore:
 
 def _client(*, allow_http: bool) -> ClientConfig:
     return {"allow_http": allow_http, "connect_timeout": _CONNECT, "timeout": _REQUEST}
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
