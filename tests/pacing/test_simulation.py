@@ -15,8 +15,8 @@ from neows_async.endpoints.browse.page_plan import PagePlan
 from neows_async.pacing.forecast import RunConditions, forecast_end_s
 from neows_async.pacing.hour import SlidingWindow
 from neows_async.pacing.simulation import compare_starts, simulate
-from neows_async.sandbox.rate_limits import DEMO_KEY
 from neows_async.sandbox.rate_limits import Gateway as Demo
+from neows_async.settings import DEMO_KEY
 from tests.pacing.gateway import Gateway
 
 NOON_S = 1_800_014_400
