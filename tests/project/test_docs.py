@@ -320,6 +320,10 @@ def test_the_scenario_on_the_page_of_the_sandbox_can_be_served(tmp_path: Path) -
         assert server.stdout is not None
         first_line = server.stdout.readline()
         server.send_signal(signal.SIGINT)
+        try:
+            assert server.wait(program.LIMIT_S) in (0, 130)
+        finally:
+            server.kill()
         assert "synthetic objects at http://127.0.0.1:" in first_line
 
 

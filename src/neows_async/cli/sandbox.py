@@ -96,4 +96,6 @@ async def _serve_until_signal(app: SandboxApp, listening: socket.socket) -> None
                 # The server finishes the responses in flight, then its task ends.
                 for server in servers:
                     server.should_exit = True
+                if not servers:  # the signal was faster than the start
+                    tasks.cancel_scope.cancel()
                 return
