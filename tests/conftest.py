@@ -30,8 +30,21 @@ SLOW = (
     "tests/cli/test_output.py",
     "tests/cli/test_plan.py",
     "tests/cli/test_run.py",
+    "tests/cli/test_sandbox.py",
+    "tests/cli/test_settings.py",
+    "tests/endpoints/browse/test_decode.py::test_batch_equals_single_pages",
+    "tests/endpoints/browse/test_decode.py::test_irregular_page_in_a_batch",
+    "tests/endpoints/browse/test_decode.py::test_recorded_pages_are_regular",
+    "tests/endpoints/browse/test_real_pages.py",
     "tests/fuzz/",
+    "tests/maintenance/test_prune.py",
+    "tests/pacing/test_long_wait.py",
     "tests/pacing/test_never_over.py",
+    "tests/pacing/test_quota_store.py",
+    "tests/pipeline/test_cancellation.py",
+    "tests/pipeline/test_whole_catalogue.py",
+    "tests/project/test_docs.py",
+    "tests/project/test_manners.py",
     "tests/project/test_packaging.py",
     "tests/service/",
     "tests/torture/",
@@ -40,7 +53,7 @@ SLOW = (
 
 def is_slow(item: pytest.Item) -> bool:
     """Whether ``make test-quick`` leaves the test out. Of a test on several event loops, it runs the one on asyncio."""
-    if item.nodeid.startswith(SLOW):
+    if item.nodeid.startswith(SLOW) or "s3" in getattr(item, "fixturenames", ()):
         return True
     loop = getattr(item, "callspec", None) and item.callspec.params.get("anyio_backend")  # type: ignore[attr-defined]
     return loop not in (None, "asyncio") and not item.get_closest_marker("trio_only")
