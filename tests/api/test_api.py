@@ -70,7 +70,7 @@ def public_values() -> list[type]:
 @pytest.mark.parametrize("value", public_values(), ids=lambda value: value.__name__)
 def test_every_field_of_a_public_value_is_explained(value: type) -> None:
     [body] = [node for node in ast.parse(inspect.getsource(value)).body if isinstance(node, ast.ClassDef)]
-    told = f"{value.__doc__}\n{inspect.getmodule(value).__doc__}"
+    described = f"{value.__doc__}\n{inspect.getmodule(value).__doc__}"
     after = [*body.body[1:], None]
     for field, following in zip(body.body, after, strict=True):
         if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
@@ -78,7 +78,7 @@ def test_every_field_of_a_public_value_is_explained(value: type) -> None:
         name = ast.unparse(field.target)
         its_class = getattr(inspect.getmodule(value), ast.unparse(field.annotation), None)
         assert (
-            re.search(rf":param {name}:|``{name}``", told)
+            re.search(rf":param {name}:|``{name}``", described)
             or (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant))
             or (field.value is not None and "description=" in ast.unparse(field.value))
             or its_class in public_values()
@@ -110,18 +110,18 @@ async def test_a_run_with_parts_of_ones_own(tmp_path: Path) -> None:
             return {"neos": self.neos}
 
     sink = ListSink()
-    told: list[object] = []
+    heard: list[object] = []
     receipt = await ingest(
         Settings(root=str(tmp_path)),
         source=ListSource(catalogue(30)),
         sinks=[sink],
         aggregators=[Count()],
-        on_event=told.append,
+        on_event=heard.append,
     )
     assert receipt.aggregates == {"count": {"neos": 30}}
     assert receipt.source.name == "ListSource"
     assert (len(sink.rows), sink.commits) == (30, 1)
-    assert told[-2] == neows_async.telemetry.events.Committed(receipt.snapshot)
+    assert heard[-2] == neows_async.telemetry.events.Committed(receipt.snapshot)
 
 
 async def test_without_a_key_nothing_is_done(tmp_path: Path) -> None:
@@ -163,15 +163,15 @@ async def test_figures_at_any_time_without_stopping_the_run(tmp_path: Path) -> N
 
 @pytest.mark.may_block  # a traceback shows lines, which are read from files
 async def test_a_listener_that_fails_is_logged_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[events.Event] = []
+    heard: list[events.Event] = []
 
     def fail(event: events.Event) -> None:
-        told.append(event)
+        heard.append(event)
         raise ValueError("no room")
 
     receipt = await ingest(Settings(root=str(tmp_path)), source=ListSource(catalogue(5)), on_event=fail)
     assert receipt.records.written == 5
-    assert len(told) == 1
+    assert len(heard) == 1
     [record] = caplog.records
     assert (record.name, record.levelname) == ("neows_async", "ERROR")
     assert "RunStarted" in record.message

@@ -1,4 +1,4 @@
-"""The page for embedders: every program on it runs as it stands, but for where the catalogue and the lake are."""
+"""The page for embedders: each program on it runs unchanged, except for its settings."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ async def test_a_fastapi_lifespan(url: str, tmp_path: Path) -> None:
         httpx.AsyncClient(transport=transport, base_url="http://app") as client,
     ):
         with anyio.fail_after(60):
-            while not (told := (await client.get("/progress")).json())["committed"]:
+            while not (answer := (await client.get("/progress")).json())["committed"]:
                 await anyio.wait_all_tasks_blocked()
-    assert told["pages"] == "3 of 3"
-    assert told["aggregates"]["close_approaches_within"]["neos"] == 60
-    assert (tmp_path / "_runs" / f"{told['snapshot']}.json").exists()
+    assert answer["pages"] == "3 of 3"
+    assert answer["aggregates"]["close_approaches_within"]["neos"] == 60
+    assert (tmp_path / "_runs" / f"{answer['snapshot']}.json").exists()
 
 
 def test_a_trio_program(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,17 +50,17 @@ async def test_objects_come_in_browse_order() -> None:
     objects = [neo(number, [approach(), approach(au="0.1")]) for number in range(1, 71)]
     source = ListSource(objects)
     watch = Progress()
-    told: list[events.Event] = []
-    async with open_neos(Settings(limit=65), source=source, on_event=events.each(watch, told.append)) as neos:
+    heard: list[events.Event] = []
+    async with open_neos(Settings(limit=65), source=source, on_event=events.each(watch, heard.append)) as neos:
         found = [known async for known in neos]
         assert neos.complete is False, "the limit left some out"
     assert [known.id for known in found] == [entry["id"] for entry in objects[:65]]
     assert {(type(known), len(known.close_approaches)) for known in found} == {(Neo, 2)}
     assert neos.records.written == watch.figures().neos == 65
     assert sorted(source.asked) == [0, 1, 2, 3]
-    assert isinstance(told[0], events.RunStarted)
-    assert isinstance(told[-1], events.RunEnded)
-    assert told[-1].outcome == "read"
+    assert isinstance(heard[0], events.RunStarted)
+    assert isinstance(heard[-1], events.RunEnded)
+    assert heard[-1].outcome == "read"
 
 
 async def test_batches_have_the_columns_of_the_lake() -> None:
@@ -122,12 +122,12 @@ async def test_stopping_early_leaves_nothing_behind(how: str) -> None:
     source = Counting(catalogue(600))
     tasks, threads = len(anyio.get_running_tasks()), threading.active_count()
     taken = 0
-    told: list[events.Event] = []
+    heard: list[events.Event] = []
 
     async def use() -> None:
         nonlocal taken
         with anyio.fail_after(None) as limit:
-            async with open_neos(ALL, source=source, on_event=told.append) as neos:
+            async with open_neos(ALL, source=source, on_event=heard.append) as neos:
                 async for _ in neos:
                     taken += 1
                     if taken == 30 and how == "break":
@@ -149,9 +149,9 @@ async def test_stopping_early_leaves_nothing_behind(how: str) -> None:
             with pytest.raises(TimeoutError):
                 await use()
     assert scope.cancelled_caught == (how == "cancel")
-    assert isinstance(told[-1], events.RunEnded)
+    assert isinstance(heard[-1], events.RunEnded)
     outcomes = {"break": "stopped", "raise": "failed", "cancel": "cancelled", "time out": "cancelled"}
-    assert told[-1].outcome == outcomes[how]
+    assert heard[-1].outcome == outcomes[how]
     assert source.under_way == 0
     assert len(anyio.get_running_tasks()) == tasks
     asked = len(source.asked)
@@ -225,7 +225,7 @@ async def test_a_spent_budget_pauses_after_all_that_was_paid_for() -> None:
     assert len(found) == 80
 
 
-async def test_a_page_that_cannot_be_had_is_told_with_its_number() -> None:
+async def test_the_error_of_an_unreadable_page_has_its_number() -> None:
     def fail(number: int, times: int) -> None:
         if number == 2:
             raise UnavailableError(f"page 2 is gone, asked {times} times")
@@ -244,14 +244,14 @@ async def test_the_first_request_may_fail() -> None:
     assert (str(exc), found) == ("no page 0", [])
 
 
-async def test_rejected_objects_are_told_and_counted() -> None:
+async def test_rejected_objects_are_reported_and_counted() -> None:
     objects = [*catalogue(3), neo(4, [approach(close_approach_date="31 May")]), *catalogue(6)[3:]]
-    told: list[events.Event] = []
-    async with open_neos(ALL, source=ListSource(objects), on_event=told.append) as neos:
+    heard: list[events.Event] = []
+    async with open_neos(ALL, source=ListSource(objects), on_event=heard.append) as neos:
         found = [known.id async for known in neos]
     assert len(found) == 6
     assert (neos.records.seen, neos.records.rejected) == (7, 1)
-    assert [event.rejected.id for event in told if isinstance(event, events.ObjectRejected)] == [objects[3]["id"]]
+    assert [event.rejected.id for event in heard if isinstance(event, events.ObjectRejected)] == [objects[3]["id"]]
     await failing(ListSource(objects), TooManyRejectsError, max_rejects=0)
 
 

@@ -113,7 +113,7 @@ def zone(root: Path, *, max_body_bytes: int = MAX_BYTES) -> RawZone:
     return RawZone(AsyncStorage(LocalStorage(root)), "one", max_body_bytes=max_body_bytes)
 
 
-def lies(root: Path, number: int = 0) -> Path:
+def page_file(root: Path, number: int = 0) -> Path:
     return root / f"raw/snapshot=one/gen=0/page={number:05}.json.zst"
 
 
@@ -130,11 +130,11 @@ async def test_a_page_that_was_put_is_counted_and_comes_back(tmp_path: Path) -> 
     assert await raw.get(123_456) == last
 
 
-async def test_a_damaged_page_is_told_and_set_aside(tmp_path: Path) -> None:
+async def test_a_damaged_page_is_reported_and_set_aside(tmp_path: Path) -> None:
     raw = zone(tmp_path)
     await raw.put(stored_page(PAGE, 0))
-    for data in (b"", lies(tmp_path).read_bytes()[:-1], compress(PAGE.replace(b'"number":0', b'"number":1'))):
-        lies(tmp_path).write_bytes(data)
+    for data in (b"", page_file(tmp_path).read_bytes()[:-1], compress(PAGE.replace(b'"number":0', b'"number":1'))):
+        page_file(tmp_path).write_bytes(data)
         with pytest.raises(BadPageError):
             await raw.get(0)
     assert await raw.page_numbers() == {0}
@@ -162,7 +162,7 @@ async def test_of_bodies_that_were_no_pages_the_last_five_are_kept(tmp_path: Pat
     assert await raw.page_numbers() == set()
 
 
-async def test_what_else_lies_there_is_not_counted(tmp_path: Path) -> None:
+async def test_other_files_are_not_counted_as_pages(tmp_path: Path) -> None:
     raw = zone(tmp_path)
     await raw.put(stored_page(PAGE.replace(b'"number":0', b'"number":7'), 7))
     for name in (
@@ -172,12 +172,12 @@ async def test_what_else_lies_there_is_not_counted(tmp_path: Path) -> None:
         "page=00001.json.zst.tmp",
         "page=-0001.json.zst",
     ):
-        (lies(tmp_path).parent / name).write_bytes(b"")
+        (page_file(tmp_path).parent / name).write_bytes(b"")
     assert await raw.page_numbers() == {7}
 
 
 class Waiting(LocalStorage):
-    """Puts when it is told to."""
+    """Its `put` waits for a signal."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -219,7 +219,7 @@ async def test_a_page_is_written_as_it_is(tmp_path: Path) -> None:
     theirs = StoredPage(0, seal(other, ours.sha256), len(PAGE), ours.sha256)
     for page in (ours, theirs):
         await zone(tmp_path).put(page)
-        assert lies(tmp_path).read_bytes() == page.data
+        assert page_file(tmp_path).read_bytes() == page.data
         found = await zone(tmp_path).get(0)
         assert isinstance(found, StoredPage)
         assert json_of(found) == PAGE

@@ -102,7 +102,7 @@ def test_only_the_hex_digits_of_an_escape_have_no_case() -> None:
     assert Redactor(key).text("k=" + quote(key, safe="").replace("%2B", "%2b")) == "k=REDACTED"
 
 
-def test_what_comes_instead_makes_no_new_key() -> None:
+def test_the_replacement_makes_no_new_key() -> None:
     key = "abcdefghijklmnopqR"
     body = f"{key[:-1]}{key}".encode()
     once = Redactor(key)(body)
@@ -229,7 +229,7 @@ def test_any_bytes_pass(body: bytes) -> None:
 
 
 @given(st.integers(0, 63), st.sampled_from([KEY, TRICKY, KEY[:LITERAL_MIN_CHARS], KEY[:23]]), st.data())
-def test_a_key_is_found_wherever_it_lies_in_a_large_body(shift: int, key: str, data: st.DataObject) -> None:
+def test_a_key_is_found_at_every_position_of_a_large_body(shift: int, key: str, data: st.DataObject) -> None:
     form = data.draw(st.sampled_from(sorted(_forms(key), key=len)))
     innocent = b'{"kilometers":"45290300.260256161"},' * 2_000
     # At the very end it is not followed by a whole word.

@@ -1,4 +1,4 @@
-"""The ways a program around us ends what it began: what comes out is its own, and the next call goes on."""
+"""A program can cancel a run in several ways: the program gets its own exception, and the next call resumes the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Stuck(ListSource):
-    """Never answers for page 3, until it is told to."""
+    """Answers for page 3 only after a signal."""
 
     free = False
 

@@ -168,12 +168,12 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
     assert failed <= 12 + 6 * 12
     ended_s = next(served.at_s for served in run.app.served if served.at_s > down[0].since_s and served.status == 200)
     assert ended_s - (run.app.served[0].at_s + 21_660) <= 300
-    # Each probe was told of, with the time of the next one; and no failure promised an earlier attempt.
+    # Each probe was reported with the time of the next one, and no failure announced an earlier attempt.
     probes_s = [served.at_s for served in run.app.served if served.at_s > down[0].next_probe_s - 1]
     still = [event for event in run.heard if isinstance(event, events.SourceStillDown)]
     assert {event.since_s for event in still} == {down[0].since_s}
-    told_s = [down[0].next_probe_s, *(event.next_probe_s for event in still)]
-    assert told_s == pytest.approx(probes_s[: len(told_s)], abs=1)
+    announced_s = [down[0].next_probe_s, *(event.next_probe_s for event in still)]
+    assert announced_s == pytest.approx(probes_s[: len(announced_s)], abs=1)
     waits_s = [event.wait_s for event in run.heard if isinstance(event, events.AttemptFailed)]
     assert all(wait_s is not None and wait_s > 290 for wait_s in waits_s[-len(still) :])
 
@@ -219,7 +219,7 @@ async def test_an_outage_in_which_nothing_is_answered_is_one_too() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_an_outage_is_given_up_when_told_so() -> None:
+async def test_a_run_gives_up_an_outage_after_its_limit() -> None:
     outage = '[[faults]]\nkind = "outage"\nfrom_s = 0.5\n[latency]\nmedian_s = 0.1\n'
     run = Fetching(50, outage, breaker=CircuitBreaker(max_outage_s=3_600))
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - a group, or the one in it

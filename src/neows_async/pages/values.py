@@ -87,7 +87,7 @@ class Rejected:
     :param position: its Browse position, from 0
     :param id: as far as one could be read; None if not
     :param reason: what is wrong, in one line
-    :param pointer: where in the page (RFC 6901) the trouble lies
+    :param pointer: where the fault is in the page (RFC 6901)
     :param raw: the object's JSON text, byte for byte
     """
 
