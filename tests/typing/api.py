@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import httpx
-    import pyarrow as pa
 
 
 class MySource:
@@ -80,7 +79,7 @@ class MySink:
 class MyAggregator:
     name = "mine"
 
-    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None: ...
+    def update(self, batches: Mapping[str, Any]) -> None: ...  # Any: Arrow ships no types
 
     def merge(self, other: MyAggregator) -> None: ...
 
@@ -92,7 +91,7 @@ class MyJsonAggregator:
     name = "mine_too"
     needs_json: Literal[True] = True
 
-    def update_json(self, batches: Mapping[str, pa.RecordBatch], objects: Iterable[Mapping[str, Any]]) -> None: ...
+    def update_json(self, batches: Mapping[str, Any], objects: Iterable[Mapping[str, Any]]) -> None: ...
 
     def merge(self, other: MyJsonAggregator) -> None: ...
 

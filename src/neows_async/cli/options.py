@@ -30,8 +30,8 @@ class Command(click.Command):
         self, *args: Any, sections: Mapping[str, Sequence[click.Option]] | None = None, **attributes: Any
     ) -> None:
         super().__init__(*args, **attributes)
-        self.sections = dict(sections or {})
-        self.params += [one for options in self.sections.values() for one in options]
+        self.sections: dict[str, Sequence[click.Option]] = dict(sections or {})
+        self.params.extend(one for options in self.sections.values() for one in options)
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -35,9 +35,9 @@ _OF_RUN: Final = {
 }
 _SECTIONS: Final = {
     **{
-        title: shared
+        title: [one for one in options if one.name in _OF_RUN]
         for title, options in SECTIONS.items()
-        if (shared := [one for one in options if one.name in _OF_RUN])
+        if any(one.name in _OF_RUN for one in options)
     },
     "The plan": [
         option("--no-request", is_flag=True, help="Send no request: plan from the last receipt and the shared quota."),
