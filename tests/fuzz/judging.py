@@ -187,7 +187,7 @@ async def _fetch(answers: Sequence[Sequence[bytes]], outcome: Outcome) -> Page:
             source,
             gate=gate,
             decoder=cast("DecoderPool", _Decoder()),
-            limits=FetchLimits(budget_s=_BUDGET_S),
+            limits=FetchLimits(retry_budget_s=_BUDGET_S),
             listener=listener,
         )
         zone = cast("RawZone", _BadBodies(outcome))

@@ -37,7 +37,7 @@ from neows_async.pipeline.decode_worker import (
     fits,
 )
 from neows_async.pipeline.decoder import DecoderPool
-from neows_async.pipeline.fetch_loop import Origin
+from neows_async.pipeline.fetch_loop import PacedSource
 from neows_async.pipeline.reader import PageReader
 from neows_async.settings import Settings
 from neows_async.testing import ListSource, browse_page
@@ -489,7 +489,7 @@ async def test_a_run_stores_the_same_bytes_with_a_worker_and_without(tmp_path: P
         read.append(page)
 
     zone = Noting(AsyncStorage(LocalStorage(tmp_path / "helped")))
-    reader = PageReader(settings, Origin(ListSource(objects)), zone, lambda _: None, needs_json=needs_json)
+    reader = PageReader(settings, PacedSource(ListSource(objects)), zone, lambda _: None, needs_json=needs_json)
     async with reader:
         worker = await started(reader._decoder)
         await reader.open(set())

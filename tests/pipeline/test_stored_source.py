@@ -18,7 +18,7 @@ from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.pages.stored import compress, json_of
 from neows_async.pages.values import PageInfo, RawPage, StoredPage
 from neows_async.pipeline import run
-from neows_async.pipeline.fetch_loop import Origin
+from neows_async.pipeline.fetch_loop import PacedSource
 from neows_async.pipeline.stream import open_pages
 from neows_async.settings import Settings
 from neows_async.sources.archive import ArchiveSource
@@ -237,7 +237,7 @@ async def test_a_stream_gives_all_pages_before_a_damaged_one(tmp_path: Path, con
     source = ArchiveSource(RawZone(AsyncStorage(storage), "a", max_body_bytes=1 << 24), snapshot="a", synthetic=True)
     settings = Settings(limit=None, concurrency=concurrency, max_missing_pages=None)
     read: list[int] = []
-    async with open_pages(settings, Origin(source), lambda _: None) as stream:
+    async with open_pages(settings, PacedSource(source), lambda _: None) as stream:
         for _ in range(13):
             page = await stream.next_page()
             assert page is not None

@@ -181,7 +181,7 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
 @pytest.mark.virtual_time
 async def test_an_outage_counts_against_no_page_however_short_it_is_tried() -> None:
     outage = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "outage"\nfrom_s = 60\nuntil_s = 7260\n'
-    run = Fetching(200, outage, patience=FetchLimits(budget_s=8))
+    run = Fetching(200, outage, patience=FetchLimits(retry_budget_s=8))
     await run.run()
     assert run.landed == Counter(range(200)), "every page once, none given up"
     assert run.statuses()[503] <= 12 + 2 * 12

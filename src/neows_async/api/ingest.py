@@ -21,7 +21,7 @@ from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage import open_storage
 from neows_async.maintenance.prune import Rules, prune
 from neows_async.pipeline import run, stream
-from neows_async.pipeline.fetch_loop import UNPACED, Origin
+from neows_async.pipeline.fetch_loop import UNPACED, PacedSource
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
@@ -224,15 +224,15 @@ async def _open_pages(
 
 
 @asynccontextmanager
-async def _open_origin(settings: Settings, options: _SourceOptions) -> AsyncIterator[Origin]:
+async def _open_origin(settings: Settings, options: _SourceOptions) -> AsyncIterator[PacedSource]:
     """The caller's source, or the default one, open until the block ends."""
     if options.source is not None:
         if options.client is not None:
             raise SettingsError("a client is for the default source; a source of your own needs none here")
-        yield Origin(options.source, options.pacing or UNPACED, options.quota_store)
+        yield PacedSource(options.source, options.pacing or UNPACED, options.quota_store)
         return
     async with defaults.open_nasa(settings, client=options.client) as nasa:
-        yield Origin(nasa, options.pacing or defaults.gateway_rules(settings), options.quota_store)
+        yield PacedSource(nasa, options.pacing or defaults.gateway_rules(settings), options.quota_store)
 
 
 def _listener(on_event: events.Listener | None) -> events.Listener:

@@ -117,7 +117,7 @@ class Gate:
         return self._outcomes.in_flight
 
     @property
-    def closed_s(self) -> float:
+    def held_s(self) -> float:
         """Seconds during which no request is sent at all, because of a ``Retry-After`` or an outage."""
         now_s = self._clock()
         return max(self._breaker.next_attempt_s(now_s), self._quota.model.held_s(now_s))

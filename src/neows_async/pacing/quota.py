@@ -13,7 +13,7 @@ from neows_async.pacing.state import QuotaState
 if TYPE_CHECKING:
     from neows_async.errors import RateLimit
 
-_SCOUTS: Final = 8
+_LAST_SLOTS: Final = 8
 _TRAVEL_S: Final = 5.0  # from here to the gateway; nearly every request is faster
 _KEPT_S: Final = 30.0  # twice the longest burst window
 
@@ -217,7 +217,7 @@ class QuotaModel:
             # Only another response can show that the doubtful one was wrong.
             return min(slot_s, max(now_s, hour.doubted_s + CONFIRMED_FOR_S))
         spare = most - hour.estimate() + 1
-        if self._probing or spare > min(_SCOUTS, wanted - 1) or hour.history_known:
+        if self._probing or spare > min(_LAST_SLOTS, wanted - 1) or hour.history_known:
             return slot_s
         if in_flight:
             return math.inf
@@ -227,7 +227,7 @@ class QuotaModel:
         left_s = HOUR_S - self._sent_s % HOUR_S
         slot_s = min(
             max(hour.free_at_s(most + 1 - free, 0), self._sent_s + left_s * 0.5**free, now_s)
-            for free in range(1, min(_SCOUTS, most + 1) + 1)
+            for free in range(1, min(_LAST_SLOTS, most + 1) + 1)
         )
         if self._rules.guess_after_s is not None and hour.own_min <= 1 and hour.previous_min == 0:
             return min(slot_s, max(now_s, hour.response_s + self._rules.guess_after_s))

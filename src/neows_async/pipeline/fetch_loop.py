@@ -48,7 +48,7 @@ _BATCH_PAGES: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Origin:
+class PacedSource:
     """Where pages come from, and how politely they are requested.
 
     :param pacing: the rules of the source's gateway that its responses do not show
@@ -70,7 +70,7 @@ class FetchLoop:
     def __init__(
         self,
         settings: Settings,
-        origin: Origin,
+        origin: PacedSource,
         decoder: DecoderPool,
         stats: RunStats,
         listener: events.Listener,
@@ -206,7 +206,7 @@ class FetchLoop:
             await buffer.put(page)
 
 
-def _gate(settings: Settings, origin: Origin, listener: events.Listener, pages_left: Callable[[], int]) -> Gate:
+def _gate(settings: Settings, origin: PacedSource, listener: events.Listener, pages_left: Callable[[], int]) -> Gate:
     return Gate(
         QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
         CircuitBreaker(

@@ -48,11 +48,11 @@ _backoff = wait_random_exponential(max=_MAX_BACKOFF_S)
 class FetchLimits:
     """How long one page is tried.
 
-    :param budget_s: start attempts for this long; waits for quota and outages do not count
+    :param retry_budget_s: start attempts for this long; waits for quota and outages do not count
     :param request_timeout_s: for one attempt, also the last one
     """
 
-    budget_s: float = 30.0
+    retry_budget_s: float = 30.0
     request_timeout_s: float = 60.0
 
 
@@ -60,14 +60,14 @@ class FetchLimits:
 class PageRequest:
     """One page to fetch.
 
-    :param size: objects a page, to request
-    :param exact_size: reject a page of another size, because the run was planned with ``size``
+    :param page_size: objects a page, to request
+    :param exact_size: reject a page of another size, because the run was planned with ``page_size``
     :param zone: where a bad body, or a page that arrives after the run was cancelled, is stored; None: nowhere
     :param is_near: whether the page is decoded now; else it is only checked, and decoded when it is read
     """
 
     number: int
-    size: int
+    page_size: int
     exact_size: bool = True
     zone: RawZone | None = None
     is_near: Callable[[], bool] = lambda: True
@@ -75,7 +75,7 @@ class PageRequest:
     @property
     def checked_size(self) -> int | None:
         """The size that the page must have; None accepts any."""
-        return self.size if self.exact_size else None
+        return self.page_size if self.exact_size else None
 
 
 class _Attempts:
@@ -120,12 +120,12 @@ class PageFetcher:
         :raises RefusedError: no attempt can succeed
         :raises PausedError: the next request may not be sent for longer than the run waits
         """
-        attempts = _Attempts(self._limits.budget_s)
+        attempts = _Attempts(self._limits.retry_budget_s)
 
         def before_sleep(state: RetryCallState) -> None:
             if not self._gate.is_down:
                 attempts.left_s -= state.upcoming_sleep
-            wait_s = max(state.upcoming_sleep, self._gate.closed_s)
+            wait_s = max(state.upcoming_sleep, self._gate.held_s)
             self._listener(attempts.event(request.number, state.attempt_number, wait_s))
 
         retrying = AsyncRetrying(
@@ -146,7 +146,7 @@ class PageFetcher:
                 raise UnavailableError(str(exc)) from exc
             self._listener(attempts.event(request.number, retrying.statistics["attempt_number"], None))
             raise UnavailableError(
-                f"page {request.number} could not be fetched within {self._limits.budget_s:g} s of retries; last "
+                f"page {request.number} could not be fetched within {self._limits.retry_budget_s:g} s of retries; last "
                 f"error: {exc}. Run the same command again to continue"
             ) from exc
 
@@ -164,7 +164,7 @@ class PageFetcher:
                 started_s = anyio.current_time()
                 try:
                     try:
-                        raw = await self.request(request.number, request.size)
+                        raw = await self.request(request.number, request.page_size)
                     finally:
                         fetch_s = anyio.current_time() - started_s
                         self.network_s += fetch_s
@@ -177,7 +177,7 @@ class PageFetcher:
                     self.failed += 1
                     permit.failed(exc)
                     attempts.error = exc
-                    attempts.left_s = self._limits.budget_s if self._gate.is_down else attempts.left_s - fetch_s
+                    attempts.left_s = self._limits.retry_budget_s if self._gate.is_down else attempts.left_s - fetch_s
                     if request.zone is not None:
                         await request.zone.put_bad(request.number, exc.body)
                     raise

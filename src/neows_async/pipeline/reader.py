@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from neows_async.lake.raw_zone import RawZone
     from neows_async.pages.values import PageInfo, RawPage, StoredPage
-    from neows_async.pipeline.fetch_loop import Origin
+    from neows_async.pipeline.fetch_loop import PacedSource
     from neows_async.settings import Settings
 
 # Pages of an archive wait decoded and without their JSON, in a third of the memory or less, so more of them may wait:
@@ -45,7 +45,7 @@ class PageReader:
     def __init__(
         self,
         settings: Settings,
-        origin: Origin,
+        origin: PacedSource,
         zone: RawZone | None,
         listener: events.Listener,
         *,

@@ -35,7 +35,7 @@ from neows_async.lake.resume import SnapshotRequest, open_snapshot
 from neows_async.lake.staging import LakeStage
 from neows_async.outputs import registry
 from neows_async.outputs.quarantine import QuarantineSink
-from neows_async.pipeline.fetch_loop import UNPACED, Origin
+from neows_async.pipeline.fetch_loop import UNPACED, PacedSource
 from neows_async.pipeline.guards import (
     all_files,
     as_plain_json,
@@ -177,7 +177,7 @@ class _Run:
             else None
         )
         self._sinks: list[Sink] = [*parts.sinks, QuarantineSink()]
-        origin = Origin(parts.source, parts.pacing, parts.quota_store)
+        origin = PacedSource(parts.source, parts.pacing, parts.quota_store)
         json_needed = needs_json((*self._sinks, *parts.aggregators))
         self._reader = PageReader(settings, origin, zone, listener, needs_json=json_needed)
         self._stats = self._reader.stats

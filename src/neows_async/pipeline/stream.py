@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from neows_async.lake.receipt import RecordCounts
     from neows_async.pages.values import Page
-    from neows_async.pipeline.fetch_loop import Origin
+    from neows_async.pipeline.fetch_loop import PacedSource
     from neows_async.settings import Settings
 
 
 @asynccontextmanager
-async def open_pages(settings: Settings, origin: Origin, listener: events.Listener) -> AsyncIterator[PageStream]:
+async def open_pages(settings: Settings, origin: PacedSource, listener: events.Listener) -> AsyncIterator[PageStream]:
     """Admitted pages without a lake, while the block runs.
 
     An exception of the block is raised as it is, not in a group. No task and no request outlives the block.
@@ -52,7 +52,7 @@ async def open_pages(settings: Settings, origin: Origin, listener: events.Listen
 class PageStream:
     """Admitted pages in page order, without their JSON."""
 
-    def __init__(self, settings: Settings, origin: Origin, listener: events.Listener) -> None:
+    def __init__(self, settings: Settings, origin: PacedSource, listener: events.Listener) -> None:
         self._settings = settings
         self._listener = listener
         self._reader = PageReader(settings, origin, None, listener, drains=True)
