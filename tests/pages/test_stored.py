@@ -44,7 +44,7 @@ def read(data: bytes) -> tuple[bytes, bytes] | None:
     if isinstance(page, RawPage):
         assert page.content_encoding is None
         return body, hashlib.sha256(body).digest()
-    assert page.size == len(body)
+    assert page.json_bytes == len(body)
     return body, page.sha256
 
 
@@ -77,8 +77,8 @@ def test_a_stored_page_can_be_copied_and_pickled() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"size": len(BODY) - 1},
-        {"size": len(BODY) + 1},
+        {"json_bytes": len(BODY) - 1},
+        {"json_bytes": len(BODY) + 1},
         {"sha256": bytes(32)},
         {"data": compress(BODY)},
         {"data": compress(BODY) + bytes(64)},

@@ -203,7 +203,7 @@ async def test_several_stored_pages_are_decoded_as_each_by_itself(workers: int) 
 async def test_a_stored_page_with_a_damaged_seal_costs_no_worker() -> None:
     good, other = numbered(range(2))
     data = good.data[:-1] + bytes([good.data[-1] ^ 1])  # in the seal's own checksum: the frame is whole
-    odd = StoredPage(0, data, good.size, good.sha256)
+    odd = StoredPage(0, data, good.json_bytes, good.sha256)
     async with DecoderPool(OPTIONS, workers=1) as pool:
         worker = await started(pool)
         with pytest.raises(DeclinedError):
@@ -374,7 +374,7 @@ async def test_a_gzip_body_that_grows_beyond_a_slot_leaves_the_other_slots_alone
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(receive, other)
                     tasks.start_soon(receive, page)
-                assert sorted(found, key=lambda one: one.size) == [here(other, 20), here(page, 20)]
+                assert sorted(found, key=lambda one: one.json_bytes) == [here(other, 20), here(page, 20)]
         assert worker.alive
 
 
@@ -509,4 +509,4 @@ async def test_a_run_stores_the_same_bytes_with_a_worker_and_without(tmp_path: P
     assert len(alone) == 11
     for page in read:
         assert page.source is None or page.source.data == alone[page.number].read_bytes()
-        assert page.source is None or len(json_of(page.source)) == page.size
+        assert page.source is None or len(json_of(page.source)) == page.json_bytes

@@ -212,7 +212,7 @@ async def test_pages_have_their_json_if_one_part_needs_it(
     receipt = await ingest(settings, parts)
     assert receipt.records.written == len(keeping.rows) == 90
     bodies = [Redactor()((await source.fetch(number, 20)).body) for number in range(5)]
-    assert [page.size for page in keeping.given] == [len(body) for body in bodies]
+    assert [page.json_bytes for page in keeping.given] == [len(body) for body in bodies]
     if needed_by == "nobody":
         assert [page.source for page in keeping.given] == [None] * 5
         for page in keeping.given:

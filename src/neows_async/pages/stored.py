@@ -92,7 +92,7 @@ def read_stored(number: int, data: bytes, max_bytes: int) -> StoredPage | RawPag
 def is_sound(page: StoredPage) -> bool:
     """Whether the seal of ``page`` is its own and agrees with its fields; the frame is not decompressed."""
     try:
-        found = read_stored(page.number, page.data, page.size)
+        found = read_stored(page.number, page.data, page.json_bytes)
     except BadPageError:
         return False
     return found == page

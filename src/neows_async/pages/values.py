@@ -22,7 +22,7 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 @dataclass(frozen=True, slots=True)
 class RawPage:
-    """A page as a source sent it.
+    """A page as a source sent it, or of an archive without seals, where the body is plain JSON.
 
     :param number: the page's number, from 0
     :param body: the response's body as received: still encoded, and it may hold a key
@@ -46,13 +46,13 @@ class StoredPage:
 
     :param number: the page's number, from 0
     :param data: a zstd frame of the JSON, and its seal
-    :param size: bytes of the JSON
+    :param json_bytes: the size of the JSON
     :param sha256: the JSON's digest
     """
 
     number: int
     data: bytes
-    size: int
+    json_bytes: int
     sha256: bytes
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class Page:
     :param approach_counts: for each object, how many rows of the second dataset belong to it
     :param rejected: the objects that could not be read, by position
     :param unknown_fields: object's index → fields that are not in the contract: name → how often
-    :param size: bytes of the page's JSON
+    :param json_bytes: the size of the page's JSON
     :param sha256: the digest of the page's JSON
     :param source: the page's JSON, if a sink or an aggregator needs it or it is to be stored
     :param generation: how often the catalogue was read before; see the receipt
@@ -133,7 +133,7 @@ class Page:
     approach_counts: tuple[int, ...]
     rejected: tuple[Rejected, ...]
     unknown_fields: Mapping[int, Mapping[str, int]]
-    size: int
+    json_bytes: int
     sha256: bytes
     source: StoredPage | None = None
     generation: int = 0

@@ -69,7 +69,7 @@ class _Rest(msgspec.Struct, array_like=True):
     approach_counts: tuple[int, ...]
     rejected: tuple[Rejected, ...]
     unknown_fields: dict[int, dict[str, int]]
-    size: int
+    json_bytes: int
     sha256: bytes
 
 
@@ -242,7 +242,7 @@ def _page_of(page: RawPage | StoredPage, neos: bytes, close_approaches: bytes, r
         name: pa.ipc.read_record_batch(data, schema)
         for (name, schema), data in zip(DATASETS.items(), (neos, close_approaches), strict=True)
     }
-    source = StoredPage(found.info.number, stored, found.size, found.sha256) if stored else None
+    source = StoredPage(found.info.number, stored, found.json_bytes, found.sha256) if stored else None
     rows = {len(found.indices), len(found.approach_counts), batches["neos"].num_rows}
     if (
         found.info.number != page.number
@@ -258,7 +258,7 @@ def _page_of(page: RawPage | StoredPage, neos: bytes, close_approaches: bytes, r
         approach_counts=found.approach_counts,
         rejected=found.rejected,
         unknown_fields=found.unknown_fields,
-        size=found.size,
+        json_bytes=found.json_bytes,
         sha256=found.sha256,
         source=source,
     )
@@ -342,7 +342,7 @@ def _parts_of(page: Page) -> tuple[bytes, ...]:
             approach_counts=page.approach_counts,
             rejected=page.rejected,
             unknown_fields={index: dict(found) for index, found in page.unknown_fields.items()},
-            size=page.size,
+            json_bytes=page.json_bytes,
             sha256=page.sha256,
         )
     )

@@ -159,7 +159,7 @@ class FetchLoop:
                 raise
             buffer.failed(number, exc)
         else:
-            with self._stats.timing("archive"):
+            with self._stats.timing("store"):
                 await buffer.put(page)
 
     async def _read_batch(self, buffer: PageBuffer, archive: StoredSource, first: int) -> None:

@@ -187,7 +187,7 @@ class PageFetcher:
                 await self._store_late(raw, request)
             raise
         self._proven = True
-        self._listener(PageFetched(request.number, page.size, fetch_s, rate_limit))
+        self._listener(PageFetched(request.number, page.json_bytes, fetch_s, rate_limit))
         return page
 
     async def _store_late(self, raw: RawPage | StoredPage, request: PageRequest) -> None:
@@ -247,7 +247,7 @@ class PageFetcher:
         self._gate.count_unpaced(len(pages))
         self.network_s += fetch_s
         for page in pages:
-            self._listener(PageFetched(page.number, page.size, fetch_s / len(pages), None))
+            self._listener(PageFetched(page.number, page.json_bytes, fetch_s / len(pages), None))
 
     async def _in_time(self, response: Awaitable[_T]) -> _T:
         limit_s = self._limits.request_timeout_s

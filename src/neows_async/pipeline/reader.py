@@ -117,13 +117,13 @@ class PageReader:
         plan = plan_pages(info, settings.limit)
         self.stats.generation_begins(plan, sum(number < plan.pages for number in stored))
         self._total_elements, self._total_changed = plan.total_elements, False
-        archived = self.fetching.archive is not None
+        from_archive = self.fetching.archive is not None
         self._buffer = PageBuffer(
             plan,
             self._zone,
             stored=frozenset(stored),
             limits=BufferLimits(
-                settings.window_pages * (_ARCHIVE_WINDOWS if archived else 1), settings.max_missing_pages
+                settings.window_pages * (_ARCHIVE_WINDOWS if from_archive else 1), settings.max_missing_pages
             ),
             keeps_json=self._needs_json,
             listener=self._listener,
@@ -132,7 +132,7 @@ class PageReader:
         if first is not None:
             self._buffer.next_page()
             await self._buffer.put(first)
-        if archived:
+        if from_archive:
             await self._decoder.expect(plan.pages)
         self._listener(events.Planned(plan.total_elements, plan.page_size, plan.pages, plan.positions, self.generation))
 
@@ -198,7 +198,7 @@ class PageReader:
             page = dataclasses.replace(page, generation=self.generation)
         self._total_changed |= page.info.total_elements != self._total_elements
         self._total_elements = page.info.total_elements
-        self.stats.page_read(page.sha256, page.size)
+        self.stats.page_read(page.sha256, page.json_bytes)
         admitted = self.admission.admit(page)
         for rejected in admitted.rejected:
             self.stats.rejected(rejected.reason)

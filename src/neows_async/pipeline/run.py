@@ -181,7 +181,7 @@ class _Run:
         json_needed = needs_json((*self._sinks, *parts.aggregators))
         self._reader = PageReader(settings, origin, zone, listener, needs_json=json_needed)
         self._stats = self._reader.stats
-        self._archived = zone is not None
+        self._stores_raw = zone is not None
         self._outputs_done: Counter[tuple[int, int]] = Counter()
         self._ended = 0  # of the reader and the consumers, how many have seen the last page
 
@@ -332,7 +332,7 @@ class _Run:
             aggregates=results,
             files=tuple(files),
             raw=RawInfo(
-                snapshot=self._snapshot.id if self._archived else parts.raw_snapshot or parts.parent,
+                snapshot=self._snapshot.id if self._stores_raw else parts.raw_snapshot or parts.parent,
                 generations=reader.generation + 1,
                 pages=stats.raw_pages,
                 bytes=stats.raw_bytes,

@@ -110,6 +110,6 @@ class RunStats:
             outage_s=outage_s,
             network_s=network_s,
             decoding_s=self._time_s["decode"] + self._time_s["aggregate"],
-            storage_s=self._time_s["archive"] + self._time_s["write"],
+            storage_s=self._time_s["store"] + self._time_s["write"],
             concurrency=concurrency,
         )

@@ -776,7 +776,7 @@ def outcomes(read: Callable[[], list[Page]]) -> object:
         return str(exc)
     return [
         (
-            *(page.info, page.size, page.sha256, page.indices, page.approach_counts),
+            *(page.info, page.json_bytes, page.sha256, page.indices, page.approach_counts),
             *(page.rejected, page.unknown_fields),
             *(
                 exactly(page.batches["neos"]),

@@ -105,7 +105,7 @@ def test_no_key_is_in_anything_that_is_kept() -> None:
             body = json_of(kept)
             assert KEY.encode() not in body
             assert b"SOMEBODYS" not in body
-            assert (kept.size, kept.sha256) == (len(body), hashlib.sha256(body).digest())
+            assert (kept.json_bytes, kept.sha256) == (len(body), hashlib.sha256(body).digest())
         assert page.batches["neos"]["name"][0].as_py() == "REDACTED"
         assert KEY not in repr(page) + repr(raw) + repr(ReceiveOptions(api_key=KEY))
 
@@ -169,7 +169,7 @@ def test_the_json_is_kept_only_if_it_is_needed(keeps_json: bool) -> None:
     pages += [receiver.receive(stored, 20)]
     pages += receiver.receive_batch([stored, stored], 20)
     assert [page.source for page in pages] == [stored if keeps_json else None] * 6
-    assert [(page.size, page.sha256) for page in pages] == [(len(REDACTED), SHA256)] * 6
+    assert [(page.json_bytes, page.sha256) for page in pages] == [(len(REDACTED), SHA256)] * 6
 
 
 def test_a_sound_stored_page_is_kept_as_it_is() -> None:

@@ -113,7 +113,7 @@ def _page(  # noqa: PLR0913, PLR0917 - a page has these parts; both ways of deco
         approach_counts=approach_counts,
         rejected=rejected,
         unknown_fields=unknown_fields or {},
-        size=len(page.body),
+        json_bytes=len(page.body),
         sha256=page.sha256,
     )
 
