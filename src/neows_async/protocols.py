@@ -156,8 +156,9 @@ class Aggregator(Protocol):
     def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
         """Add some rows. A run calls this once for each page, in page order.
 
-        If the aggregator is in the registry of this package, ``verify`` calls this with the rows of one dataset at a
-        time, and no rows of the others. So its result must not depend on which datasets come in one call.
+        The result must not depend on how the rows are grouped into calls: ``verify`` computes the aggregators of this
+        package from files, one dataset and one row group at a time. Floats summed in another order give another sum;
+        use integers or ``fractions.Fraction``.
 
         :param batches: dataset name → rows: ``neos`` by :data:`neows_async.NEOS`, ``close_approaches`` by
             :data:`neows_async.CLOSE_APPROACHES`

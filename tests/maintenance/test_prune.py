@@ -38,6 +38,8 @@ __all__ = ["s3_storage", "storage"]
 DAY_S = 86_400.0
 NAMES = ObjectNames(registry.file_patterns())
 OBJECTS = [*catalogue(45), neo(45, name=7)]
+# Two datasets, and each aggregate.
+FILES = 2 + len(registry.AGGREGATORS)
 DAYS = [f"2026-11-0{day}" for day in range(1, 6)]
 
 
@@ -499,7 +501,7 @@ def test_the_commands_work_on_s3(tmp_path: Path, s3: SeaweedFS) -> None:
 
     for day in DAYS[:2]:
         assert command("run", "--source", "sandbox", "--limit", "30", "--snapshot", day, "--quiet").code == 0
-    assert command("verify").out.startswith("Snapshot 2026-11-02 matches its receipt: 4 files, ")
-    assert command("prune", "--keep", "1").out.startswith("removed 2026-11-01 (committed): 6 files, ")
+    assert command("verify").out.startswith(f"Snapshot 2026-11-02 matches its receipt: {FILES} files, ")
+    assert command("prune", "--keep", "1").out.startswith(f"removed 2026-11-01 (committed): {FILES + 2} files, ")
     [_, line] = command("snapshots").out.splitlines()
     assert line.split()[:2] == ["2026-11-02", "committed"]

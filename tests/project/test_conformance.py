@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 import httpx
+import pyarrow.compute as pc
 import pytest
 
 from neows_async import (
@@ -210,6 +211,24 @@ def suite(base: type[Any], make: Callable[[], Any], **more: Any) -> Any:
 def tables(kind: type[TableSink]) -> Any:
     table = Table()
     return suite(SinkConformance, lambda: kind(table), visible=lambda _: len(table))
+
+
+class FloatSum:
+    """A sum of floats, which depends on their order."""
+
+    name = "float_sum"
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+
+    def update(self, batches: Mapping[str, pa.RecordBatch]) -> None:
+        self._sum += pc.sum(batches["close_approaches"]["miss_distance_au"]).as_py() or 0.0
+
+    def merge(self, other: FloatSum) -> None:
+        self._sum += other._sum
+
+    def result(self) -> dict[str, float]:
+        return {"sum": self._sum}
 
 
 class Mean:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import pyarrow as pa
 from anyio.lowlevel import checkpoint
 
 from neows_async.endpoints.browse.envelope import raw_objects
@@ -361,6 +362,22 @@ class AggregatorConformance:
             for other in others:
                 first.merge(other)
             assert _json(first) == whole, f"merged from pages split at {cut}, the result differs"
+
+    def test_result_does_not_depend_on_how_rows_are_grouped(self) -> None:
+        """All rows in one call, and one row in each call. Not for an aggregator that reads the JSON."""
+        pages = _pages()
+        if getattr(self.make(), "needs_json", False):
+            return
+        whole = _json(self._of(pages))
+        tables = {name: pa.Table.from_batches([page.batches[name] for page in pages]) for name in pages[0].batches}
+        at_once, one_by_one = self.make(), self.make()
+        none = {name: pa.RecordBatch.from_pylist([], schema=table.schema) for name, table in tables.items()}
+        for name, table in tables.items():
+            at_once.update(none | {name: table.combine_chunks().to_batches()[0]})
+            for row in range(table.num_rows):
+                one_by_one.update(none | {name: table.slice(row, 1).combine_chunks().to_batches()[0]})
+        assert _json(at_once) == whole, "all rows in one call give another result"
+        assert _json(one_by_one) == whole, "one row in each call gives another result"
 
     def test_run_has_its_result_in_the_receipt(self) -> None:
         """A whole run with this aggregator alone."""
