@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,49 @@ def test_the_lines_for_receipts_read_the_lake(lake: Path) -> None:
         [sys.executable, "-c", block], cwd=lake, env=program.installed(), capture_output=True, text=True, check=False
     )
     assert done.stdout == "2026-11-22 40 data/neos/snapshot=2026-11-22\n", done.stderr
+
+
+# The house
+
+
+def imports() -> dict[str, set[str]]:
+    """For each file and folder of the package: those that it imports, late imports and imports for types included."""
+    found: dict[str, set[str]] = {}
+    for path in (PROJECT / "src/neows_async").rglob("*.py"):
+        name = path.relative_to(PROJECT / "src/neows_async").parts[0].removesuffix(".py")
+        text = path.read_text(encoding="utf-8")
+        imported = re.findall(r"^ *(?:from|import) neows_async\.(\w+)", text, flags=re.MULTILINE)
+        imported += re.findall(r"^ *from neows_async import (errors)$", text, flags=re.MULTILINE)
+        found.setdefault(name, set()).update(imported)
+    return {name: imported - {name} for name, imported in found.items()}
+
+
+def house() -> list[tuple[int, set[str], str]]:
+    """The rows of the house's table: floor, names, the text about imports."""
+    rows = re.findall(r"^\| (\d) \| (.+?) \| .* \|(.*) \|$", page("CONTRIBUTING.md"), flags=re.MULTILINE)
+    return [(int(floor), {n.removesuffix(".py") for n in re.findall(r"`(\w+(?:\.py)?)`", names)}, below)
+            for floor, names, below in rows]  # fmt: skip
+
+
+def test_the_house_has_the_layers_of_the_import_contract() -> None:
+    contracts = tomllib.loads(page("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    floors: dict[int, set[str]] = {}
+    for floor, names, _ in house():
+        floors.setdefault(floor, set()).update(names)
+    assert [floors[floor] for floor in sorted(floors, reverse=True)] == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_the_house_names_what_each_package_imports() -> None:
+    ground = next(names for floor, names, _ in house() if floor == 1)
+    for _, names, below in house():
+        listed = set(re.findall(r"`(\w+)(?:\.py)?`", below))
+        for name in names - ground:
+            used = imports()[name] - ground
+            if below.strip().startswith("everything"):
+                assert used & listed == set()
+            else:
+                assert used == listed, name
 
 
 # Output and examples
