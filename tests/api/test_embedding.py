@@ -44,13 +44,13 @@ def run(code: str, name: str) -> dict[str, Any]:
     return namespace
 
 
-def test_a_script(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_reads_all_objects(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(program("A script", url, tmp_path), "__main__")
     assert capsys.readouterr().out.splitlines()[-1] == "60 read, complete: True"
 
 
 @pytest.mark.asyncio_only
-async def test_a_fastapi_lifespan(url: str, tmp_path: Path) -> None:
+async def test_the_fastapi_lifespan_commits_a_snapshot_and_shows_it(url: str, tmp_path: Path) -> None:
     app = run(program("A FastAPI lifespan", url, tmp_path), "app")["app"]
     transport = httpx.ASGITransport(app)
     async with (
@@ -65,12 +65,14 @@ async def test_a_fastapi_lifespan(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "_runs" / f"{answer['snapshot']}.json").exists()
 
 
-def test_a_trio_program(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_trio_program_commits_a_snapshot(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(program("A trio program", url, tmp_path), "__main__")
     assert re.fullmatch(r"snapshot \S+: 60 objects in 4 files\n", capsys.readouterr().out)
 
 
-def test_a_scheduled_job(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_scheduled_job_runs_once_a_day_and_returns_1_if_it_fails(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main = run(program("A scheduled job", url, tmp_path), "job")["main"]
     for _ in range(2):
         assert anyio.run(main, dt.date(2026, 11, 23)) == 0
@@ -83,7 +85,7 @@ def test_a_scheduled_job(url: str, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.asyncio_only
-async def test_a_notebook(url: str, tmp_path: Path) -> None:
+async def test_the_notebook_makes_a_table_of_all_objects(url: str, tmp_path: Path) -> None:
     code = compile(program("A notebook", url, tmp_path), "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     namespace: dict[str, Any] = {}
     cell = eval(code, namespace)  # noqa: S307 - as notebooks do
@@ -92,11 +94,11 @@ async def test_a_notebook(url: str, tmp_path: Path) -> None:
     assert namespace["table"].num_rows == 60
 
 
-def test_your_own_parts(tmp_path: Path) -> None:
+def test_the_conformance_suite_on_the_page_passes(tmp_path: Path) -> None:
     suite = run(program("Your own parts", "", tmp_path), "test_mine")["TestMySink"]()
     suite.test_sink_has_a_valid_name_and_coroutine_methods()
     suite.test_run_writes_the_files_of_its_receipt()
 
 
-def test_the_readme_leads_here() -> None:
+def test_the_readme_links_to_the_page() -> None:
     assert "docs/embedding.md" in README

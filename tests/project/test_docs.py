@@ -312,6 +312,13 @@ def test_the_program_of_the_readme_prints_every_object(
     assert all("SANDBOX" in line for line in lines)
 
 
+def test_the_program_on_the_page_of_planning_prints_a_plan(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_at(url, tmp_path, code("docs/planning.md", "python", "import datetime as dt\n"))
+    assert re.fullmatch(r"3 requests; best started at \d\d:\d\d, \d+ s\n", capsys.readouterr().out)
+
+
 def test_the_listeners_on_the_page_of_telemetry_count_objects(url: str, tmp_path: Path) -> None:
     found = run_at(url, tmp_path, code("docs/telemetry.md", "python", "import structlog\n"))
     anyio.run(found["refresh"])
