@@ -19,7 +19,7 @@ import pytest
 from neows_async import CLOSE_APPROACHES, NEOS, Settings, events
 from neows_async import testing as public_fakes
 from neows_async.cli.app import neows_async
-from neows_async.testing import GatewayRules, SandboxApp, Scenario, SyntheticCatalogue, serving
+from neows_async.testing import AggregatorConformance, GatewayRules, SandboxApp, Scenario, SyntheticCatalogue, serving
 from tests import program
 
 PROJECT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
@@ -356,6 +356,23 @@ def test_the_aggregator_over_the_json_works(tmp_path: Path) -> None:
     figures = aggregate(tmp_path, "docs/embedding.md", "# eccentricity.py\n", "eccentricity:Eccentricity")
     assert figures["neos"] == 20
     assert 0 < figures["mean"] < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "attribute"),
+    [
+        ("README.md", "# magnitude.py\n", "MeanMagnitude"),
+        ("CONTRIBUTING.md", "# outputs/nearest.py\n", "Nearest"),
+        ("docs/embedding.md", "# eccentricity.py\n", "Eccentricity"),
+    ],
+)
+def test_documented_aggregators_pass_the_conformance_tests(name: str, begins: str, attribute: str) -> None:
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(code(name, "python", begins), namespace)  # noqa: S102 - it is from our own pages
+    suite = AggregatorConformance()
+    suite.make = namespace[attribute]
+    for test in (test for test in dir(suite) if test.startswith("test_")):
+        getattr(suite, test)()
 
 
 def test_the_scenario_on_the_page_of_the_sandbox_can_be_served(tmp_path: Path) -> None:
