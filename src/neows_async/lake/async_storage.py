@@ -51,10 +51,12 @@ class AsyncStorage:
 
     async def put(self, key: str, data: bytes, *, abandon: bool = True) -> None:
         """See :meth:`Storage.put <neows_async.lake.storage.interface.Storage.put>`."""
+        # A late put may be abandoned: it writes the same bytes under the same key.
         await self._run(key, lambda: self._storage.put(key, data), abandon=abandon)
 
     async def create(self, key: str, data: bytes, *, abandon: bool = False) -> None:
         """See :meth:`Storage.create <neows_async.lake.storage.interface.Storage.create>`."""
+        # Waits for the end: whether we created the object decides the caller's next step.
         await self._run(key, lambda: self._storage.create(key, data), abandon=abandon)
 
     async def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
@@ -67,6 +69,7 @@ class AsyncStorage:
 
     async def move(self, key: str, target: str, *, abandon: bool = False) -> None:
         """See :meth:`Storage.move <neows_async.lake.storage.interface.Storage.move>`."""
+        # Waits for the end: a late move could replace what the caller writes next.
         await self._run(key, lambda: self._storage.move(key, target), abandon=abandon)
 
     async def delete(self, key: str) -> None:
@@ -75,6 +78,7 @@ class AsyncStorage:
 
     async def delete_all(self, keys: Iterable[str], *, at_once: int = 8) -> None:
         """Remove each of ``keys``, several at once, in any order."""
+        # One iterator, shared by the tasks: no await between two steps of it, so each key is removed once.
         to_do = iter(keys)
 
         async def work() -> None:
@@ -90,6 +94,7 @@ class AsyncStorage:
 
         Ascending by key, one after the other: when cancelled, only the current object may still be removed.
         """
+        # First, since a list does not show unfinished writes.
         await self.sweep(prefix)
         for entry in await self.list(prefix):
             if entry.key not in keep:
@@ -114,6 +119,7 @@ class AsyncStorage:
             yield opened
         finally:
             # In a thread: an abandoned read may still hold the file's lock.
+            # Shielded, since a descriptor that is not closed here stays open until the collector runs.
             with anyio.move_on_after(RELEASE_S, shield=True):
                 await to_thread.run_sync(opened.close, abandon_on_cancel=True)
 
@@ -123,6 +129,7 @@ class AsyncStorage:
         try:
             return AsyncLock(self, key, await self.call(key, acquisition.run))
         except BaseException:
+            # A cancelled caller gets no lock, but the thread may have one: release it here or there, exactly once.
             unused = acquisition.abandon()
             if unused is not None:
                 await AsyncLock(self, key, unused).release()
@@ -148,6 +155,7 @@ class AsyncStorage:
         """
         try:
             with anyio.fail_after(self._timeout_s):
+                # Not a shield: a hanging call costs the caller its time limit, and a cancelled caller nothing.
                 return await to_thread.run_sync(function, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
             raise StorageError(
@@ -157,6 +165,7 @@ class AsyncStorage:
     async def _run(self, key: str, function: Callable[[], _T], *, abandon: bool) -> _T:
         if abandon:
             return await self.call(key, function)
+        # Not abandoned, so anyio shields this wait from cancellation until the thread returns.
         return await to_thread.run_sync(function, limiter=self._threads)
 
 
@@ -176,6 +185,7 @@ class _Acquisition:
     def run(self) -> Lock:
         """Acquire the lock; called in the thread."""
         lock = self._acquire()
+        # Set and read under one lock: if abandon() came first it saw no lock, so this thread releases it.
         with self._handover:
             self._acquired = lock
             abandoned = self._abandoned
@@ -211,10 +221,12 @@ class AsyncLock:
         :raises SnapshotHeldError: another owner has it
         """
         while True:
+            # Sleep first: the lock was acquired, and so checked, a moment ago.
             await anyio.sleep(self._lock.check_every_s)
             await self.check()
 
     async def release(self) -> None:
         """Release the lock, also when cancelled. If the storage hangs, the release goes on in its thread."""
+        # Never raises: the caller is often handling another error, and an unreleased lease expires anyway.
         with anyio.move_on_after(RELEASE_S, shield=True):
             await to_thread.run_sync(self._lock.release, abandon_on_cancel=True)

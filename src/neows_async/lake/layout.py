@@ -17,8 +17,10 @@ RECEIPTS: Final = "_runs"
 """The folder of the receipts."""
 STAGING: Final = "_staging"
 """The folder of the unfinished work."""
+# A sink that wrote here could forge a receipt or replace a raw page.
 RESERVED: Final = (RAW, RECEIPTS, STAGING)
 """The folders in which no sink may write."""
+# Not a link: object stores have none, and readers get the whole receipt with one request.
 LATEST: Final = f"{RECEIPTS}/latest.json"
 """A copy of the latest snapshot's receipt."""
 

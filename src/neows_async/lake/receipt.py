@@ -156,6 +156,8 @@ class Receipt(_Part):
 
         In whole seconds, like ids: two snapshots that began in the same second have the same logical time.
         """
+        # The id counts more than the clock: a snapshot named by an earlier date sorts by that date, whenever it was
+        # made.
         for form in ("%Y%m%dT%H%M%SZ", "%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m"):
             try:
                 return dt.datetime.strptime(self.snapshot, form).replace(tzinfo=dt.UTC)

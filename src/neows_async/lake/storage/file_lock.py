@@ -39,6 +39,7 @@ class FileLock:
         self._pid = os.getpid()
         self._fd = self._acquire()
         try:
+            # The owner's name is for messages only; the flock is the lock.
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, " ".join(owner.split()).encode()[:_OWNER_BYTES], 0)
         except OSError:

@@ -50,6 +50,7 @@ class Folders:
             try:
                 self._ensure(folder)
                 path = folder / f".neows-{secrets.token_hex(8)}.tmp"
+                # O_EXCL: never another writer's file. O_CLOEXEC: a child would keep the flock alive.
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
                 self._forget(folder)
@@ -73,6 +74,7 @@ class Folders:
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(path.parent)
+                # Not O_EXCL: the file of a killed owner is used again. O_CLOEXEC, or a child would keep the lock.
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
                 self._forget(path.parent)
@@ -105,6 +107,7 @@ class Folders:
                 self._ensure(new.parent)
                 old.rename(new)
             except FileNotFoundError:
+                # The source is gone: only the caller can know whether that is an error.
                 if not old.exists():
                     raise
                 self._forget(new.parent)
@@ -147,11 +150,13 @@ class Folders:
         """Remove ``folder`` and its parents below the root while they are empty; never raises."""
         while folder != self.root and self.root in folder.parents:
             try:
+                # rmdir fails on a folder with entries, so no check before it is needed, and none could be raced.
                 folder.rmdir()
             except FileNotFoundError:
                 pass
             except OSError:
                 return
+            # If it is created again, its new entry has to be synced again.
             self._synced.discard(folder)
             folder = folder.parent
 
@@ -168,6 +173,7 @@ class Folders:
                 continue
             _make(path)
             self.sync_folder(parent)  # a folder is durable when its parent is synced
+            # After the sync: if that failed, the next write tries again.
             self._synced.add(path)
 
     def _forget(self, folder: Path) -> None:
@@ -178,6 +184,7 @@ class Folders:
         for path in reversed(missing):
             _make(path)
             self.sync_folder(path.parent)
+        # From now on a missing root is an error: an unmounted disk must not get a new, empty lake in its place.
         self.root_seen = True
 
 

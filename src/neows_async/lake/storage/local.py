@@ -37,6 +37,7 @@ class LocalStorage:
         self._uri = str(root)
         self._root = Path(os.path.abspath(root))  # links stay: errors name what the user wrote
         self._folders = Folders(self._root, durable=durable)
+        # Fails at once, not after an hour of requests.
         if not self._folders.root_seen:
             with self._translated("open", self._root):
                 refuse_files(self._root)
@@ -69,6 +70,7 @@ class LocalStorage:
         """
         path = self._path(key)
         with self._translated("read", path, reading=True), path.open("rb", buffering=0) as file:
+            # Of the open file: a stat by name could be of the file's successor.
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 raise StorageError(f"cannot read {path}: {size} bytes, where at most {max_bytes} are expected")
@@ -111,8 +113,10 @@ class LocalStorage:
         """
         path = self._path(key)
         with suppress(NotFoundError), self._translated("delete", path, reading=True):
+            # A folder is not an object; the name of one is as good as absent.
             if not path.is_dir():
                 path.unlink(missing_ok=True)
+        # Not synced: a power cut may bring a deleted object back, which deletes again.
         self._folders.remove_empty(path.parent)
 
     def open_output(self, key: str) -> LocalOutput:
@@ -184,6 +188,7 @@ class LocalStorage:
 
     def _write(self, doing: str, key: str, data: bytes, *, only_if_new: bool) -> None:
         path = self._path(key)
+        # Only the creation: write and close translate by themselves.
         with self._translated(doing, path):
             output = LocalOutput(self._folders, path, self._translated, only_if_new=only_if_new)
         try:

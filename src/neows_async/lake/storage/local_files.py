@@ -43,6 +43,7 @@ class LocalOutput:
         """
         rest = memoryview(data)
         with self._translate("write", self._target):
+            # os.write may write less than it got, as on a full disk.
             while rest:
                 rest = rest[os.write(self._open_fd(), rest) :]
 
@@ -56,8 +57,11 @@ class LocalOutput:
         try:
             with self._translate("write", self._target):
                 # In this order: no name ever shows contents that are not durable.
+                # 1. Contents.
                 self._folders.sync_file(fd)
+                # 2. Name: a crash before this line leaves a hidden file, which a sweep removes.
                 self._publish()
+                # 3. Folder: until this returns, a power cut may undo the name.
                 self._folders.sync_folder(self._target.parent)
         finally:
             self.abort()  # closes, and removes the hidden name after a failure
@@ -68,6 +72,7 @@ class LocalOutput:
         if fd is None:
             return
         with suppress(OSError):
+            # Unlink before close: the flock keeps a sweep away until the name is gone.
             self._temporary.unlink(missing_ok=True)
         with suppress(OSError):
             os.close(fd)

@@ -63,6 +63,7 @@ class ObjectStorage:
         :raises StorageError: it could not be written, or the response was lost and it may be written
         """
         with self._translated("write", self._checked(key)):
+            # One request: an object store shows the old object or the new one, never a part.
             obstore.put(self._store, key, data, use_multipart=False)
 
     def create(self, key: str, data: bytes) -> None:
@@ -77,6 +78,7 @@ class ObjectStorage:
         uri = self._checked(key)
         creator = secrets.token_hex(16)
         try:
+            # If-None-Match: the store admits one creator.
             obstore.put(self._store, key, data, attributes={_CREATOR: creator}, mode="create", use_multipart=False)
         except (BaseError, OSError) as exc:
             # If a response is lost, the client repeats the put, and its own object refuses the second one.
@@ -94,6 +96,7 @@ class ObjectStorage:
         """
         uri = self._checked(key)
         with self._translated("read", uri, reading=True):
+            # The size is in the headers: a body that is too large is never read.
             response = obstore.get(self._store, key)
             size = response.meta["size"]
             if max_bytes is not None and size > max_bytes:
@@ -129,6 +132,7 @@ class ObjectStorage:
                 obstore.head(self._store, key)
             return
         with self._translated("move", old, reading=True):
+            # Copy, then delete: after a crash between them both exist, and the same move repeats both.
             obstore.copy(self._store, key, target)
         with self._translated(f"move to {new}", old):
             obstore.delete(self._store, key)
@@ -202,6 +206,7 @@ class ObjectStorage:
                 version["e_tag"] = meta["e_tag"]
             if meta["version"] is not None:
                 version["version"] = meta["version"]
+            # Bytes, version and time are of one response, so they belong together.
             return bytes(response.bytes()), version, meta["last_modified"].timestamp()
 
     def replace(self, key: str, data: bytes, version: UpdateVersion) -> bool:
@@ -216,6 +221,8 @@ class ObjectStorage:
             try:
                 obstore.put(self._store, key, data, mode=mode, use_multipart=False)
             except (PreconditionError, FileNotFoundError):
+                # Also after a lost response: the client's own retry then finds the version that its first attempt
+                # wrote.
                 return False
         return True
 
@@ -334,6 +341,7 @@ class ObjectInput(io.RawIOBase):
             return 0
         options: GetOptions = {"range": (self._position, end)}
         if self._e_tag is not None:
+            # A reader never mixes ranges of two versions.
             options["if_match"] = self._e_tag
         with self._translated():
             try:
