@@ -35,6 +35,7 @@ def blaming(part: str) -> Iterator[None]:
     except NeowsError:
         raise
     except Exception as exc:
+        # A part with a task group raises groups; an error of this tree in it keeps its meaning.
         relevant = most_relevant(exc)
         if isinstance(relevant, NeowsError):
             raise relevant from relevant.__cause__
@@ -122,5 +123,6 @@ def refuse_clashes(files: Sequence[DatasetFile]) -> None:
 
 def as_plain_json(result: Mapping[str, Any]) -> dict[str, Any]:
     """``result`` as JSON readers see it: finite numbers, and keys that are text."""
+    # Through JSON once, here: a NaN would make the receipt unreadable after the commit.
     plain: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
     return plain

@@ -49,6 +49,7 @@ def split_time(spent: Spent) -> dict[str, float]:
         "decoding": spent.decoding_s,
         "storage": spent.storage_s,
     }
+    # No work at all: then everything is waiting, and the shares are zero.
     whole_s = sum(work_s.values()) or 1.0
     parts = {name: left_s * busy_s / whole_s for name, busy_s in work_s.items()}
     return {"quota": spent.quota_s, "outage": spent.outage_s, **parts, "total": spent.total_s}
@@ -89,6 +90,7 @@ class RunStats:
 
     def page_read(self, sha256: bytes, size: int) -> None:
         """A page was read; called in page order."""
+        # The digest of digests depends on the order, so it is fed by the reader, not by the fetchers.
         self._raw_sha256.update(sha256)
         self.raw_pages += 1
         self.raw_bytes += size
