@@ -69,8 +69,10 @@ class CircuitBreaker:
 
         Not for 429, nor for a permanent refusal.
         """
+        # The first failure of the row; a success clears the set.
         if not self._failed:
             self._since_s = now_s
+        # The set stays small in a long outage: only its size matters.
         if not self.is_open:
             self._failed.add(page)
         self._failures += 1
@@ -90,4 +92,5 @@ class CircuitBreaker:
         return math.inf if outage is None or outage.ends_s is None else max(0.0, outage.ends_s - now_s)
 
     def _next_probe_s(self) -> float:
+        # From the last request, whatever it was: probes are spaced even if requests in flight fail late.
         return max(self._sent_s, self._since_s) + self.probe_every_s

@@ -76,6 +76,7 @@ class Gate:
         self._listener = listener
         self._pages_left = pages_left
         self._on_idle = on_idle
+        # anyio's locks are fair: the order of the calls is the order of the permits, so no page starves.
         self._first_in_line = anyio.Lock(fast_acquire=True)
         self._changed = Wakeup()
         self._concurrency = AdaptiveConcurrency(limits.concurrency)
@@ -131,6 +132,7 @@ class Gate:
 
         Requests in flight go on.
         """
+        # First the reason, then the wake-ups: a task that wakes must find it.
         self._closed_with = reason
         self._closing.set()
         self._changed.wake_all()
@@ -153,6 +155,7 @@ class Gate:
         :raises OutageError: the source has been down for too long
         :raises NeowsError: the gate was closed with it
         """
+        # Only the first in line decides: two decisions at once could both take the last slot.
         async with self._first_in_line:
             ticket = await self._wait_for_ticket()
             # No await from here to the block: a cancellation in between would count a request that was never sent.
@@ -163,6 +166,7 @@ class Gate:
             with permit:
                 yield permit
         finally:
+            # Also after an error: other runs must learn the outcome, or the ticket counts as in flight for minutes.
             await self._quota.flush()
 
     async def _wait_for_ticket(self) -> int:
@@ -171,9 +175,11 @@ class Gate:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
             if self._closed_with is not None:
+                # Read in each round: the gate may be closed during any wait.
                 raise self._closed_with
             # Take the event before reading any state: a change during an await below must end the wait.
             changed = self._changed.next_event()
+            # Before the quota: a slot must not be taken for a request that may not be sent.
             if self.in_flight >= self._concurrency.limit:
                 await changed.wait()
                 continue
@@ -181,18 +187,23 @@ class Gate:
             outage_s = self._breaker.next_attempt_s(now_s)
             wanted = self._wanted()
             if outage_s > 0:
+                # Only a look: during an outage no slot is taken, so none is lost.
                 quota_s = await self._quota.next_slot_s(wanted=wanted)
             else:
                 quota_s, ticket = await self._quota.take(wanted=wanted)
                 if ticket is not None:
                     return await self._unless_closed(ticket)
+            # Before the wait: a wait that is too long ends the run now, not after it.
             self._check_patience(now_s, quota_s)
             wait_s = max(quota_s, outage_s)
             if _IDLE_S < wait_s < math.inf and self.in_flight == 0 and self._on_idle is not None:
+                # With nothing in flight: the source closes its connections, and a server would do it in a long wait
+                # anyway.
                 await self._on_idle()
             # No end of the wait is known while a response must come first. It may be another run's response.
             poll_s = _POLL_STORE_S if self._quota.shared and wait_s == math.inf else _LONGEST_SLEEP_S
             started_s = anyio.current_time()
+            # Whichever is first: the slot, a change in the store, the end of patience, or a wake-up.
             with anyio.move_on_after(min(wait_s, poll_s, self._breaker.gives_up_s(now_s))):
                 await changed.wait()
             waited_s = anyio.current_time() - started_s
@@ -209,6 +220,7 @@ class Gate:
     async def _unless_closed(self, ticket: int) -> int:
         """Return ``ticket``, or give it back if the gate was closed while the store was busy."""
         if self._closed_with is not None:
+            # Given back as lost, not as unused: other runs may have decided with it already.
             self._quota.no_response(ticket)
             await self._quota.flush()
             raise self._closed_with
@@ -226,6 +238,7 @@ class Gate:
                 f"the source has been down for {now_s - outage.since_s:.0f} s, longer than --max-outage; run the same "
                 "command again to continue"
             )
+        # No end is known: a response in flight decides, and its own time limit ends this wait.
         if not math.isfinite(quota_s):
             return
         most_s, until_s = self._limits.max_wait_s, now_s + quota_s
@@ -248,6 +261,7 @@ class Permit:
         self._ticket = ticket
         self._sent_s = anyio.current_time()
         self._settled = False  # the quota knows the outcome
+        # From here on the request counts as in flight, until _end.
         self._in_flight = outcomes.sent()
         self._ended = False
 
@@ -255,6 +269,7 @@ class Permit:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # No outcome was reported: cancelled, timed out, or broken. The gateway may have counted it.
         if not self._settled:
             self._outcomes.no_response(self._ticket)
         self._end()
@@ -272,19 +287,23 @@ class Permit:
     def failed(self, exc: AttemptError) -> None:
         """Report that there was no response, or that it was no valid page."""
         if isinstance(exc, RateLimitedError):
+            # A 429 is no failure of the source: breaker and concurrency do not learn from it.
             self._settled = True
             self._outcomes.rate_limited(self._ticket, exc.retry_after_s)
             return
+        # A response of any status has quota headers; without a response __exit__ reports the loss.
         if exc.status is not None and not self._settled:
             self._settle(exc.rate_limit)
         self._outcomes.page_failed(self._page, self._sent_s, str(exc))
 
     def _settle(self, rate_limit: RateLimit | None) -> None:
         self._settled = True
+        # No await between the two: the next request sees the free place and the new quota at once.
         self._end()
         self._outcomes.response_received(self._ticket, rate_limit)
 
     def _end(self) -> None:
+        # Once: a response ends the flight, and so does the end of the block.
         if not self._ended:
             self._ended = True
             self._outcomes.ended()
@@ -324,6 +343,7 @@ class _Outcomes:
 
     def response_received(self, ticket: int, rate_limit: RateLimit | None) -> None:
         """Any status but 429."""
+        # Sticky: once there were headers, a response without them is a gap and not the absence of a quota.
         self._metered = self._metered or rate_limit is not None
         self.rate_limit = rate_limit or self.rate_limit
         self._quota.response_received(ticket, rate_limit or (None if self._metered else _UNLIMITED))
@@ -341,6 +361,7 @@ class _Outcomes:
         self._concurrency.succeeded(sent_s, anyio.current_time(), in_flight)
 
     def page_received(self) -> None:
+        # Read before the success, which ends it.
         outage = self._breaker.outage
         self._breaker.succeeded()
         if outage is not None:
@@ -359,5 +380,6 @@ class _Outcomes:
         reported_s, self._reported_probe_s = self._reported_probe_s, outage.next_probe_s
         if reported_s is None:
             self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+        # Once for each probe, although several requests in flight may fail.
         elif reported_s < outage.next_probe_s:
             self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))

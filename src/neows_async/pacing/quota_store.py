@@ -105,6 +105,7 @@ class SqliteQuotaStore:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Bounded: SQLite's file is whole without a close, too.
         with anyio.move_on_after(_CLOSE_S, shield=True):
             await to_thread.run_sync(self._close, limiter=self._threads, abandon_on_cancel=True)
 
@@ -121,6 +122,7 @@ class SqliteQuotaStore:
         :raises StorageError: the database cannot be used, or not in time; or ``change`` raised it
         """
         try:
+            # Longer than SQLite waits for another process, so its own error comes first.
             with anyio.fail_after(_CHANGE_S):
                 await to_thread.run_sync(self._change, change, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
@@ -134,6 +136,7 @@ class SqliteQuotaStore:
                 with _transaction(connection):
                     found = connection.execute("SELECT state FROM quota WHERE name = ?", (self._name,)).fetchone()
                     state = change(found[0] if found else None)
+                    # Within the transaction of the read: no other process can decide in between.
                     connection.execute("REPLACE INTO quota VALUES (?, ?, ?)", (self._name, time.time(), state))
             except (OSError, sqlite3.Error, StorageError) as exc:
                 raise StorageError(f"{self._path}: {_reason(exc, self._path)}") from exc
@@ -146,6 +149,8 @@ class SqliteQuotaStore:
             # Only a new file may be opened here: POSIX ends all locks of a process on a file when it closes any of its
             # descriptors, and this process may have the database open already.
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        # Here, in the thread: it reads files.
+        # uses it.
         self._me = this_process()
         self.owner = json.dumps(dataclasses.astuple(self._me))
         connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -162,6 +167,7 @@ class SqliteQuotaStore:
         # The database is whole after any kill. A power cut may lose the last changes, but never damages it. FULL would
         # cost an fsync for each request.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # Two processes may open a new file at once: the second one finds the version that the first one wrote.
         with _transaction(connection):
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
