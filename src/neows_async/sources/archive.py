@@ -31,6 +31,7 @@ class ArchiveSource:
         zone = self._zone.next_generation()
         if not await zone.page_numbers():
             return False
+        # Only if it has pages: otherwise the last generation stays, and the run ends with it.
         self._zone = zone
         return True
 
