@@ -42,6 +42,7 @@ async def open_nasa(
 
     url = nasa.check_base_url(settings.base_url)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
+    # Here and not in Settings: a rebuild or a sandbox needs no key.
     if not key:
         raise SettingsError(
             f"{url.host} needs a key: Settings(api_key=...); DEMO_KEY is enough for 200 objects, and "
@@ -59,6 +60,7 @@ async def open_nasa(
     own = nasa.open_client(
         transport, connect_timeout_s=settings.connect_timeout_s, timeout_s=settings.request_timeout_s
     )
+    # The client that we made is ours to close; the caller's stays open.
     async with own:
         yield _source(settings, own, key, transport)
 

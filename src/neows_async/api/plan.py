@@ -171,10 +171,13 @@ async def gather_facts(  # noqa: PLR0913 - each is an independent part
     quota = SharedQuota(QuotaModel(rules), quota_store, clock=clock, listener=listener)
     response: FirstPage | None = None
     notes: list[str] = []
+    # The lake first, the request second: a committed snapshot needs none.
     if source is not None and not found.committed:
         try:
             response = await request_first_page(source, quota, settings, clock)
         except PausedError as exc:
+            # Without anything in the lake there is no plan. A 429 means that the quota is used up, which the plan
+            # must not hide.
             if (found.first is None and found.receipt is None) or isinstance(exc.__cause__, RateLimitedError):
                 raise
             notes.append(f"no request was sent: {exc}")
@@ -260,6 +263,7 @@ async def request_first_page(
     :raises RefusedError: the source refuses such requests
     :raises UnavailableError: there was no response, or it was no valid page
     """
+    # Like any request of a run: recorded in the shared quota before it is sent.
     ticket = await _take_slot(quota, clock)
     started_s = anyio.current_time()
     settled = False  # the quota knows the outcome
@@ -268,6 +272,7 @@ async def request_first_page(
         latency_s = anyio.current_time() - started_s
         settled = True
         rate_limit = raw.rate_limit if isinstance(raw, RawPage) else None
+        # At once: if the page turns out to be bad, its quota headers are still true.
         quota.response_received(ticket, rate_limit)
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         info = Receiver(ReceiveOptions(api_key=key)).receive(raw, None).info
@@ -284,6 +289,7 @@ async def request_first_page(
     finally:
         if not settled:
             quota.no_response(ticket)
+        # Also if cancelled: the next run must know of this request.
         await quota.flush()
     return FirstPage(info, latency_s, rate_limit)
 
@@ -301,4 +307,5 @@ async def _take_slot(quota: SharedQuota, clock: Callable[[], float]) -> int:
             raise PausedError(
                 f"the next request must wait {wait_s:.0f} s for the quota, or less", resume_at_s=now_s + wait_s
             )
+        # Polled: another run's response may free a slot, and the store has no notification.
         await anyio.sleep(min(wait_s, _POLL_STORE_S))
