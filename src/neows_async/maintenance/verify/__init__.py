@@ -74,6 +74,7 @@ async def _check(
     storage: AsyncStorage, snapshot: str, receipt: Receipt, findings: Findings, max_body_bytes: int
 ) -> int:
     """Run all checks; returns the number of sound raw pages."""
+    # Order: receipt, files, raw pages, contents. Each step is trusted by the next one.
     await _check_receipt(storage, snapshot, receipt, findings)
     sound = await _check_files(storage, receipt, findings)
     pages = await check_raw_pages(
@@ -108,6 +109,7 @@ async def _check_files(storage: AsyncStorage, receipt: Receipt, findings: Findin
             if await check_digest(storage, file, findings):
                 sound.add(file.path)
 
+    # Several at once: on an object store the waits dominate, in a folder the hashing.
     async with anyio.create_task_group() as workers:
         for _ in range(_FILES_AT_ONCE):
             workers.start_soon(work)
@@ -128,6 +130,7 @@ async def _check_contents(
         if file.path in sound:
             await read_parquet(storage, receipt, file, totals, prefixes, findings)
     await check_counts(storage, receipt, sound, findings)
+    # Sums over some of the files would all differ, and say nothing new.
     if any(file.path not in sound for file in files):
         findings.skip("rows and aggregates were not recomputed, since a file they come from differs")
         return

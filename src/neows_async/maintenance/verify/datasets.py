@@ -79,6 +79,7 @@ async def read_parquet(
     """
     async with storage.open_input(file.path) as opened:
         try:
+            # Without pre_buffer, Arrow reads one row group at a time and not the whole file.
             parquet = await storage.call(file.path, lambda: pq.ParquetFile(opened, pre_buffer=False))
             _check_columns(receipt, file, parquet, totals, findings)
             _check_metadata(receipt, file, parquet.metadata.metadata or {}, prefixes, findings)

@@ -81,6 +81,7 @@ async def check_raw_pages(
             workers.start_soon(work)
     where = layout.receipt_key(receipt.snapshot)
     findings.compare(where, "raw pages", receipt.raw.pages, len(expected))
+    # The digest over all pages needs all of them; the missing ones are differences already.
     if len(sound) < len(expected):
         return RawPageTotals(len(sound), None)
     digest = hashlib.sha256()
@@ -131,6 +132,7 @@ async def _expected_positions(checker: _PageChecker, receipt: Receipt, findings:
         planned += pages
         stored = await checker.zone(generation).page_numbers()
         for number in range(pages):
+            # The receipt lists missing pages without their generation: use each number up once.
             if number not in stored and missing_left[number]:
                 missing_left[number] -= 1
             else:
@@ -171,6 +173,7 @@ class _PageChecker:
 
     def _read(self, storage: Storage, key: str, number: int) -> _SoundPage:
         data = storage.get(key, max_bytes=self._max_body_bytes)
+        # Bounded: a damaged page may expand to anything.
         body = expand(data, self._max_body_bytes)
         # Parsing holds the interpreter lock. One thread at a time leaves it to other threads between two pages.
         with self._parsing:
