@@ -82,17 +82,21 @@ class ParquetSink:
         :raises SettingsError: the partition column has more than 64 values
         :raises StorageError: nothing of this snapshot will be visible
         """
+        # Before the rows: a file that ends within this page names all pages that it has rows of.
         self._raw_pages.update(page.sha256)
         for folder, rows in self._split(page):
             partition = self._partition(folder)
             partition.add(rows)
+            # Cut by rows, never by pages: the bytes must not depend on the page size.
             while partition.buffered_rows >= self._row_group_rows:
                 await self._write_group(partition)
+                # Only at the end of a row group, so the cut is at the same row in every run.
                 if partition.written_rows >= self._file_rows:
                     await self._close(partition)
 
     async def finish(self) -> Sequence[DatasetFile]:
         """Make everything durable, and nothing visible. If there was no row, an empty file has the columns."""
+        # No rows at all: an empty file keeps the columns readable. Partitioned, there is no path for it.
         if not self._partitions and self._partition_by is None:
             self._partition("")
         for partition in self._partitions.values():
@@ -113,6 +117,7 @@ class ParquetSink:
             return
         column = batch[self._partition_by]
         rest = batch.select(self._schema.names)
+        # In order of appearance, which equal pages share.
         for value in pc.unique(column):
             selected = pc.equal(column, value) if value.is_valid else pc.is_null(column)
             yield f"{self._partition_by}={_segment(value.as_py())}/", rest.filter(selected)
@@ -134,6 +139,7 @@ class ParquetSink:
     async def _close(self, partition: _Partition) -> None:
         staged = await self._staged(partition)
         rows = partition.written_rows
+        # The footer last: without it no reader takes the file for Parquet.
         await staged.write(await to_thread.run_sync(partition.encode_end, self._raw_pages.hexdigest()))
         self._files.append(await staged.finish(rows))
 
@@ -141,6 +147,7 @@ class ParquetSink:
         if partition.staged is None:
             if self._stage is None:
                 raise RuntimeError("write or finish before open")
+            # Opened with the first bytes: a partition without rows has no file.
             partition.staged = await self._stage.open(self._dataset, partition.next_path)
         return partition.staged
 
@@ -180,6 +187,7 @@ class _Partition:
     def encode_group(self, rows: int) -> bytes:
         """The bytes of one row group: the first ``rows`` rows, or all if there are fewer."""
         table = pa.Table.from_batches([*self._buffered, *self._small], self._schema)
+        # The rest is a view, without a copy.
         self._buffered, self._small = table.slice(rows).to_batches(), []
         # One chunk for each column: the bytes must not depend on how the rows were batched.
         group = table.slice(0, rows).combine_chunks()
