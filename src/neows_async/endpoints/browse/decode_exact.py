@@ -45,6 +45,7 @@ def decode_object_by_object(body: bytes) -> DecodedObjects:
     for index, text in enumerate(objects):
         try:
             value = parse(text)
+            # Appended only when valid: an object that fails leaves nothing behind.
             neos.append(Neo.from_value(value))
         except Unreadable as exc:
             rejected.append(_rejected(info, index, text, exc))

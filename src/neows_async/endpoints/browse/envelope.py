@@ -59,6 +59,7 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
     :raises BadPageError: the body is not JSON, or not a Browse page
     """
     envelope = _parse_strictly(body)
+    # Slow and exact: it decides whether this is a page, and where each value ends.
     if envelope is None:
         return _split_leniently(str(body, "utf-8"))
     return validated_info(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
@@ -195,6 +196,7 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
     :raises BadPageError: the body is not JSON, not a Browse page, or another page, or its number of objects differs
         from its envelope
     """
+    # Nothing is decoded here: msgspec only finds where the objects end.
     envelope = _parse_strictly(body)
     if envelope is None:
         page, objects = split(body)
@@ -207,6 +209,7 @@ def require_whole(page: PageInfo, objects: int, number: int, size: int | None) -
 
     :raises BadPageError: it is not
     """
+    # The order decides which reason a person reads: another page explains a wrong size.
     if page.number != number:
         raise BadPageError(f"expected page {number}, but this is page {page.number}")
     if size is not None and page.size != size:

@@ -278,6 +278,7 @@ class Neo(BaseModel):
             raise Unreadable("empty", ("neo_reference_id",))
         diameter = (record.estimated_diameter or _DiameterRecord()).meters or _MetersRecord()
         orbit = record.orbital_data or _OrbitRecord()
+        # Without a second validation: every value was validated above.
         return cls.model_construct(
             id=id_,
             neo_reference_id=record.neo_reference_id,
