@@ -142,6 +142,7 @@ def _source(registry: CollectorRegistry) -> Listener:
         registry=registry,
     )
     up = Gauge("neows_source_up", "0 while the source counts as down.", registry=registry)
+    # Before the first event: a missing series would look like a source that is down.
     up.set(1)
     outages = Counter("neows_source_outages", "Outages of the source.", registry=registry)
 

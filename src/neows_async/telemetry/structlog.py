@@ -63,6 +63,7 @@ def _level(event: Event) -> int:
 
 def _fields(event: Event) -> dict[str, Any]:
     if isinstance(event, events.ObjectRejected):
+        # Without its text: logs are kept longer and read by more people than the quarantine.
         rejected = event.rejected
         return {
             "page": rejected.page,
