@@ -144,6 +144,7 @@ class ChangingCatalogue:
         """The catalogue after ``requests`` requests and ``elapsed_s`` seconds."""
         while self._due and self._due[0].is_due(requests, elapsed_s):
             self._apply(self._due.pop(0))
+        # A page in the making keeps its view, whatever changes meanwhile.
         return self._base if not self._applied else _Reordered(self._base, self._order, self._seed)
 
     def _apply(self, change: Change) -> None:
@@ -154,6 +155,7 @@ class ChangingCatalogue:
         order[change.position : change.position] = new
         if change.shuffle:
             random.Random(f"{self._seed}:shuffle:{self._applied}").shuffle(order)  # noqa: S311 - not a secret
+        # Replaced, never changed: views of earlier requests read the old list in other threads.
         self._order = order
         self._new += change.add
         self._applied += 1

@@ -48,6 +48,7 @@ class Delivery:
 
         :raises ConnectionAbortedError: the fault is a cut, and the server cannot close the connection
         """
+        # Before the head: the client sees no response at all.
         if isinstance(fault, Hang | Cut) and fault.after == "request":
             await self._end(fault)
         headers = [(b"content-type", response.content_type.encode("latin-1"))]
@@ -61,6 +62,7 @@ class Delivery:
         await self._send_body(body, fault)
 
     async def _send_body(self, body: bytes, fault: Fault | None) -> None:
+        # A complete response for HTTP: only the decompression can find out.
         if isinstance(fault, TruncatedGzip):
             body = body[: len(body) // 2]
         end = len(body)

@@ -50,6 +50,7 @@ class _QuietServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):
+            # Aborted first: uvicorn would wait for a connection that a scenario lets hang.
             connection.transport.abort()
         await super().shutdown(sockets)
 
@@ -96,6 +97,7 @@ async def serve(
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _QuietServer(config)
+    # Before serving: a caller may stop it at once.
     on_started(server)
     try:
         await server.serve(sockets=[listening])
@@ -126,6 +128,7 @@ def serving(app: AsgiApp, port: int = 0) -> Iterator[str]:
     with listen(port) as listening:
         thread = threading.Thread(target=run, name="neows-sandbox", daemon=True)
         thread.start()
+        # Blocks until the server exists, or raises what kept it from starting.
         server = started.result()
         try:
             yield url_of(listening)

@@ -90,6 +90,7 @@ def synthetic_object(seed: int, index: int, *, approaches: int | None = None) ->
 
     :param approaches: their number, for pages of a known size: 20 objects with 100 each are about 0.93 MB
     """
+    # The order of the draws below is part of the format: a new draw in between would change every object.
     draw = random.Random(f"{seed}:{index}").random  # noqa: S311 - not a secret
     number = index + 1
     hundredths = int(_value_at(_MAGNITUDE, draw()) * 100)
