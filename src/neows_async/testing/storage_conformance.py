@@ -72,6 +72,7 @@ class StorageConformance:
         at_once = threading.Barrier(4)
 
         def create(number: int) -> int | None:
+            # All creators begin in the same moment.
             at_once.wait(10)
             try:
                 storage.create("_runs/a.json", str(number).encode() * 1000)
