@@ -49,6 +49,7 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as exc:  # noqa: BLE001 - the text of any exception may hold the key
+            # Redacted at the one place where every error passes.
             redact = ctx.meta.get(REDACT, str)
             as_json = ctx.params.get("log_format") == "json" or ctx.params.get("json", False)
             ctx.exit(output.error(redact(output.message_of(exc)), exit_code_of(exc), as_json=as_json))

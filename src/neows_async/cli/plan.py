@@ -99,6 +99,7 @@ async def _gather_facts(
         if (line := line_of(event)) is not None:
             output.notice(line, as_json=as_json)
 
+    # Closed before anything is printed: connections and the quota store end with the plan.
     async with AsyncExitStack() as stack:
         return await gather_facts(
             settings,

@@ -54,6 +54,7 @@ def prune(*, root: str, quiet: bool, log_format: str, **options: Any) -> None:
 
     def print_outcome(outcome: Outcome) -> None:
         if not quiet and not as_json:
+            # For each line: a reader that goes away must not stop the removal.
             with output.printing_answer():
                 click.echo(output.clean(_line_of(outcome, dry_run=dry_run)))
 

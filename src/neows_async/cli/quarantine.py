@@ -125,6 +125,7 @@ def _print_rejected(
         await read_rejected(lake, receipt, print_entry)
         return receipt
 
+    # Around the whole reading: text is printed while it is read.
     with output.printing_answer():
         receipt = run_on_lake(read, root)
         if as_json:

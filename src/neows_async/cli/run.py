@@ -41,6 +41,7 @@ _PRECEDENCE: Final = [
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Put ``.env`` and the TOML file behind arguments and environment, before click reads the other options."""
+    # Shell completion must not read files.
     if ctx.resilient_parsing:
         return
     # One file serves run and plan: plan skips what only run has.
@@ -49,6 +50,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         names = {parameter.name for parameter in ctx.command.params}
         own = defaults_of(ctx.command, None)[0]
         values = own | {name: value for name, value in values.items() if name in names}
+    # Behind arguments and environment: click looks here last.
     ctx.default_map = values
     ctx.meta["variables"] = variables
     ctx.meta["config"] = path
@@ -189,10 +191,12 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     quiet, as_json = options["quiet"], options["log_format"] == "json"
     given = given_options(ctx, options)
+    # Before anything that may fail: from here on errors are redacted.
     key = read_key(ctx)
     source = _choose_source(options, given, key, has_config=ctx.meta["config"] is not None)
     if options["from_snapshot"] is not None and source != "archive":
         raise SettingsError("--from-snapshot needs --source archive")
+    # All settings are validated before the lake or the network is touched.
     settings = settings_of(values_of(ctx, options, given, key, source))
     raw = anyio.run(_find_raw, settings, options["from_snapshot"]) if source == "archive" else None
     if raw is not None:
@@ -243,6 +247,7 @@ def values_of(
         values["archive"] = not options["no_archive"]
     if options["all_"]:
         ranks = [_PRECEDENCE.index(found) for name in ("all_", "limit") if (found := ctx.get_parameter_source(name))]
+        # The stronger place wins; in the same place neither can.
         if ranks[0] == ranks[1]:
             raise SettingsError("--all and --limit contradict each other; give one of them")
         if ranks[0] < ranks[1]:
@@ -272,6 +277,7 @@ def _choose_source(options: Mapping[str, Any], given: set[str], key: str | None,
     if key is not None:
         return "nasa"
     why = [_flag(name) for name in _NOT_BARE if name in given] + (["--config"] if has_config else [])
+    # Only a bare run: a user who named a lake or a snapshot must not get synthetic objects in it.
     if source == "auto" and not why:
         return "sandbox"
     reason = "--source nasa" if source == "nasa" else f"a run with {why[0]}"

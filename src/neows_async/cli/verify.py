@@ -48,6 +48,7 @@ def verify(snapshot: str, root: str, *, quiet: bool, log_format: str) -> None:
             click.echo(_as_json(found))
     else:
         _print(found, quiet=quiet)
+    # After the output, so that the report is complete when the exit code is set.
     if found.differences:
         differences = output.counted(len(found.differences), "difference")
         raise DifferenceError(f"snapshot {found.snapshot} does not match its receipt: {differences}")
