@@ -12,12 +12,13 @@ from anyio import to_thread
 from neows_async.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from neows_async.lake.storage.interface import Lock, ObjectInfo, OutputFile, Storage
 
 _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
+_DELETES_AT_ONCE: Final = 8
 RELEASE_S: Final = 0.3
 """Time limit of one cleanup after a cancellation.
 
@@ -76,18 +77,9 @@ class AsyncStorage:
         """See :meth:`Storage.delete <neows_async.lake.storage.interface.Storage.delete>`."""
         await self.call(key, lambda: self._storage.delete(key))
 
-    async def delete_all(self, keys: Iterable[str], *, at_once: int = 8) -> None:
+    async def delete_all(self, keys: Iterable[str]) -> None:
         """Remove each of ``keys``, several at once, in any order."""
-        # One iterator, shared by the tasks: no await between two steps of it, so each key is removed once.
-        to_do = iter(keys)
-
-        async def work() -> None:
-            for key in to_do:
-                await self.delete(key)
-
-        async with anyio.create_task_group() as workers:
-            for _ in range(at_once):
-                workers.start_soon(work)
+        await for_each(keys, self.delete, at_once=_DELETES_AT_ONCE)
 
     async def delete_folder(self, prefix: str, *, keep: frozenset[str] = frozenset()) -> None:
         """Remove every object below ``prefix`` except ``keep``, and the unfinished writes of dead writers.
@@ -110,10 +102,7 @@ class AsyncStorage:
 
     @asynccontextmanager
     async def open_input(self, key: str) -> AsyncIterator[BinaryIO]:
-        """A seekable reader, closed when the block ends. It blocks: read it within :meth:`call`.
-
-        :raises NotFoundError: there is no such object
-        """
+        """A seekable reader, closed when the block ends. It blocks: read it within :meth:`call`."""
         opened = await self.call(key, lambda: self._storage.open_input(key))
         try:
             yield opened
@@ -169,6 +158,20 @@ class AsyncStorage:
         return await to_thread.run_sync(function, limiter=self._threads)
 
 
+async def for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[object]], *, at_once: int) -> None:
+    """Do ``work`` for each of ``items``, at most ``at_once`` at a time, in any order."""
+    # One iterator, shared by the tasks: no await between two steps of it, so each item is taken once.
+    to_do = iter(items)
+
+    async def take() -> None:
+        for item in to_do:
+            await work(item)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(at_once):
+            tasks.start_soon(take)
+
+
 class _Acquisition:
     """One attempt to acquire a lock, in a thread that may succeed after its caller was cancelled.
 
@@ -209,17 +212,11 @@ class AsyncLock:
         self._lock = lock
 
     async def check(self) -> None:
-        """Check that the lock is still ours, and renew it where that is needed.
-
-        :raises SnapshotHeldError: another owner has it
-        """
+        """Check that the lock is still ours, and renew it where that is needed."""
         await self._storage.call(self._key, self._lock.check)
 
     async def keep_renewed(self) -> None:
-        """Check again and again, as often as the lock requires, until cancelled.
-
-        :raises SnapshotHeldError: another owner has it
-        """
+        """Check again and again, as often as the lock requires, until cancelled."""
         while True:
             # Sleep first: the lock was acquired, and so checked, a moment ago.
             await anyio.sleep(self._lock.check_every_s)

@@ -116,12 +116,7 @@ async def folder_in_use(storage: AsyncStorage, snapshot: str, names: ObjectNames
 
 
 async def list_snapshots(storage: AsyncStorage, names: ObjectNames) -> list[SnapshotEntry]:
-    """Every snapshot of the lake, newest first.
-
-    Opens receipts and the notes of unfinished runs, never a dataset. Memory: about 10 kB per snapshot.
-
-    :raises StorageError: the lake could not be read
-    """
+    """Every snapshot of the lake, newest first. Opens records, never a dataset. Memory: about 10 kB per snapshot."""
     lake = AsyncLake(storage)
     found: defaultdict[str, _Objects] = defaultdict(_Objects)
 

@@ -122,10 +122,7 @@ class AsyncLake:
         return await self.find_receipt("latest")
 
     async def receipt(self, snapshot: str) -> Receipt:
-        """The receipt of a committed snapshot; ``latest`` is the latest snapshot's.
-
-        :raises NotFoundError: there is no such snapshot
-        """
+        """The receipt of a committed snapshot; ``latest`` is the latest snapshot's."""
         found = await self.find_receipt(snapshot) if SNAPSHOT_ID.fullmatch(snapshot) else None
         return _existing(self._storage.uri, snapshot, found)
 

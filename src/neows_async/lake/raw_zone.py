@@ -128,21 +128,13 @@ class RawZone:
         return await self._storage.use(self.key(number), checked)
 
     async def info(self, number: int) -> PageInfo:
-        """The envelope of a page.
-
-        :raises NotFoundError: it is not stored
-        :raises BadPageError: it cannot be read
-        """
+        """The envelope of a page."""
         return await self._storage.use(
             self.key(number), lambda storage: envelope.split(_json_of(self._read(storage, number)))[0]
         )
 
     async def get_unchecked(self, numbers: Sequence[int]) -> list[StoredPage | RawPage]:
-        """Pages for a caller that checks them, read one after the other; not decompressed if they are sealed.
-
-        :raises NotFoundError: one is not stored
-        :raises BadPageError: one is damaged, as far as that shows
-        """
+        """Pages for a caller that checks them, read one after the other; not decompressed if they are sealed."""
         return await self._storage.use(
             self.key(numbers[0]), lambda storage: [self._read(storage, number) for number in numbers]
         )

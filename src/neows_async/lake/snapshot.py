@@ -25,8 +25,6 @@ from neows_async.lake import layout
 from neows_async.lake.lake import AsyncLake
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from neows_async.lake.async_storage import AsyncLock, AsyncStorage
     from neows_async.lake.receipt import Receipt, RunNote
 
@@ -52,9 +50,7 @@ class SnapshotWriter:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.release()
 
     async def release(self) -> None:
@@ -62,10 +58,7 @@ class SnapshotWriter:
         await self._lock.release()
 
     async def keep_lock(self) -> None:
-        """Renew the lock until cancelled.
-
-        :raises SnapshotHeldError: another run has the lock
-        """
+        """Renew the lock until cancelled."""
         try:
             await self._lock.keep_renewed()
         except SnapshotHeldError:
@@ -130,10 +123,10 @@ class SnapshotWriter:
         return True
 
     async def undo_commit(self, receipt: Receipt) -> None:
-        """Remove all files of a commit that cannot be finished, so that the datasets are written again.
+        """Remove all files of a commit that cannot be finished. No reader knows them: there is no receipt.
 
-        That happens when the intent was written after its writer died and the next run cleared the staging
-        folder, or when somebody removed a file. No reader can know the files: there is no receipt.
+        Either the intent was written after its writer died and the next run cleared the staging folder, or somebody
+        removed a file.
         """
         # Final keys first: while the intent exists, the next run finds it and starts over here.
         await self._storage.delete_all(file.path for file in receipt.files)
@@ -165,10 +158,7 @@ class SnapshotWriter:
 
 
 async def lock_snapshot(storage: AsyncStorage, snapshot: str) -> AsyncLock:
-    """Acquire the lock of ``snapshot``, so that no other run writes it.
-
-    :raises SnapshotHeldError: a live run has the lock
-    """
+    """Acquire the lock of ``snapshot``, so that no other run writes it."""
     return await storage.lock(layout.lock_key(snapshot), f"process {os.getpid()} on {socket.gethostname()}")
 
 

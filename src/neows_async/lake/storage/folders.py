@@ -40,12 +40,7 @@ class Folders:
         self._synced: set[Path] = set()
 
     def open_temporary(self, folder: Path) -> tuple[int, Path]:
-        """A new, empty, hidden file in ``folder``, open for writing.
-
-        ``flock`` marks it as a live writer's for :meth:`remove_abandoned`.
-
-        :raises OSError: it cannot be created
-        """
+        """A new, empty, hidden file in ``folder``, open for writing. ``flock`` marks it as a live writer's."""
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(folder)
@@ -67,10 +62,7 @@ class Folders:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
     def open_lock_file(self, path: Path) -> int:
-        """The file ``path``, created if it does not exist, open for reading and writing.
-
-        :raises OSError: it cannot be created or opened
-        """
+        """The file ``path``, created if it does not exist, open for reading and writing."""
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(path.parent)
@@ -81,10 +73,7 @@ class Folders:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def remove_abandoned(self, temporary: Path) -> bool:
-        """Remove ``temporary`` unless a live writer has it; whether it was removed.
-
-        :raises OSError: it cannot be removed
-        """
+        """Remove ``temporary`` unless a live writer has it; whether it was removed."""
         fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,10 +87,7 @@ class Folders:
             os.close(fd)
 
     def move(self, old: Path, new: Path) -> None:
-        """Rename the file ``old`` to ``new``, durably, and replace ``new``.
-
-        :raises OSError: it cannot be renamed, or not synced
-        """
+        """Rename the file ``old`` to ``new``, durably, and replace ``new``."""
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(new.parent)

@@ -94,11 +94,7 @@ class LeaseLock:
         return RENEW_S / 2
 
     def check(self) -> None:
-        """Renew the lease if it is 15 s old. While the store cannot be reached, the lock stays ours until it expires.
-
-        :raises SnapshotHeldError: another process took it over, or its object was removed
-        :raises StorageError: it expired, and the store cannot be reached
-        """
+        """Renew the lease if it is 15 s old. If the store cannot be reached, the lock stays ours until it expires."""
         if self._version is None:
             raise SnapshotHeldError(f"{self._name}: the lock was released or lost before")
         # Young leases need no request: checks are cheap, and every durable step may do one.
@@ -171,10 +167,7 @@ class LeaseLock:
 
 
 def lease_owner(store: ConditionalStore, key: str, *, now_s: Callable[[], float]) -> str | None:
-    """The live owner of the lock ``key``; None if there is none. Writes nothing.
-
-    :raises StorageError: the store failed
-    """
+    """The live owner of the lock ``key``; None if there is none. Writes nothing."""
     try:
         data, _, modified_s = store.read_versioned(key)
     except NotFoundError:

@@ -37,10 +37,7 @@ class LocalOutput:
         self._fd, self._temporary = folders.open_temporary(target.parent)
 
     def write(self, data: bytes) -> None:
-        """Append.
-
-        :raises StorageError: it could not be written
-        """
+        """Append."""
         rest = memoryview(data)
         with self._translate("write", self._target):
             # os.write may write less than it got, as on a full disk.
@@ -48,11 +45,7 @@ class LocalOutput:
                 rest = rest[os.write(self._open_fd(), rest) :]
 
     def close(self) -> None:
-        """Make the file durable under its name. On failure it is discarded.
-
-        :raises AlreadyExistsError: ``only_if_new``, and another process was first
-        :raises StorageError: it could not be made durable
-        """
+        """Make the file durable under its name. On failure it is discarded."""
         fd = self._open_fd()
         try:
             with self._translate("write", self._target):

@@ -167,10 +167,7 @@ def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
 def _other_store(parsed: ObjectUri) -> ObjectStore:
     kind = GCSStore if parsed.scheme == "gs" else AzureStore
     return kind(
-        parsed.bucket,
-        prefix=parsed.prefix or None,
-        client_options=_client(allow_http=False),
-        retry_config=_RETRIES,
+        parsed.bucket, prefix=parsed.prefix or None, client_options=_client(allow_http=False), retry_config=_RETRIES
     )
 
 
