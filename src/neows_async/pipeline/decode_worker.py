@@ -97,10 +97,7 @@ class DecodeWorker:
         self._options = options
 
     def start(self) -> None:
-        """Blocks for some milliseconds.
-
-        :raises OSError: it cannot be started
-        """
+        """Blocks for some milliseconds."""
         if not sys.executable:
             raise FileNotFoundError("this program does not know its interpreter")
         # The socket is the worker's life: it reads to its end, and the end comes also if this process is killed.

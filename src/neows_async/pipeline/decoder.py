@@ -65,27 +65,18 @@ class DecoderPool:
                 await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._starting)
 
     async def receive(self, page: RawPage | StoredPage, size: int | None) -> Page:
-        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive`.
-
-        :raises BadPageError: as that does
-        """
+        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive`."""
         pages = await self._in_worker([page], size)
         return pages[0] if pages else await self._here(lambda: self._receiver.receive(page, size))
 
     async def receive_batch(self, pages: Sequence[StoredPage], size: int) -> list[Page]:
-        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive_batch`.
-
-        :raises BadPageError: as that does
-        """
+        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive_batch`."""
         if decoded := await self._in_worker(pages, size):
             return decoded
         return await self._here(lambda: self._receiver.receive_batch(pages, size))
 
     async def check(self, page: RawPage | StoredPage, size: int | None) -> StoredPage:
-        """:meth:`neows_async.endpoints.browse.receive.Receiver.check`, for a page that is decoded later.
-
-        :raises BadPageError: as that does
-        """
+        """:meth:`neows_async.endpoints.browse.receive.Receiver.check`, for a page that is decoded later."""
         return await self._here(lambda: self._receiver.check(page, size))
 
     async def expect(self, pages: int) -> None:

@@ -217,14 +217,10 @@ def _gate(settings: Settings, origin: PacedSource, listener: events.Listener, pa
     return Gate(
         QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
         CircuitBreaker(
-            failures_to_open=FAILURES_TO_OPEN,
-            probe_every_s=settings.probe_every_s,
-            max_outage_s=settings.max_outage_s,
+            failures_to_open=FAILURES_TO_OPEN, probe_every_s=settings.probe_every_s, max_outage_s=settings.max_outage_s
         ),
         GateLimits(
-            concurrency=settings.concurrency,
-            max_wait_s=settings.max_wait_s,
-            budget_requests=settings.budget_requests,
+            concurrency=settings.concurrency, max_wait_s=settings.max_wait_s, budget_requests=settings.budget_requests
         ),
         clock=time.time,
         listener=listener,

@@ -223,11 +223,7 @@ class PageFetcher:
             raise
 
     async def request(self, number: int, size: int) -> RawPage | StoredPage:
-        """One attempt, not paced; the page is not checked.
-
-        :raises NeowsError: the source's own error, or an :class:`~neows_async.errors.AttemptError` after the time limit
-        :raises PartError: the source broke its protocol
-        """
+        """One attempt, not paced; the page is not checked."""
 
         async def fetch() -> RawPage | StoredPage:
             return _checked(await self._source.fetch(number, size), number)
@@ -237,11 +233,7 @@ class PageFetcher:
     async def request_several(
         self, source: StoredSource, numbers: Sequence[int], size: int
     ) -> Sequence[RawPage | StoredPage]:
-        """Several pages of an archive, not paced; they are not checked.
-
-        :raises NeowsError: as :meth:`request`
-        :raises PartError: as that does
-        """
+        """Several pages of an archive, not paced; they are not checked."""
 
         async def fetch() -> Sequence[RawPage | StoredPage]:
             raws = await source.fetch_several(tuple(numbers), size)

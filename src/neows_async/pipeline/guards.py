@@ -109,10 +109,7 @@ def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
 
 
 def refuse_clashes(files: Sequence[DatasetFile]) -> None:
-    """Check that no two parts wrote the same file, and that none wrote into the lake's own folders.
-
-    :raises PartError: two did, or one did
-    """
+    """Check that no two parts wrote the same file, and that none wrote into the lake's own folders."""
     paths = Counter(file.path for file in files)
     for file in files:
         if paths[file.path] > 1:

@@ -141,10 +141,7 @@ class PageReader:
         self._listener(events.Planned(plan.total_elements, plan.page_size, plan.pages, plan.positions, self.generation))
 
     async def _first_page(self, stored: set[int]) -> tuple[Page | None, PageInfo, set[int]]:
-        """Page 0, if it was fetched now; its envelope; and which of ``stored`` belong to it.
-
-        Page 0 is a page like any other: it is stored, and counted.
-        """
+        """Page 0, if it was fetched now; its envelope; and which of ``stored`` belong to it."""
         zone = self._zone
         # Resumed: the stored page 0 and the other stored pages are of the same plan.
         if zone is not None and 0 in stored and await read_stored_page(zone, 0, self._listener) is not None:
@@ -218,10 +215,7 @@ class PageReader:
         return admitted
 
     async def check_stored(self) -> None:
-        """That every page that was read is still in the raw zone: a receipt must not claim a page that is gone.
-
-        :raises StorageError: another program removed some
-        """
+        """That every page that was read is still in the raw zone: a receipt must not claim a page that is gone."""
         for zone, pages in self._read:
             gone = pages - await zone.page_numbers()
             if gone:

@@ -47,7 +47,6 @@ from neows_async.pipeline.guards import (
 )
 from neows_async.pipeline.page_queue import PageQueue
 from neows_async.pipeline.reader import PageReader
-from neows_async.pipeline.stats import split_time
 from neows_async.settings import identity
 from neows_async.telemetry import events
 
@@ -321,7 +320,7 @@ class _Run:
     def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
         settings, parts, reader, stats = self._settings, self._parts, self._reader, self._stats
         gate, fetcher, tally = reader.fetching.gate, reader.fetching.fetcher, reader.admission.tally
-        spent = stats.spent(
+        time_s = stats.time_s(
             quota_s=gate.quota_wait_s,
             outage_s=gate.outage_wait_s,
             network_s=fetcher.network_s,
@@ -363,7 +362,7 @@ class _Run:
                 remaining=gate.rate_limit.remaining if gate.rate_limit else None,
                 answer_s=round(fetcher.network_s / gate.sent, 3) if gate.sent else None,
             ),
-            time_s={name: round(part_s, 3) for name, part_s in split_time(spent).items()},
+            time_s={name: round(part_s, 3) for name, part_s in time_s.items()},
             identity=identity(settings, parts.source.origin),
             derivation=_derivation(settings, parts),
             operation=settings.model_dump(mode="json", include=set(settings.OPERATION)),

@@ -18,12 +18,7 @@ class FetchSchedule:
     """
 
     def __init__(
-        self,
-        pages: int,
-        *,
-        stored: frozenset[int] = frozenset(),
-        window: int | None = None,
-        patient: bool = False,
+        self, pages: int, *, stored: frozenset[int] = frozenset(), window: int | None = None, patient: bool = False
     ) -> None:
         self._todo = deque(number for number in range(pages) if number not in stored)
         self._late: deque[int] = deque()
