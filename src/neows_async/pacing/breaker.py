@@ -65,10 +65,7 @@ class CircuitBreaker:
         self._sent_s = max(self._sent_s, now_s)
 
     def failed(self, page: int, now_s: float) -> None:
-        """Record a failure of the source at ``page``: no response, 5xx, or a body that is no valid page.
-
-        Not for 429, nor for a permanent refusal.
-        """
+        """Record a failure of the source at ``page``: no response, 5xx, or no valid page. Not for 429 or a refusal."""
         # The first failure of the row; a success clears the set.
         if not self._failed:
             self._since_s = now_s

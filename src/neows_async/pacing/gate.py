@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
@@ -78,9 +78,8 @@ class Gate:
         self._on_idle = on_idle
         # anyio's locks are fair: the order of the calls is the order of the permits, so no page starves.
         self._first_in_line = anyio.Lock(fast_acquire=True)
-        self._changed = Wakeup()
         self._concurrency = AdaptiveConcurrency(limits.concurrency)
-        self._outcomes = _Outcomes(self._quota, breaker, self._concurrency, self._changed, clock, listener)
+        self._shared = _Shared(self._quota, breaker, self._concurrency, clock, listener)
         self._reported_until_s = -math.inf
         self._closed_with: NeowsError | None = None
         self._closing = anyio.Event()
@@ -95,7 +94,7 @@ class Gate:
     @property
     def rate_limit(self) -> RateLimit | None:
         """The quota headers of the last response that had any."""
-        return self._outcomes.rate_limit
+        return self._shared.rate_limit
 
     @property
     def quota_wait_s(self) -> float:
@@ -115,7 +114,7 @@ class Gate:
     @property
     def in_flight(self) -> int:
         """Requests without a response."""
-        return self._outcomes.in_flight
+        return self._shared.in_flight
 
     @property
     def held_s(self) -> float:
@@ -128,14 +127,11 @@ class Gate:
         self._sent += requests
 
     def close(self, reason: NeowsError) -> None:
-        """Give no more permits: each call that waits, and each later call, raises ``reason``.
-
-        Requests in flight go on.
-        """
+        """Give no more permits: each call that waits, and each later call, raises ``reason``."""
         # First the reason, then the wake-ups: a task that wakes must find it.
         self._closed_with = reason
         self._closing.set()
-        self._changed.wake_all()
+        self._shared.changed.wake_all()
 
     @property
     def is_closed(self) -> bool:
@@ -161,7 +157,7 @@ class Gate:
             # No await from here to the block: a cancellation in between would count a request that was never sent.
             self._sent += 1
             self._breaker.sent(self._clock())
-            permit = Permit(self._outcomes, page, ticket)
+            permit = Permit(self._shared, page, ticket)
         try:
             with permit:
                 yield permit
@@ -178,7 +174,7 @@ class Gate:
                 # Read in each round: the gate may be closed during any wait.
                 raise self._closed_with
             # Take the event before reading any state: a change during an await below must end the wait.
-            changed = self._changed.next_event()
+            changed = self._shared.changed.next_event()
             # Before the quota: a slot must not be taken for a request that may not be sent.
             if self.in_flight >= self._concurrency.limit:
                 await changed.wait()
@@ -227,11 +223,7 @@ class Gate:
         return ticket
 
     def _check_patience(self, now_s: float, quota_s: float) -> None:
-        """Report a long wait for the quota.
-
-        :raises OutageError: the source has been down for too long
-        :raises PausedError: the wait is longer than ``max_wait_s``
-        """
+        """Report a long wait for the quota."""
         outage = self._breaker.outage
         if outage is not None and self._breaker.given_up(now_s):
             raise OutageError(
@@ -252,134 +244,103 @@ class Gate:
             self._listener(WaitingForQuota(until_s=until_s, wait_s=quota_s))
 
 
+@dataclass(slots=True)
+class _Shared:
+    """What a gate shares with its permits."""
+
+    quota: SharedQuota
+    breaker: CircuitBreaker
+    concurrency: AdaptiveConcurrency
+    clock: Callable[[], float]
+    listener: Listener
+    changed: Wakeup = field(default_factory=Wakeup)
+    in_flight: int = 0
+    rate_limit: RateLimit | None = None
+    reported_probe_s: float | None = None
+
+
 class Permit:
     """One request. Its outcome is reported here; a request without a reported response counts as lost."""
 
-    def __init__(self, outcomes: _Outcomes, page: int, ticket: int) -> None:
-        self._outcomes = outcomes
+    def __init__(self, shared: _Shared, page: int, ticket: int) -> None:
+        self._shared = shared
         self._page = page
         self._ticket = ticket
         self._sent_s = anyio.current_time()
         self._settled = False  # the quota knows the outcome
         # From here on the request counts as in flight, until _end.
-        self._in_flight = outcomes.sent()
+        shared.in_flight += 1
+        self._in_flight = shared.in_flight
         self._ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # No outcome was reported: cancelled, timed out, or broken. The gateway may have counted it.
         if not self._settled:
-            self._outcomes.no_response(self._ticket)
+            # No outcome was reported: cancelled, timed out, or broken. The gateway may have counted it.
+            self._shared.quota.no_response(self._ticket)
         self._end()
 
     def response_received(self, rate_limit: RateLimit | None) -> None:
         """Report a response that may be a valid page. The next request may be sent before it is checked."""
         # The latency counts now: the next request must not be sent under a limit that this response lowers.
-        self._outcomes.latency_measured(self._sent_s, self._in_flight)
+        self._shared.concurrency.succeeded(self._sent_s, anyio.current_time(), self._in_flight)
         self._settle(rate_limit)
 
     def page_received(self) -> None:
         """Report that the response was the valid page."""
-        self._outcomes.page_received()
+        shared = self._shared
+        # Read before the success, which ends it.
+        outage = shared.breaker.outage
+        shared.breaker.succeeded()
+        if outage is not None:
+            shared.reported_probe_s = None
+            shared.listener(SourceUp(down_s=shared.clock() - outage.since_s))
+        shared.changed.wake_all()
 
     def failed(self, exc: AttemptError) -> None:
         """Report that there was no response, or that it was no valid page."""
         if isinstance(exc, RateLimitedError):
             # A 429 is no failure of the source: breaker and concurrency do not learn from it.
             self._settled = True
-            self._outcomes.rate_limited(self._ticket, exc.retry_after_s)
+            self._shared.quota.rate_limited(self._ticket, exc.retry_after_s)
+            self._shared.changed.wake_all()
             return
         # A response of any status has quota headers; without a response __exit__ reports the loss.
         if exc.status is not None and not self._settled:
             self._settle(exc.rate_limit)
-        self._outcomes.page_failed(self._page, self._sent_s, str(exc))
+        self._page_failed(str(exc))
+
+    def _page_failed(self, reason: str) -> None:
+        shared = self._shared
+        # During an outage the failures do not depend on the load: the limit is kept for its end.
+        if not shared.breaker.is_open:
+            shared.concurrency.failed(self._sent_s, anyio.current_time())
+        shared.breaker.failed(self._page, shared.clock())
+        outage = shared.breaker.outage
+        if outage is None:
+            return
+        reported_s, shared.reported_probe_s = shared.reported_probe_s, outage.next_probe_s
+        if reported_s is None:
+            shared.listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+        # Once for each probe, although several requests in flight may fail.
+        elif reported_s < outage.next_probe_s:
+            shared.listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
 
     def _settle(self, rate_limit: RateLimit | None) -> None:
+        shared = self._shared
         self._settled = True
         # No await between the two: the next request sees the free place and the new quota at once.
         self._end()
-        self._outcomes.response_received(self._ticket, rate_limit)
+        # Sticky: once there were headers, a response without them is a gap and not the absence of a quota.
+        shared.rate_limit = rate_limit or shared.rate_limit
+        shared.quota.response_received(self._ticket, rate_limit or (None if shared.rate_limit else _UNLIMITED))
+        shared.changed.wake_all()
 
     def _end(self) -> None:
         # Once: a response ends the flight, and so does the end of the block.
         if not self._ended:
             self._ended = True
-            self._outcomes.ended()
-
-
-class _Outcomes:
-    """Passes the outcome of each request to the quota, the breaker and the concurrency, and wakes the gate."""
-
-    def __init__(
-        self,
-        quota: SharedQuota,
-        breaker: CircuitBreaker,
-        concurrency: AdaptiveConcurrency,
-        changed: Wakeup,
-        clock: Callable[[], float],
-        listener: Listener,
-    ) -> None:
-        self._quota = quota
-        self._breaker = breaker
-        self._concurrency = concurrency
-        self._changed = changed
-        self._clock = clock
-        self._listener = listener
-        self._metered = False
-        self._reported_probe_s: float | None = None
-        self.in_flight: int = 0
-        self.rate_limit: RateLimit | None = None
-
-    def sent(self) -> int:
-        """Return the number of requests in flight, with this one."""
-        self.in_flight += 1
-        return self.in_flight
-
-    def ended(self) -> None:
-        self.in_flight -= 1
-        self._changed.wake_all()
-
-    def response_received(self, ticket: int, rate_limit: RateLimit | None) -> None:
-        """Any status but 429."""
-        # Sticky: once there were headers, a response without them is a gap and not the absence of a quota.
-        self._metered = self._metered or rate_limit is not None
-        self.rate_limit = rate_limit or self.rate_limit
-        self._quota.response_received(ticket, rate_limit or (None if self._metered else _UNLIMITED))
-        self._changed.wake_all()
-
-    def rate_limited(self, ticket: int, retry_after_s: float | None) -> None:
-        self._quota.rate_limited(ticket, retry_after_s)
-        self._changed.wake_all()
-
-    def no_response(self, ticket: int) -> None:
-        self._quota.no_response(ticket)
-        self._changed.wake_all()
-
-    def latency_measured(self, sent_s: float, in_flight: int) -> None:
-        self._concurrency.succeeded(sent_s, anyio.current_time(), in_flight)
-
-    def page_received(self) -> None:
-        # Read before the success, which ends it.
-        outage = self._breaker.outage
-        self._breaker.succeeded()
-        if outage is not None:
-            self._reported_probe_s = None
-            self._listener(SourceUp(down_s=self._clock() - outage.since_s))
-        self._changed.wake_all()
-
-    def page_failed(self, page: int, sent_s: float, reason: str) -> None:
-        # During an outage the failures do not depend on the load: the limit is kept for its end.
-        if not self._breaker.is_open:
-            self._concurrency.failed(sent_s, anyio.current_time())
-        self._breaker.failed(page, self._clock())
-        outage = self._breaker.outage
-        if outage is None:
-            return
-        reported_s, self._reported_probe_s = self._reported_probe_s, outage.next_probe_s
-        if reported_s is None:
-            self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
-        # Once for each probe, although several requests in flight may fail.
-        elif reported_s < outage.next_probe_s:
-            self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
+            self._shared.in_flight -= 1
+            self._shared.changed.wake_all()

@@ -255,11 +255,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
         inside = sent_s >= self.hour * HOUR_S + self.margin_s
         before_end = self.at_s <= (self.hour + 1) * HOUR_S - self.margin_s
         here = replace(
-            self,
-            limit=limit,
-            recent=recent,
-            own_min=self.own_min + (inside and before_end),
-            response_s=self.at_s,
+            self, limit=limit, recent=recent, own_min=self.own_min + (inside and before_end), response_s=self.at_s
         )
         here = here._reconciled(highest, in_flight)  # noqa: SLF001 - of the same class
         if inside and before_end:
@@ -268,11 +264,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
             here = replace(here, ceiling=None)
         # Around the full hour no request, ours or another's, belongs to either hour for certain.
         rise = max(1, here.estimate() - self.estimate()) if self.known else here.estimate()
-        return replace(
-            here,
-            edge=here.edge + (0 if before_end else rise),
-            unsure=here.unsure + (0 if inside else rise),
-        )
+        return replace(here, edge=here.edge + (0 if before_end else rise), unsure=here.unsure + (0 if inside else rise))
 
     def _reconciled(self, reported: int, in_flight: int) -> HourEstimate:
         """Accept the estimate ``reported``, unless it is lower than possible."""

@@ -117,10 +117,7 @@ class SqliteQuotaStore:
             return False
 
     async def change(self, change: Callable[[str | None], str]) -> None:
-        """Replace the text by ``change(text)`` in a thread, while no other process reads or writes.
-
-        :raises StorageError: the database cannot be used, or not in time; or ``change`` raised it
-        """
+        """Replace the text by ``change(text)`` in a thread, while no other process reads or writes."""
         try:
             # Longer than SQLite waits for another process, so its own error comes first.
             with anyio.fail_after(_CHANGE_S):
@@ -133,7 +130,9 @@ class SqliteQuotaStore:
         with self._one_at_a_time:
             try:
                 connection = self._open()
-                with _transaction(connection):
+                with connection:  # commits, or rolls back after an error
+                    # The write lock before the read: what is written follows from what was read.
+                    connection.execute("BEGIN IMMEDIATE")
                     found = connection.execute("SELECT state FROM quota WHERE name = ?", (self._name,)).fetchone()
                     state = change(found[0] if found else None)
                     # Within the transaction of the read: no other process can decide in between.
@@ -168,7 +167,8 @@ class SqliteQuotaStore:
         # cost an fsync for each request.
         connection.execute("PRAGMA synchronous = NORMAL")
         # Two processes may open a new file at once: the second one finds the version that the first one wrote.
-        with _transaction(connection):
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -197,20 +197,3 @@ def _reason(exc: Exception, path: Path) -> str:
     if type(exc) is sqlite3.DatabaseError:
         return f"it is damaged ({exc}); remove it"
     return str(exc)
-
-
-class _transaction:  # noqa: N801 - used as a function
-    """A transaction that takes the write lock before it reads, because it writes what follows from what it read."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        else:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
