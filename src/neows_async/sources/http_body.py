@@ -89,10 +89,7 @@ class _BoundedBody:
         self._buffer = io.BytesIO()
 
     def add(self, chunk: bytes) -> None:
-        """Add one chunk.
-
-        :raises BodyError: the body is too large
-        """
+        """Add one chunk."""
         # Counted before it is kept.
         self._bytes += len(chunk)
         if self._bytes > self._max_bytes:

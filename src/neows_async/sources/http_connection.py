@@ -101,11 +101,7 @@ class HttpConnection:
                 raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
     async def next_event(self, parser: h11.Connection) -> object:
-        """The next event that h11 parses from the received bytes.
-
-        :raises httpx.NetworkError: the connection broke
-        :raises httpx.RemoteProtocolError: the bytes are not HTTP, or end too early
-        """
+        """The next event that h11 parses from the received bytes. Errors become httpx's."""
         while True:
             try:
                 event = parser.next_event()
@@ -120,10 +116,7 @@ class HttpConnection:
                 raise httpx.RemoteProtocolError(str(exc)) from exc
 
     async def receive(self) -> bytes:
-        """The next bytes; none at the end of the stream.
-
-        :raises httpx.ReadError: the connection broke
-        """
+        """The next bytes; none at the end of the stream."""
         try:
             return await self._stream.receive(_READ_BYTES)
         except anyio.EndOfStream:

@@ -65,10 +65,7 @@ def check_base_url(base_url: str) -> httpx.URL:
 
 
 def origin_of(base_url: str) -> str:
-    """The name of the source at ``base_url`` in receipts.
-
-    :raises SettingsError: no key may be sent to this URL
-    """
+    """The name of the source at ``base_url`` in receipts."""
     url = check_base_url(base_url)
     return str(url.copy_with(path=_prefix(url))).rstrip("/")
 
