@@ -122,10 +122,7 @@ def gateway_rules(settings: Settings) -> PacingRules:
 
 
 def default_sinks(settings: Settings) -> list[Sink]:
-    """Parquet files of each dataset.
-
-    :raises SettingsError: a dataset cannot be partitioned as ``settings`` say
-    """
+    """Parquet files of each dataset."""
     sinks: list[Sink] = []
     for part in registry.SINKS:
         if part.is_default:

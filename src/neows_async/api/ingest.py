@@ -217,10 +217,7 @@ async def _open_pages(
     settings: Settings, options: _SourceOptions, on_event: events.Listener | None
 ) -> AsyncIterator[stream.PageStream]:
     listener = _listener(on_event)
-    async with (
-        _open_origin(settings, options) as origin,
-        stream.open_pages(settings, origin, listener) as pages,
-    ):
+    async with _open_origin(settings, options) as origin, stream.open_pages(settings, origin, listener) as pages:
         yield pages
 
 

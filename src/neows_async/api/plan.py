@@ -192,11 +192,7 @@ async def gather_facts(  # noqa: PLR0913 - each is an independent part
 async def read_lake(
     lake: AsyncStorage, settings: Settings, origin: str, now_s: float, listener: events.Listener
 ) -> LakeFacts:
-    """Return what the next run would find, and change nothing.
-
-    :raises SettingsError: the run would be refused
-    :raises StorageError: the lake could not be read
-    """
+    """Return what the next run would find, and change nothing."""
     request = SnapshotRequest(
         identity=identity(settings, origin),
         derivation={},
@@ -237,10 +233,8 @@ async def _first_info(zone: RawZone) -> PageInfo | None:
 
 
 async def _last_receipt(lake: AsyncStorage, origin: str) -> Receipt | None:
-    keys = [entry.key for entry in await lake.list(layout.RECEIPTS)]
-    names = {key.rpartition("/")[2].removesuffix(".json") for key in keys if key.endswith(".json")}
-    others = sorted(names - {"latest"}, reverse=True)[:_MOST_RECEIPTS]
-    for name in ("latest", *others):
+    newest = (await AsyncLake(lake).committed_ids())[: -_MOST_RECEIPTS - 1 : -1]
+    for name in ("latest", *newest):
         try:
             receipt = await AsyncLake(lake).find_receipt(name)
         except DataError:
