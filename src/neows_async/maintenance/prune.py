@@ -27,7 +27,7 @@ from neows_async.lake.snapshot import lock_snapshot, update_latest
 from neows_async.outputs import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from neows_async.lake.async_storage import AsyncLock, AsyncStorage
 
@@ -299,7 +299,8 @@ class _Pruning:
             return None  # the note of an unfinished snapshot
 
     def _reader_of(self, snapshot: str) -> str | None:
-        return _reader(snapshot, self._existing.values())
+        others = (entry for entry in self._existing.values() if entry.snapshot != snapshot)
+        return next((entry.snapshot for entry in others if snapshot in entry.needs), None)
 
     async def _new_reader_of(self, snapshot: str) -> str | None:
         """A snapshot that began to read its raw pages since we listed the snapshots."""
@@ -340,7 +341,3 @@ def _to_remove(entries: Sequence[SnapshotEntry], latest: str | None, keep: int) 
     committed = [entry for entry in entries if entry.receipt is not None]
     doomed = [entry for entry in committed[keep:] if entry.snapshot != latest]
     return sorted(doomed, key=lambda entry: entry.receipt.committed_at if entry.receipt else entry.at, reverse=True)
-
-
-def _reader(snapshot: str, entries: Iterable[SnapshotEntry]) -> str | None:
-    return next((entry.snapshot for entry in entries if snapshot in entry.needs and entry.snapshot != snapshot), None)

@@ -20,6 +20,7 @@ import anyio
 
 from neows_async.errors import NotFoundError, most_relevant
 from neows_async.lake import layout
+from neows_async.lake.async_storage import for_each
 from neows_async.lake.lake import AsyncLake
 from neows_async.maintenance.verify.datasets import DatasetTotals, dataset_files, read_parquet
 from neows_async.maintenance.verify.figures import check_aggregate_files, check_aggregates, check_counts, check_nulls
@@ -102,26 +103,18 @@ async def _check_files(storage: AsyncStorage, receipt: Receipt, findings: Findin
     """Names, sizes and digests; returns the paths of the files with the right digest."""
     present = await check_names(storage, receipt, findings)
     sound: set[str] = set()
-    remaining = iter(present)
 
-    async def work() -> None:
-        for file in remaining:
-            if await check_digest(storage, file, findings):
-                sound.add(file.path)
+    async def check(file: DatasetFile) -> None:
+        if await check_digest(storage, file, findings):
+            sound.add(file.path)
 
     # Several at once: on an object store the waits dominate, in a folder the hashing.
-    async with anyio.create_task_group() as workers:
-        for _ in range(_FILES_AT_ONCE):
-            workers.start_soon(work)
+    await for_each(present, check, at_once=_FILES_AT_ONCE)
     return frozenset(sound)
 
 
 async def _check_contents(
-    storage: AsyncStorage,
-    receipt: Receipt,
-    sound: frozenset[str],
-    prefixes: frozenset[str] | None,
-    findings: Findings,
+    storage: AsyncStorage, receipt: Receipt, sound: frozenset[str], prefixes: frozenset[str] | None, findings: Findings
 ) -> None:
     """The contents of the files with the right digest."""
     files = dataset_files(receipt)

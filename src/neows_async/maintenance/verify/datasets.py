@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 
 class DatasetTotals:
-    """Counts over all Parquet files of one snapshot, and its aggregates computed again.
-
-    :raises DataError: the receipt has settings that no run can have
-    """
+    """Counts over all Parquet files of one snapshot, and its aggregates computed again."""
 
     def __init__(self, receipt: Receipt) -> None:
         settings = settings_of(receipt)

@@ -8,12 +8,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import anyio
-
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.page_plan import plan_pages
 from neows_async.errors import BadPageError, NotFoundError
 from neows_async.lake import layout
+from neows_async.lake.async_storage import for_each
 from neows_async.lake.raw_zone import RawZone
 from neows_async.pages.stored import expand, sealed_sha256
 
@@ -68,17 +67,13 @@ async def check_raw_pages(
     checker = _PageChecker(storage, receipt.raw.snapshot, receipt.page_size, max_body_bytes, findings)
     expected = await _expected_positions(checker, receipt, findings)
     sound: dict[_Position, _SoundPage] = {}
-    remaining = iter(expected)
 
-    async def work() -> None:
-        for position in remaining:
-            page = await checker.check(position)
-            if page is not None:
-                sound[position] = page
+    async def check(position: _Position) -> None:
+        page = await checker.check(position)
+        if page is not None:
+            sound[position] = page
 
-    async with anyio.create_task_group() as workers:
-        for _ in range(pages_at_once):
-            workers.start_soon(work)
+    await for_each(expected, check, at_once=pages_at_once)
     where = layout.receipt_key(receipt.snapshot)
     findings.compare(where, "raw pages", receipt.raw.pages, len(expected))
     # The digest over all pages needs all of them; the missing ones are differences already.
