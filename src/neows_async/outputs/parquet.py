@@ -28,12 +28,7 @@ FILE_ROWS: Final = 16 * 65_536
 MAX_PARTITIONS: Final = 64
 _SMALL_BATCHES: Final = 32
 # Columns with repeated values. In the others a dictionary would cost memory and save no room.
-_DICTIONARY_COLUMNS: Final = (
-    "neo_id",
-    "orbiting_body",
-    "first_observation_date",
-    "last_observation_date",
-)
+_DICTIONARY_COLUMNS: Final = ("neo_id", "orbiting_body", "first_observation_date", "last_observation_date")
 NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -43,7 +38,7 @@ class ParquetSink:
     Rows are in Browse order. The borders of the pages do not matter: a row group has ``row_group_rows`` rows, and a
     file ends after ``file_rows``. At most one row group of each partition is in memory.
 
-    :param partition_by: a string, bool or integer column. Its value is in the path, Hive-style
+    :param partition_by: a string, bool or integer column with at most 64 values. The value is in the path, Hive-style
         (``orbiting_body=Earth/part-00000.parquet``), and not in the file
     :param row_group_rows: None is 8,192 NEOs or 65,536 close approaches
     :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
@@ -77,11 +72,7 @@ class ParquetSink:
         self._stage = stage
 
     async def write(self, page: Page) -> None:
-        """Take the page's rows. A full row group is encoded in a thread.
-
-        :raises SettingsError: the partition column has more than 64 values
-        :raises StorageError: nothing of this snapshot will be visible
-        """
+        """Take the page's rows. A full row group is encoded in a thread."""
         # Before the rows: a file that ends within this page names all pages that it has rows of.
         self._raw_pages.update(page.sha256)
         for folder, rows in self._split(page):
@@ -244,10 +235,7 @@ class _KeptOpen(io.RawIOBase):
 
 
 def parquet_sinks(settings: Settings) -> list[ParquetSink]:
-    """One sink for each dataset, partitioned as ``settings`` say.
-
-    :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
-    """
+    """One sink for each dataset, partitioned as ``settings`` say."""
     for dataset, column in settings.partitions.items():
         check_partition(dataset, column)
     return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]
