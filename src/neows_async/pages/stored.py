@@ -72,10 +72,7 @@ def expand(data: bytes, max_bytes: int) -> bytes:
 
 
 def sealed_sha256(data: bytes) -> bytes | None:
-    """The digest of the JSON in the seal; None without a seal.
-
-    :raises BadPageError: the seal is damaged, or belongs to another page
-    """
+    """The digest of the JSON in the seal; None without a seal."""
     return _opened(data)[1]
 
 
@@ -100,10 +97,7 @@ def is_sound(page: StoredPage) -> bool:
 
 
 def json_of(page: StoredPage, max_bytes: int = sys.maxsize) -> bytes:
-    """The page's JSON, decompressed anew at each call.
-
-    :raises BadPageError: it is damaged, or larger than ``max_bytes``
-    """
+    """The page's JSON, decompressed anew at each call."""
     frame = memoryview(page.data)[:-_SEAL_BYTES]
     # A page of a caller's own source may announce any size.
     _size(frame, max_bytes)
