@@ -59,11 +59,7 @@ def decode(
 
 
 def decode_batch(
-    pages: Sequence[PageJson],
-    size: int | None,
-    *,
-    orbiting_body: str | None = None,
-    scan: Scanner = approach_scan.scan,
+    pages: Sequence[PageJson], size: int | None, *, orbiting_body: str | None = None, scan: Scanner = approach_scan.scan
 ) -> list[Page]:
     """:func:`decode` for each page, in three quarters of the time if all objects are regular.
 

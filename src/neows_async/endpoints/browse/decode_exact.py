@@ -33,10 +33,7 @@ class DecodedObjects:
 
 
 def decode_object_by_object(body: bytes) -> DecodedObjects:
-    """Decode each object of a page by itself.
-
-    :raises BadPageError: the body is not a Browse page
-    """
+    """Decode each object of a page by itself."""
     info, objects = envelope.split(body)
     neos: list[Neo] = []
     indices: list[int] = []
