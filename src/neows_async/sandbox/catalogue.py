@@ -98,10 +98,7 @@ class RecordedPages:
         self.total: int = self._starts[-1] if announced_total is None else announced_total
 
     def entries(self, start: int, stop: int) -> list[CatalogueEntry]:
-        """The recorded objects.
-
-        :raises SettingsError: a page can no longer be read
-        """
+        """The recorded objects."""
         found: list[CatalogueEntry] = []
         # The page that holds position ``start``: the last page that begins at or before it.
         number = bisect_right(self._starts, start) - 1

@@ -44,10 +44,7 @@ class Delivery:
     sleep: Callable[[float], Awaitable[None]]
 
     async def deliver(self, response: SandboxResponse, fault: Fault | None) -> None:
-        """Send ``response``, up to the point where ``fault`` ends it.
-
-        :raises ConnectionAbortedError: the fault is a cut, and the server cannot close the connection
-        """
+        """Send ``response``, up to the point where ``fault`` ends it."""
         # Before the head: the client sees no response at all.
         if isinstance(fault, Hang | Cut) and fault.after == "request":
             await self._end(fault)

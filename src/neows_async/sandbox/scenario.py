@@ -332,10 +332,7 @@ def read_scenario(file: Path) -> Scenario:
 
 
 def parse_scenario(text: str) -> Scenario:
-    """Parse the TOML text of a scenario.
-
-    :raises SettingsError: the text is not TOML, or has unknown names or invalid values
-    """
+    """Parse the TOML text of a scenario."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:

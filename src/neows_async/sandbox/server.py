@@ -56,10 +56,7 @@ class _QuietServer(uvicorn.Server):
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on loopback; port 0 is a free one. Requests wait in its backlog until it is served.
-
-    :raises SettingsError: the port is taken or not allowed
-    """
+    """A socket that listens on loopback; port 0 is a free one. Requests wait in its backlog until it is served."""
     # asyncio turns off Nagle's algorithm, which costs 40 ms a page, only if the socket names TCP as its protocol.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -111,10 +108,7 @@ async def serve(
 
 @contextmanager
 def serving(app: AsgiApp, port: int = 0) -> Iterator[str]:
-    """Serve from a thread until the block ends, and yield the URL. For tests and benchmarks, on any event loop.
-
-    :raises SettingsError: the port is taken or not allowed
-    """
+    """Serve from a thread until the block ends, and yield the URL. For tests and benchmarks, on any event loop."""
     started: Future[uvicorn.Server] = Future()
 
     def run() -> None:

@@ -228,11 +228,7 @@ def _orbit(draw: Callable[[], float]) -> tuple[dict[str, Any], float]:
         "mean_anomaly": _digits(0.1 + 359.8 * draw(), 16),
         "mean_motion": _digits(360 / period_d, 16),
         "equinox": "J2000",
-        "orbit_class": {
-            "orbit_class_type": name,
-            "orbit_class_description": description,
-            "orbit_class_range": extent,
-        },
+        "orbit_class": {"orbit_class_type": name, "orbit_class_description": description, "orbit_class_range": extent},
     }
     return orbit, moid_au
 

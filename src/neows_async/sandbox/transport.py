@@ -143,11 +143,7 @@ class _Exchange:
                 self._failure = exc
 
     async def next_message(self) -> Message:
-        """The application's next message.
-
-        :raises httpx.ReadTimeout: the application sent nothing in time
-        :raises httpx.RemoteProtocolError: the application ended before its response was complete
-        """
+        """The application's next message."""
         try:
             with anyio.fail_after(self._timeout_s):
                 message: Message = await self._receive.receive()
