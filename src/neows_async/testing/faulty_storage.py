@@ -125,10 +125,7 @@ class CountingStorage:
 
     @contextmanager
     def step(self, verb: str, key: str) -> Iterator[None]:
-        """The two steps of ``verb`` around the block; none follows a block that fails.
-
-        :raises StorageError: ``on_step`` raised it, or an OSError
-        """
+        """The two steps of ``verb`` around the block; none follows a block that fails."""
         self._call(verb, key)
         yield
         self._call(f"{verb} done", key)
