@@ -125,11 +125,7 @@ def _checked(option: click.Parameter, value: Any, path: Path | None) -> Any:
 
 
 def api_key(variables: Mapping[str, str]) -> str | None:
-    """The key from the environment, else from ``.env`` or the file. None if it is empty.
-
-    :param variables: of :func:`defaults_of`
-    :raises SettingsError: a header cannot hold it
-    """
+    """The key from the environment, else from ``.env`` or the file. None if it is empty."""
     key = os.environ.get(KEY_VARIABLE, variables.get(KEY_VARIABLE, "")).strip()
     # Without the value in the text: the message is printed.
     if not all("!" <= char <= "~" for char in key):

@@ -64,11 +64,7 @@ class PartNames:
 
 @asynccontextmanager
 async def open_parts(settings: Settings, names: PartNames) -> AsyncIterator[Parts]:
-    """The parts, open until the block ends.
-
-    :raises SettingsError: there is no part of that name, or it cannot be made
-    :raises StorageError: the root cannot be used
-    """
+    """The parts, open until the block ends."""
     # Before the source: wrong names must not cost a request.
     sinks = _sinks(settings, names.sinks)
     aggregators = _aggregators(settings, names.aggregators)

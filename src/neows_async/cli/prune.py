@@ -16,7 +16,6 @@ from neows_async.lake.inventory import State
 from neows_async.maintenance import prune as pruning
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.maintenance.prune import Outcome, Pruned
 
 
@@ -58,10 +57,8 @@ def prune(*, root: str, quiet: bool, log_format: str, **options: Any) -> None:
             with output.printing_answer():
                 click.echo(output.clean(_line_of(outcome, dry_run=dry_run)))
 
-    async def remove(lake: AsyncStorage) -> Pruned:
-        return await pruning.prune(lake, rules, now=dt.datetime.now(dt.UTC), report=print_outcome)
-
-    pruned = run_on_lake(remove, root)
+    now = dt.datetime.now(dt.UTC)
+    pruned = run_on_lake(lambda lake: pruning.prune(lake, rules, now=now, report=print_outcome), root)
     with output.printing_answer():
         if as_json:
             click.echo(json.dumps(_as_json(pruned, dry_run=dry_run)))

@@ -71,26 +71,12 @@ SECTIONS: Final = {
         option(
             "--from-snapshot", metavar="ID", help="The snapshot whose raw pages --source archive reads, e.g. 'latest'."
         ),
-        setting("base_url"),
-        setting("page_size"),
-        setting("max_generations"),
-        setting("max_missing_pages"),
+        *map(setting, ("base_url", "page_size", "max_generations", "max_missing_pages")),
     ],
-    "Where to store": [
-        setting("root"),
-        setting("snapshot"),
-        setting("fresh"),
-        setting("resume_within_s"),
-        setting("archive"),
-    ],
+    "Where to store": [*map(setting, ("root", "snapshot", "fresh", "resume_within_s", "archive"))],
     "Quota and waiting": [
-        setting("concurrency"),
-        setting("max_rate_per_s"),
-        setting("budget_requests"),
-        setting("max_wait_s"),
-        setting("max_outage_s"),
-        setting("probe_every_s"),
-        setting("retry_budget_s"),
+        *map(setting, ("concurrency", "max_rate_per_s", "budget_requests", "max_wait_s", "max_outage_s")),
+        *map(setting, ("probe_every_s", "retry_budget_s")),
         option(
             "--no-shared-quota",
             is_flag=True,
@@ -98,10 +84,7 @@ SECTIONS: Final = {
         ),
     ],
     "Outputs": [
-        setting("partition_by"),
-        setting("within_au"),
-        setting("orbiting_body"),
-        setting("max_rejects"),
+        *map(setting, ("partition_by", "within_au", "orbiting_body", "max_rejects")),
         option(
             "--sink",
             multiple=True,
@@ -127,9 +110,7 @@ SECTIONS: Final = {
         ),
     ],
     "Technical": [
-        setting("request_timeout_s"),
-        setting("max_body_bytes"),
-        setting("workers"),
+        *map(setting, ("request_timeout_s", "max_body_bytes", "workers")),
         option(
             "--sandbox-neos",
             type=click.IntRange(min=0),
