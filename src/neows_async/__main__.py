@@ -36,6 +36,7 @@ def _leave(code: int) -> None:
     for thread in others:
         if not thread.daemon:
             thread.join(max(0.0, until_s - time.monotonic()))
+    # The interpreter would join such a thread for as long as its storage call hangs.
     if any(thread.is_alive() and not thread.daemon for thread in others):
         # os._exit flushes nothing.
         for stream in (sys.stdout, sys.stderr):

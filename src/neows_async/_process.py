@@ -93,6 +93,7 @@ def is_dead(process: ProcessId, *, seen_from: ProcessId) -> bool:
     ):
         return False
     try:
+        # Pids are reused, so the start decides.
         return _started(process.pid) != process.started
     except OSError:
         return False

@@ -27,5 +27,6 @@ class Wakeup:
     def wake_all(self) -> None:
         """Wake all tasks that wait."""
         if self._next is not None:
+            # Set, then forgotten: a task that waits from now on waits for the next change.
             self._next.set()
             self._next = None

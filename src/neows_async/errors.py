@@ -184,6 +184,7 @@ def most_relevant(raised: BaseException) -> BaseException:
     if not isinstance(raised, BaseExceptionGroup):
         return raised
     leaves = [most_relevant(exc) for exc in raised.exceptions]
+    # A group loses the order of time, so the kind decides.
     for kinds in ((KeyboardInterrupt, SystemExit), NeowsError):
         for exc in leaves:
             if isinstance(exc, kinds):

@@ -42,6 +42,7 @@ async def open_nasa(
 
     url = nasa.check_base_url(settings.base_url)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
+    # Here and not in Settings: a rebuild or a sandbox needs no key.
     if not key:
         raise SettingsError(
             f"{url.host} needs a key: Settings(api_key=...); DEMO_KEY is enough for 200 objects, and "
@@ -59,6 +60,7 @@ async def open_nasa(
     own = nasa.open_client(
         transport, connect_timeout_s=settings.connect_timeout_s, timeout_s=settings.request_timeout_s
     )
+    # The client that we made is ours to close; the caller's stays open.
     async with own:
         yield _source(settings, own, key, transport)
 
@@ -120,10 +122,7 @@ def gateway_rules(settings: Settings) -> PacingRules:
 
 
 def default_sinks(settings: Settings) -> list[Sink]:
-    """Parquet files of each dataset.
-
-    :raises SettingsError: a dataset cannot be partitioned as ``settings`` say
-    """
+    """Parquet files of each dataset."""
     sinks: list[Sink] = []
     for part in registry.SINKS:
         if part.is_default:

@@ -88,6 +88,7 @@ async def ingest(  # noqa: PLR0913 - each is an independent, named part, and may
     :raises PartError: a part of the caller failed; its exception is the cause
     """
     listener = _listener(on_event)
+    # Before anything is opened: a wrong partition must not cost a request.
     chosen_sinks = defaults.default_sinks(settings) if sinks is None else list(sinks)
     options = _SourceOptions(source, client, pacing, quota_store)
     async with _open_origin(settings, options) as origin:
@@ -216,10 +217,7 @@ async def _open_pages(
     settings: Settings, options: _SourceOptions, on_event: events.Listener | None
 ) -> AsyncIterator[stream.PageStream]:
     listener = _listener(on_event)
-    async with (
-        _open_origin(settings, options) as origin,
-        stream.open_pages(settings, origin, listener) as pages,
-    ):
+    async with _open_origin(settings, options) as origin, stream.open_pages(settings, origin, listener) as pages:
         yield pages
 
 
@@ -227,6 +225,7 @@ async def _open_pages(
 async def _open_origin(settings: Settings, options: _SourceOptions) -> AsyncIterator[PacedSource]:
     """The caller's source, or the default one, open until the block ends."""
     if options.source is not None:
+        # Refused, not ignored: the caller would believe that its proxy is used.
         if options.client is not None:
             raise SettingsError("a client is for the default source; a source of your own needs none here")
         yield PacedSource(options.source, options.pacing or UNPACED, options.quota_store)
@@ -238,6 +237,7 @@ async def _open_origin(settings: Settings, options: _SourceOptions) -> AsyncIter
 def _listener(on_event: events.Listener | None) -> events.Listener:
     if on_event is None:
         return events.ignore
+    # Its coroutines would be dropped without a word.
     if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(getattr(on_event, "__call__", None)):  # noqa: B004 - its type matters, not whether it exists
         raise SettingsError("on_event must be a plain function; a coroutine function would never be awaited")
     return _isolated(on_event)
@@ -249,6 +249,7 @@ def _isolated(listener: events.Listener) -> events.Listener:
 
     def listen(event: events.Event) -> None:
         nonlocal has_failed
+        # Silent from then on: one broken listener must not fill the log.
         if has_failed:
             return
         try:

@@ -171,10 +171,13 @@ async def gather_facts(  # noqa: PLR0913 - each is an independent part
     quota = SharedQuota(QuotaModel(rules), quota_store, clock=clock, listener=listener)
     response: FirstPage | None = None
     notes: list[str] = []
+    # The lake first, the request second: a committed snapshot needs none.
     if source is not None and not found.committed:
         try:
             response = await request_first_page(source, quota, settings, clock)
         except PausedError as exc:
+            # Without anything in the lake there is no plan. A 429 means that the quota is used up, which the plan
+            # must not hide.
             if (found.first is None and found.receipt is None) or isinstance(exc.__cause__, RateLimitedError):
                 raise
             notes.append(f"no request was sent: {exc}")
@@ -189,11 +192,7 @@ async def gather_facts(  # noqa: PLR0913 - each is an independent part
 async def read_lake(
     lake: AsyncStorage, settings: Settings, origin: str, now_s: float, listener: events.Listener
 ) -> LakeFacts:
-    """Return what the next run would find, and change nothing.
-
-    :raises SettingsError: the run would be refused
-    :raises StorageError: the lake could not be read
-    """
+    """Return what the next run would find, and change nothing."""
     request = SnapshotRequest(
         identity=identity(settings, origin),
         derivation={},
@@ -234,10 +233,8 @@ async def _first_info(zone: RawZone) -> PageInfo | None:
 
 
 async def _last_receipt(lake: AsyncStorage, origin: str) -> Receipt | None:
-    keys = [entry.key for entry in await lake.list(layout.RECEIPTS)]
-    names = {key.rpartition("/")[2].removesuffix(".json") for key in keys if key.endswith(".json")}
-    others = sorted(names - {"latest"}, reverse=True)[:_MOST_RECEIPTS]
-    for name in ("latest", *others):
+    newest = (await AsyncLake(lake).committed_ids())[: -_MOST_RECEIPTS - 1 : -1]
+    for name in ("latest", *newest):
         try:
             receipt = await AsyncLake(lake).find_receipt(name)
         except DataError:
@@ -260,6 +257,7 @@ async def request_first_page(
     :raises RefusedError: the source refuses such requests
     :raises UnavailableError: there was no response, or it was no valid page
     """
+    # Like any request of a run: recorded in the shared quota before it is sent.
     ticket = await _take_slot(quota, clock)
     started_s = anyio.current_time()
     settled = False  # the quota knows the outcome
@@ -268,6 +266,7 @@ async def request_first_page(
         latency_s = anyio.current_time() - started_s
         settled = True
         rate_limit = raw.rate_limit if isinstance(raw, RawPage) else None
+        # At once: if the page turns out to be bad, its quota headers are still true.
         quota.response_received(ticket, rate_limit)
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         info = Receiver(ReceiveOptions(api_key=key)).receive(raw, None).info
@@ -284,6 +283,7 @@ async def request_first_page(
     finally:
         if not settled:
             quota.no_response(ticket)
+        # Also if cancelled: the next run must know of this request.
         await quota.flush()
     return FirstPage(info, latency_s, rate_limit)
 
@@ -301,4 +301,5 @@ async def _take_slot(quota: SharedQuota, clock: Callable[[], float]) -> int:
             raise PausedError(
                 f"the next request must wait {wait_s:.0f} s for the quota, or less", resume_at_s=now_s + wait_s
             )
+        # Polled: another run's response may free a slot, and the store has no notification.
         await anyio.sleep(min(wait_s, _POLL_STORE_S))

@@ -73,8 +73,10 @@ class NeoStream(_RecordStream):
         with self._guard:
             await checkpoint()  # other tasks can run between any two objects
             while True:
+                # In each round: the block may have ended while this task waited.
                 self._pages.check_open()
                 for neo in self._objects:
+                    # The iterator keeps its place: the next call goes on after this object.
                     return neo
                 self._objects = objects(await _next(self._pages))
 

@@ -70,6 +70,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except click.ClickException as exc:
         command = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else output.PROGRAM
         return output.error(f"{exc.format_message()} See '{command} --help'.", ExitCode.USAGE)
+    # Signals during a run are handled in cli/ingest.py; these are the others.
     except (KeyboardInterrupt, click.Abort):
         return output.error("interrupted", ExitCode.INTERRUPTED)
     except Exception as exc:  # noqa: BLE001 - outside a command: while options are read and modules are imported

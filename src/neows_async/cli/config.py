@@ -47,6 +47,7 @@ def defaults_of(command: click.Command, path: Path | None) -> tuple[dict[str, An
     if _KEY_IN_FILE in in_file:
         variables[KEY_VARIABLE] = str(in_file.pop(_KEY_IN_FILE))
     in_dotenv = _read_dotenv()
+    # .env wins over the file, also for the key.
     variables |= in_dotenv
     values = {str(options[key].name): _checked(options[key], value, path) for key, value in in_file.items()}
     for key, option in options.items():
@@ -68,6 +69,7 @@ def _read_dotenv() -> dict[str, str]:
 def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
+            # Bounded: --config may point at any file.
             text = file.read(_MAX_FILE_BYTES).decode()
         values = tomllib.loads(text)
     except OSError as exc:
@@ -76,6 +78,7 @@ def _read_toml(path: Path, known: set[str]) -> dict[str, Any]:
         raise SettingsError(f"--config {path} is not TOML: {exc}") from exc
     for name in values:
         if name not in known:
+            # An unknown name is an error: a slip of the pen would silently leave the default in place.
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise SettingsError(f"--config {path}: there is no setting {name!r}; did you mean {nearest[0]!r}?")
     return values
@@ -122,12 +125,9 @@ def _checked(option: click.Parameter, value: Any, path: Path | None) -> Any:
 
 
 def api_key(variables: Mapping[str, str]) -> str | None:
-    """The key from the environment, else from ``.env`` or the file. None if it is empty.
-
-    :param variables: of :func:`defaults_of`
-    :raises SettingsError: a header cannot hold it
-    """
+    """The key from the environment, else from ``.env`` or the file. None if it is empty."""
     key = os.environ.get(KEY_VARIABLE, variables.get(KEY_VARIABLE, "")).strip()
+    # Without the value in the text: the message is printed.
     if not all("!" <= char <= "~" for char in key):
         raise SettingsError(f"{KEY_VARIABLE} has a character that cannot be in a key; copy the key again")
     return key or None
@@ -142,6 +142,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as exc:
+        # One error at a time, named as the user wrote it.
         first = exc.errors(include_url=False)[0]
         field = str(first["loc"][0]) if first["loc"] else ""
         option = Settings.option(field)
@@ -169,6 +170,7 @@ def proxy_for(host: str) -> str | None:
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - slow, and only requests to NASA need it
 
     proxies = getproxies()
+    # NO_PROXY wins over any proxy.
     if proxy_bypass(host):
         return None
     return proxies.get("https") or proxies.get("all")

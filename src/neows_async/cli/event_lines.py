@@ -22,6 +22,7 @@ def line_of(event: events.Event) -> str | None:
     line = _line_of_page(event)
     if line is None:
         line = _line_of_wait(event)
+    # Reasons may quote a source: no control character reaches the terminal.
     return None if line is None else clean(line)
 
 

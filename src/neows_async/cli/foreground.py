@@ -27,10 +27,7 @@ _T = TypeVar("_T")
 
 
 def exit_after_grace(code: int, announce: Callable[[], object] = lambda: None) -> None:
-    """Exit the process after :data:`GRACE_S`, unless it ends before.
-
-    :param announce: prints the last message, just before
-    """
+    """Exit the process after :data:`GRACE_S`, unless it ends before. ``announce`` prints the last message."""
 
     def announce_and_exit() -> None:
         announce()
@@ -48,11 +45,7 @@ def _call_after(delay_s: float, function: Callable[[], object]) -> None:
 
 
 def run_on_lake(function: Callable[[AsyncStorage], Awaitable[_T]], root: str) -> _T:
-    """The result of ``function`` for the lake at ``root``.
-
-    :raises SettingsError: there is no such snapshot
-    :raises NeowsError: whatever else ``function`` raises
-    """
+    """The result of ``function`` for the lake at ``root``."""
     try:
         return anyio.run(function, AsyncStorage(open_storage(root)))
     except NotFoundError as exc:

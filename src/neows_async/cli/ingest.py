@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 
 
 def run_ingest(settings: Settings, names: PartNames, *, quiet: bool, as_json: bool) -> int:
-    """Run, print the summary or the receipt; returns the exit code.
-
-    :raises Exception: whatever ended the run, but for a signal
-    """
+    """Run, print the summary or the receipt; returns the exit code."""
     outcome = anyio.run(partial(_ingest_until_signal, settings, names, quiet=quiet, as_json=as_json))
     if isinstance(outcome, signal.Signals):
         return _announce_stop(outcome, as_json=as_json)

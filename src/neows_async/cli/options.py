@@ -20,7 +20,14 @@ REDACT: Final = "neows_async.redact"
 """In ``ctx.meta``: the function that removes the key from the text of errors."""
 
 
-class Command(click.Command):
+class _PlainEpilog(click.Command):
+    @override
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+
+
+class Command(_PlainEpilog):
     """A command whose epilog keeps its lines, and whose options may be set in ``.env``.
 
     :param sections: the options by the title under which ``--help`` lists them
@@ -49,6 +56,7 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as exc:  # noqa: BLE001 - the text of any exception may hold the key
+            # Redacted at the one place where every error passes.
             redact = ctx.meta.get(REDACT, str)
             as_json = ctx.params.get("log_format") == "json" or ctx.params.get("json", False)
             ctx.exit(output.error(redact(output.message_of(exc)), exit_code_of(exc), as_json=as_json))
@@ -62,22 +70,9 @@ class Command(click.Command):
             with formatter.section(title):
                 formatter.write_dl(records)
 
-    @override
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _write_as_it_is(self.epilog, formatter)
 
-
-class Group(click.Group):
+class Group(_PlainEpilog, click.Group):
     """A command with subcommands, whose epilog keeps its lines."""
-
-    @override
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _write_as_it_is(self.epilog, formatter)
-
-
-def _write_as_it_is(epilog: str | None, formatter: click.HelpFormatter) -> None:
-    if epilog:
-        formatter.write(f"\n{epilog}\n")
 
 
 # -- options ------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def notice(message: str, *, as_json: bool) -> None:
 
 def error(message: str, code: int, *, as_json: bool = False) -> int:
     """Print an error as one line; returns ``code``."""
+    # One line without control characters: error texts may quote a source.
     line = clean(" ".join(message.split()))
     if as_json:
         _to_stderr(json.dumps({"event": "error", "exit_code": int(code), "message": line}))
@@ -92,8 +93,10 @@ def printing_answer() -> Iterator[None]:
     try:
         yield
         if sys.stdout is not None:  # None if the program was started with stdout closed
+            # Here, and not at exit: an error must show as ours, with its exit code.
             sys.stdout.flush()
     except BrokenPipeError:
+        # The answer's reader is gone, as with `| head -1`: that is no error.
         _discard_stdout()
     except OSError as exc:
         _discard_stdout()

@@ -64,14 +64,11 @@ class PartNames:
 
 @asynccontextmanager
 async def open_parts(settings: Settings, names: PartNames) -> AsyncIterator[Parts]:
-    """The parts, open until the block ends.
-
-    :raises SettingsError: there is no part of that name, or it cannot be made
-    :raises StorageError: the root cannot be used
-    """
+    """The parts, open until the block ends."""
     # Before the source: wrong names must not cost a request.
     sinks = _sinks(settings, names.sinks)
     aggregators = _aggregators(settings, names.aggregators)
+    # After the names, before the source: a wrong root must not cost a request either.
     storage = open_storage(settings.root)
     async with AsyncExitStack() as stack:
         yield Parts(
@@ -91,6 +88,7 @@ async def open_parts(settings: Settings, names: PartNames) -> AsyncIterator[Part
 async def open_quota_store(settings: Settings, names: PartNames, stack: AsyncExitStack) -> QuotaStore | None:
     """Where runs with the same key share its quota; None for a source that is not NASA's, or without sharing."""
     path = quota_store_path()
+    # Only NASA's gateway counts; another source has no key to share.
     if names.source != "nasa" or not names.share_quota or path is None:
         return None
     url = check_base_url(settings.base_url)
@@ -185,6 +183,7 @@ def _require_names(kind: str, names: Sequence[str]) -> None:
 def _make(kind: str, name: str, ours: Sequence[RegisteredPart], settings: Settings) -> Any:
     for part in ours:
         if part.name == name:
+            # Ours first: an installed entry point cannot replace a part of ours.
             return part.make(settings)
     factory = _load(kind, name, [part.name for part in ours])
     if not callable(factory):
@@ -197,6 +196,7 @@ def _make(kind: str, name: str, ours: Sequence[RegisteredPart], settings: Settin
 
 def _load(kind: str, name: str, ours: Sequence[str]) -> Factory:
     try:
+        # Imports and runs code of the user, so every error of it is caught and named.
         if ":" in name:
             return _import(name)
         group = f"neows_async.{kind.replace('-', '_')}s"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from neows_async.cli import output
+from neows_async.cli.foreground import run_on_lake
 from neows_async.cli.options import Command, option, root_option
-from neows_async.errors import NotFoundError, SettingsError
-from neows_async.lake.lake import open_lake
+from neows_async.errors import SettingsError
+from neows_async.lake.lake import AsyncLake
 from neows_async.lake.layout import DATASETS, dataset_folder
 from neows_async.lake.storage import location
 
@@ -29,9 +30,6 @@ def path(dataset: str, root: str, snapshot: str) -> None:
     if dataset not in DATASETS:
         raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(DATASETS)}")
 
-    try:
-        receipt = open_lake(root).receipt(snapshot)
-    except NotFoundError as exc:
-        raise SettingsError(f"{exc}; 'neows-async snapshots' lists all, 'neows-async run' makes one") from exc
+    receipt = run_on_lake(lambda lake: AsyncLake(lake).receipt(snapshot), root)
     with output.printing_answer():
         click.echo(f"{location(root)}/{dataset_folder(dataset, receipt.snapshot)}")

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -72,21 +73,18 @@ def plan(ctx: click.Context, /, **options: Any) -> None:
             "--no-request"
         )
     settings = settings_of(values_of(ctx, options, given_options(ctx, options), key, "nasa"))
-
-    async def gather(lake: AsyncStorage) -> PlanFacts:
-        return await _gather_facts(
-            lake,
-            settings,
-            may_request=may_request,
-            share_quota=key is not None and not options["no_shared_quota"],
-            as_json=options["json"],
-        )
-
+    gather = partial(
+        _gather_facts,
+        settings=settings,
+        may_request=may_request,
+        share_quota=key is not None and not options["no_shared_quota"],
+        as_json=options["json"],
+    )
     _print(run_on_lake(gather, settings.root), as_json=options["json"])
 
 
 async def _gather_facts(
-    lake: AsyncStorage, settings: Settings, *, may_request: bool, share_quota: bool, as_json: bool
+    lake: AsyncStorage, *, settings: Settings, may_request: bool, share_quota: bool, as_json: bool
 ) -> PlanFacts:
     # Arrow and httpx are imported here: 0.2 s that `plan --help` does without.
     from neows_async.api.plan import gather_facts  # noqa: PLC0415 - as said
@@ -99,6 +97,7 @@ async def _gather_facts(
         if (line := line_of(event)) is not None:
             output.notice(line, as_json=as_json)
 
+    # Closed before anything is printed: connections and the quota store end with the plan.
     async with AsyncExitStack() as stack:
         return await gather_facts(
             settings,

@@ -35,6 +35,7 @@ def lines(facts: PlanFacts, starts: RunOptions, optimistic: SimulatedRun, *, uni
     yield from _catalogue(facts)
     for note in facts.notes:
         yield f"  {note}"
+    # Nothing below has a meaning without a request.
     if not facts.conditions.requests:
         yield "A run would send no request: all its pages are stored"
         return

@@ -38,6 +38,7 @@ def listening(*, quiet: bool, as_json: bool, stream: TextIO | None = None) -> It
         yield events.ignore
     elif as_json:
         yield _until_it_fails(_json_lines(stream))
+    # A bar only where someone looks at it; a log file gets whole lines.
     elif stream.isatty():
         with _bar(stream) as listener:
             yield _until_it_fails(listener)
@@ -54,6 +55,7 @@ def _until_it_fails(listener: Listener) -> Listener:
         if works:
             try:
                 listener(event)
+            # Silent from here on: the next line would fail as well.
             except OSError:
                 works = False
 
@@ -71,6 +73,7 @@ class _ProgressLines:
     def __call__(self, event: events.Event) -> None:
         self._progress(event)
         if (line := line_of(event)) is not None:
+            # Flushed: somebody reads along, and a killed run must not lose its last lines.
             print(line, file=self._stream, flush=True)
         elif isinstance(event, events.PageWritten):
             now_s = time.monotonic()
@@ -114,6 +117,7 @@ def _json_lines(stream: TextIO) -> Listener:
         if isinstance(event, events.Aggregated):
             return  # hundreds of figures each second; the receipt has the final ones
         line = {"event": events.name_of(event), "at": round(time.time(), 3), **dataclasses.asdict(event)}
+        # One write for each line, so that lines of several processes do not mix.
         print(json.dumps(line), file=stream, flush=True)
 
     return listen

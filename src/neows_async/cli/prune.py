@@ -16,7 +16,6 @@ from neows_async.lake.inventory import State
 from neows_async.maintenance import prune as pruning
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.maintenance.prune import Outcome, Pruned
 
 
@@ -54,13 +53,12 @@ def prune(*, root: str, quiet: bool, log_format: str, **options: Any) -> None:
 
     def print_outcome(outcome: Outcome) -> None:
         if not quiet and not as_json:
+            # For each line: a reader that goes away must not stop the removal.
             with output.printing_answer():
                 click.echo(output.clean(_line_of(outcome, dry_run=dry_run)))
 
-    async def remove(lake: AsyncStorage) -> Pruned:
-        return await pruning.prune(lake, rules, now=dt.datetime.now(dt.UTC), report=print_outcome)
-
-    pruned = run_on_lake(remove, root)
+    now = dt.datetime.now(dt.UTC)
+    pruned = run_on_lake(lambda lake: pruning.prune(lake, rules, now=now, report=print_outcome), root)
     with output.printing_answer():
         if as_json:
             click.echo(json.dumps(_as_json(pruned, dry_run=dry_run)))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neows_async.lake.async_storage import AsyncStorage
-    from neows_async.lake.raw_zone import RawLocation
     from neows_async.lake.receipt import Receipt
     from neows_async.maintenance.replay import Replay
     from neows_async.pages.values import Rejected
@@ -125,6 +124,7 @@ def _print_rejected(
         await read_rejected(lake, receipt, print_entry)
         return receipt
 
+    # Around the whole reading: text is printed while it is read.
     with output.printing_answer():
         receipt = run_on_lake(read, root)
         if as_json:
@@ -158,11 +158,7 @@ def replay(ctx: click.Context, snapshot: str, root: str, *, quiet: bool, log_for
     If some can be parsed now, a new snapshot is made from the raw pages, with the settings of the old one.
     """
     as_json = log_format == "json"
-
-    async def parse_again(lake: AsyncStorage) -> Replay:
-        return await plan_replay(lake, snapshot)
-
-    planned = run_on_lake(parse_again, root)
+    planned = run_on_lake(lambda lake: plan_replay(lake, snapshot), root)
     if not quiet:
         output.notice(_result_of(planned), as_json=as_json)
     ctx.exit(_rebuild(planned, root, quiet=quiet, as_json=as_json) if planned.readable else ExitCode.DONE)
@@ -183,13 +179,9 @@ def _rebuild(planned: Replay, root: str, *, quiet: bool, as_json: bool) -> int:
 
     receipt = planned.receipt
     request = rebuild_request(receipt)
-
-    async def find(lake: AsyncStorage) -> RawLocation:
-        return await find_raw(lake, receipt.snapshot)
-
     names = PartNames(
         source="archive",
-        raw=run_on_lake(find, root),
+        raw=run_on_lake(lambda lake: find_raw(lake, receipt.snapshot), root),
         sinks=request.sinks,
         aggregators=request.aggregators,
         aggregate_writer=request.aggregate_writer,

@@ -41,6 +41,7 @@ _PRECEDENCE: Final = [
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Put ``.env`` and the TOML file behind arguments and environment, before click reads the other options."""
+    # Shell completion must not read files.
     if ctx.resilient_parsing:
         return
     # One file serves run and plan: plan skips what only run has.
@@ -49,6 +50,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         names = {parameter.name for parameter in ctx.command.params}
         own = defaults_of(ctx.command, None)[0]
         values = own | {name: value for name, value in values.items() if name in names}
+    # Behind arguments and environment: click looks here last.
     ctx.default_map = values
     ctx.meta["variables"] = variables
     ctx.meta["config"] = path
@@ -69,26 +71,12 @@ SECTIONS: Final = {
         option(
             "--from-snapshot", metavar="ID", help="The snapshot whose raw pages --source archive reads, e.g. 'latest'."
         ),
-        setting("base_url"),
-        setting("page_size"),
-        setting("max_generations"),
-        setting("max_missing_pages"),
+        *map(setting, ("base_url", "page_size", "max_generations", "max_missing_pages")),
     ],
-    "Where to store": [
-        setting("root"),
-        setting("snapshot"),
-        setting("fresh"),
-        setting("resume_within_s"),
-        setting("archive"),
-    ],
+    "Where to store": [*map(setting, ("root", "snapshot", "fresh", "resume_within_s", "archive"))],
     "Quota and waiting": [
-        setting("concurrency"),
-        setting("max_rate_per_s"),
-        setting("budget_requests"),
-        setting("max_wait_s"),
-        setting("max_outage_s"),
-        setting("probe_every_s"),
-        setting("retry_budget_s"),
+        *map(setting, ("concurrency", "max_rate_per_s", "budget_requests", "max_wait_s", "max_outage_s")),
+        *map(setting, ("probe_every_s", "retry_budget_s")),
         option(
             "--no-shared-quota",
             is_flag=True,
@@ -96,10 +84,7 @@ SECTIONS: Final = {
         ),
     ],
     "Outputs": [
-        setting("partition_by"),
-        setting("within_au"),
-        setting("orbiting_body"),
-        setting("max_rejects"),
+        *map(setting, ("partition_by", "within_au", "orbiting_body", "max_rejects")),
         option(
             "--sink",
             multiple=True,
@@ -125,9 +110,7 @@ SECTIONS: Final = {
         ),
     ],
     "Technical": [
-        setting("request_timeout_s"),
-        setting("max_body_bytes"),
-        setting("workers"),
+        *map(setting, ("request_timeout_s", "max_body_bytes", "workers")),
         option(
             "--sandbox-neos",
             type=click.IntRange(min=0),
@@ -189,10 +172,12 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     quiet, as_json = options["quiet"], options["log_format"] == "json"
     given = given_options(ctx, options)
+    # Before anything that may fail: from here on errors are redacted.
     key = read_key(ctx)
     source = _choose_source(options, given, key, has_config=ctx.meta["config"] is not None)
     if options["from_snapshot"] is not None and source != "archive":
         raise SettingsError("--from-snapshot needs --source archive")
+    # All settings are validated before the lake or the network is touched.
     settings = settings_of(values_of(ctx, options, given, key, source))
     raw = anyio.run(_find_raw, settings, options["from_snapshot"]) if source == "archive" else None
     if raw is not None:
@@ -243,6 +228,7 @@ def values_of(
         values["archive"] = not options["no_archive"]
     if options["all_"]:
         ranks = [_PRECEDENCE.index(found) for name in ("all_", "limit") if (found := ctx.get_parameter_source(name))]
+        # The stronger place wins; in the same place neither can.
         if ranks[0] == ranks[1]:
             raise SettingsError("--all and --limit contradict each other; give one of them")
         if ranks[0] < ranks[1]:
@@ -272,6 +258,7 @@ def _choose_source(options: Mapping[str, Any], given: set[str], key: str | None,
     if key is not None:
         return "nasa"
     why = [_flag(name) for name in _NOT_BARE if name in given] + (["--config"] if has_config else [])
+    # Only a bare run: a user who named a lake or a snapshot must not get synthetic objects in it.
     if source == "auto" and not why:
         return "sandbox"
     reason = "--source nasa" if source == "nasa" else f"a run with {why[0]}"

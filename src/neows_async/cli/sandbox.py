@@ -80,6 +80,7 @@ def sandbox(
     catalogue = SyntheticCatalogue(neos, seed) if pages is None else RecordedPages(pages)
     played = Scenario() if scenario is None else read_scenario(scenario)
     app = SandboxApp(catalogue, gateway=Gateway(played.gateway, hourly_limit=hourly_limit), scenario=played)
+    # Listens before the URL is printed, so that a script can use it at once.
     with listen(port) as listening:
         what = "synthetic objects" if pages is None else "recorded objects"
         click.echo(f"Serving {catalogue.total:,} {what} at {url_of(listening)} (Ctrl-C to stop)")

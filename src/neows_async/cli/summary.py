@@ -207,6 +207,7 @@ def _closest_rows(receipt: Receipt, open_input: Callable[[str], BinaryIO]) -> Se
                 # In this thread alone: a thread of Arrow's that drops a Python object while the interpreter exits
                 # would crash it.
                 parquet = pq.ParquetFile(opened, pre_buffer=False)
+                # A partitioned file lacks its own column, and another schema version may lack any.
                 if set(columns) <= set(parquet.schema_arrow.names):
                     table = parquet.read(columns=columns, use_threads=False)
                     parts.append(table.filter(table["closest_approach_miss_distance_km"].is_valid()))

@@ -15,7 +15,6 @@ from neows_async.errors import DifferenceError
 from neows_async.maintenance import verify as verification
 
 if TYPE_CHECKING:
-    from neows_async.lake.async_storage import AsyncStorage
     from neows_async.maintenance.verify import VerifyReport
 
 _MAX_LINES: Final = 20
@@ -38,16 +37,13 @@ def verify(snapshot: str, root: str, *, quiet: bool, log_format: str) -> None:
     Compares every file's size, digest, columns and rows, computes all figures again from the Parquet files, and reads
     every raw page.
     """
-
-    async def check(lake: AsyncStorage) -> VerifyReport:
-        return await verification.verify(lake, snapshot)
-
-    found = run_on_lake(check, root)
+    found = run_on_lake(lambda lake: verification.verify(lake, snapshot), root)
     if log_format == "json":
         with output.printing_answer():
             click.echo(_as_json(found))
     else:
         _print(found, quiet=quiet)
+    # After the output, so that the report is complete when the exit code is set.
     if found.differences:
         differences = output.counted(len(found.differences), "difference")
         raise DifferenceError(f"snapshot {found.snapshot} does not match its receipt: {differences}")

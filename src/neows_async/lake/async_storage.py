@@ -12,12 +12,13 @@ from anyio import to_thread
 from neows_async.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from neows_async.lake.storage.interface import Lock, ObjectInfo, OutputFile, Storage
 
 _T = TypeVar("_T")
 _STORAGE_THREADS: Final = 16
+_DELETES_AT_ONCE: Final = 8
 RELEASE_S: Final = 0.3
 """Time limit of one cleanup after a cancellation.
 
@@ -51,10 +52,12 @@ class AsyncStorage:
 
     async def put(self, key: str, data: bytes, *, abandon: bool = True) -> None:
         """See :meth:`Storage.put <neows_async.lake.storage.interface.Storage.put>`."""
+        # A late put may be abandoned: it writes the same bytes under the same key.
         await self._run(key, lambda: self._storage.put(key, data), abandon=abandon)
 
     async def create(self, key: str, data: bytes, *, abandon: bool = False) -> None:
         """See :meth:`Storage.create <neows_async.lake.storage.interface.Storage.create>`."""
+        # Waits for the end: whether we created the object decides the caller's next step.
         await self._run(key, lambda: self._storage.create(key, data), abandon=abandon)
 
     async def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
@@ -67,29 +70,23 @@ class AsyncStorage:
 
     async def move(self, key: str, target: str, *, abandon: bool = False) -> None:
         """See :meth:`Storage.move <neows_async.lake.storage.interface.Storage.move>`."""
+        # Waits for the end: a late move could replace what the caller writes next.
         await self._run(key, lambda: self._storage.move(key, target), abandon=abandon)
 
     async def delete(self, key: str) -> None:
         """See :meth:`Storage.delete <neows_async.lake.storage.interface.Storage.delete>`."""
         await self.call(key, lambda: self._storage.delete(key))
 
-    async def delete_all(self, keys: Iterable[str], *, at_once: int = 8) -> None:
+    async def delete_all(self, keys: Iterable[str]) -> None:
         """Remove each of ``keys``, several at once, in any order."""
-        to_do = iter(keys)
-
-        async def work() -> None:
-            for key in to_do:
-                await self.delete(key)
-
-        async with anyio.create_task_group() as workers:
-            for _ in range(at_once):
-                workers.start_soon(work)
+        await for_each(keys, self.delete, at_once=_DELETES_AT_ONCE)
 
     async def delete_folder(self, prefix: str, *, keep: frozenset[str] = frozenset()) -> None:
         """Remove every object below ``prefix`` except ``keep``, and the unfinished writes of dead writers.
 
         Ascending by key, one after the other: when cancelled, only the current object may still be removed.
         """
+        # First, since a list does not show unfinished writes.
         await self.sweep(prefix)
         for entry in await self.list(prefix):
             if entry.key not in keep:
@@ -105,15 +102,13 @@ class AsyncStorage:
 
     @asynccontextmanager
     async def open_input(self, key: str) -> AsyncIterator[BinaryIO]:
-        """A seekable reader, closed when the block ends. It blocks: read it within :meth:`call`.
-
-        :raises NotFoundError: there is no such object
-        """
+        """A seekable reader, closed when the block ends. It blocks: read it within :meth:`call`."""
         opened = await self.call(key, lambda: self._storage.open_input(key))
         try:
             yield opened
         finally:
             # In a thread: an abandoned read may still hold the file's lock.
+            # Shielded, since a descriptor that is not closed here stays open until the collector runs.
             with anyio.move_on_after(RELEASE_S, shield=True):
                 await to_thread.run_sync(opened.close, abandon_on_cancel=True)
 
@@ -123,6 +118,7 @@ class AsyncStorage:
         try:
             return AsyncLock(self, key, await self.call(key, acquisition.run))
         except BaseException:
+            # A cancelled caller gets no lock, but the thread may have one: release it here or there, exactly once.
             unused = acquisition.abandon()
             if unused is not None:
                 await AsyncLock(self, key, unused).release()
@@ -148,6 +144,7 @@ class AsyncStorage:
         """
         try:
             with anyio.fail_after(self._timeout_s):
+                # Not a shield: a hanging call costs the caller its time limit, and a cancelled caller nothing.
                 return await to_thread.run_sync(function, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
             raise StorageError(
@@ -157,7 +154,22 @@ class AsyncStorage:
     async def _run(self, key: str, function: Callable[[], _T], *, abandon: bool) -> _T:
         if abandon:
             return await self.call(key, function)
+        # Not abandoned, so anyio shields this wait from cancellation until the thread returns.
         return await to_thread.run_sync(function, limiter=self._threads)
+
+
+async def for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[object]], *, at_once: int) -> None:
+    """Do ``work`` for each of ``items``, at most ``at_once`` at a time, in any order."""
+    # One iterator, shared by the tasks: no await between two steps of it, so each item is taken once.
+    to_do = iter(items)
+
+    async def take() -> None:
+        for item in to_do:
+            await work(item)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(at_once):
+            tasks.start_soon(take)
 
 
 class _Acquisition:
@@ -176,6 +188,7 @@ class _Acquisition:
     def run(self) -> Lock:
         """Acquire the lock; called in the thread."""
         lock = self._acquire()
+        # Set and read under one lock: if abandon() came first it saw no lock, so this thread releases it.
         with self._handover:
             self._acquired = lock
             abandoned = self._abandoned
@@ -199,22 +212,18 @@ class AsyncLock:
         self._lock = lock
 
     async def check(self) -> None:
-        """Check that the lock is still ours, and renew it where that is needed.
-
-        :raises SnapshotHeldError: another owner has it
-        """
+        """Check that the lock is still ours, and renew it where that is needed."""
         await self._storage.call(self._key, self._lock.check)
 
     async def keep_renewed(self) -> None:
-        """Check again and again, as often as the lock requires, until cancelled.
-
-        :raises SnapshotHeldError: another owner has it
-        """
+        """Check again and again, as often as the lock requires, until cancelled."""
         while True:
+            # Sleep first: the lock was acquired, and so checked, a moment ago.
             await anyio.sleep(self._lock.check_every_s)
             await self.check()
 
     async def release(self) -> None:
         """Release the lock, also when cancelled. If the storage hangs, the release goes on in its thread."""
+        # Never raises: the caller is often handling another error, and an unreleased lease expires anyway.
         with anyio.move_on_after(RELEASE_S, shield=True):
             await to_thread.run_sync(self._lock.release, abandon_on_cancel=True)

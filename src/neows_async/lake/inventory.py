@@ -49,6 +49,7 @@ class ObjectNames:
 
     def owner_of(self, key: str) -> str | None:
         """The id of the snapshot that the object belongs to by its name; None if no run gives such a name."""
+        # Unknown names have no owner, so prune never removes a file that a run did not write.
         return next((found["id"] for pattern in self._patterns if (found := pattern.fullmatch(key))), None)
 
 
@@ -115,12 +116,7 @@ async def folder_in_use(storage: AsyncStorage, snapshot: str, names: ObjectNames
 
 
 async def list_snapshots(storage: AsyncStorage, names: ObjectNames) -> list[SnapshotEntry]:
-    """Every snapshot of the lake, newest first.
-
-    Opens receipts and the notes of unfinished runs, never a dataset. Memory: about 10 kB per snapshot.
-
-    :raises StorageError: the lake could not be read
-    """
+    """Every snapshot of the lake, newest first. Opens records, never a dataset. Memory: about 10 kB per snapshot."""
     lake = AsyncLake(storage)
     found: defaultdict[str, _Objects] = defaultdict(_Objects)
 
@@ -135,6 +131,7 @@ async def list_snapshots(storage: AsyncStorage, names: ObjectNames) -> list[Snap
             if folder == layout.STAGING:
                 objects.staged.add(entry.key.removeprefix(layout.staging_folder(snapshot)).removeprefix("/"))
 
+    # Listings before receipts: a run that commits in between shows as committed, never as a leftover without one.
     for folder in (layout.STAGING, *names.folders):
         await storage.use(folder, partial(collect, folder=folder))
     receipts: dict[str, Receipt] = {}
@@ -147,6 +144,7 @@ async def list_snapshots(storage: AsyncStorage, names: ObjectNames) -> list[Snap
         if receipt is not None and receipt.snapshot == snapshot:
             receipts[snapshot] = receipt
         else:
+            # Also a receipt under another id's name: prune must not remove files on its word.
             damaged.add(snapshot)
     ids = {*found, *receipts, *damaged}
     entries = [await _entry(storage, snapshot, found[snapshot], names, receipts, damaged) for snapshot in ids]
@@ -167,6 +165,7 @@ async def _entry(
         try:
             unfinished = await AsyncLake(storage).run_note(snapshot)
         except DataError:
+            # An unreadable note hides which parent it reads, so it counts as damage and not as absent.
             damaged.add(snapshot)
     lock_owner = await storage.lock_owner(layout.lock_key(snapshot)) if ".lock" in objects.staged else None
     at = receipt.logical_at if receipt else unfinished.started_at if unfinished else None
@@ -189,6 +188,7 @@ async def _entry(
 def _state(
     staged: set[str], receipt: Receipt | None, unfinished: RunNote | None, lock_owner: str | None, *, damaged: bool
 ) -> State:
+    # First: whatever the objects show, a live run may change it at any moment.
     if lock_owner is not None:
         return State.WRITTEN
     if receipt is not None:
@@ -210,4 +210,5 @@ def needs_of(receipt: Receipt | None, unfinished: RunNote | None, receipts: dict
         return frozenset()
     parent = receipts.get(unfinished.parent)
     home = parent.raw.snapshot if parent and parent.raw.snapshot else unfinished.parent
+    # Both: the parent's receipt names the raw pages, and its own parent has them.
     return frozenset({unfinished.parent, home})

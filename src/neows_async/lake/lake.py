@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from neows_async.lake.async_storage import AsyncStorage
     from neows_async.lake.storage.interface import ObjectInfo, Storage
 
+# A damaged or foreign object must not fill the memory.
 _MAX_JSON_BYTES: Final = 64 << 20
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -72,6 +73,7 @@ class Lake:
         :raises NotFoundError: there is no such snapshot
         :raises DataError: the receipt is damaged
         """
+        # Checked first: the id becomes part of a key, and a user may type anything.
         found = self._find(snapshot) if SNAPSHOT_ID.fullmatch(snapshot) else None
         return _existing(self.uri, snapshot, found)
 
@@ -120,10 +122,7 @@ class AsyncLake:
         return await self.find_receipt("latest")
 
     async def receipt(self, snapshot: str) -> Receipt:
-        """The receipt of a committed snapshot; ``latest`` is the latest snapshot's.
-
-        :raises NotFoundError: there is no such snapshot
-        """
+        """The receipt of a committed snapshot; ``latest`` is the latest snapshot's."""
         found = await self.find_receipt(snapshot) if SNAPSHOT_ID.fullmatch(snapshot) else None
         return _existing(self._storage.uri, snapshot, found)
 
@@ -146,10 +145,12 @@ class AsyncLake:
     async def unfinished_ids(self) -> list[str]:
         """The ids of the snapshots that have a run's note, ascending."""
         parts = [entry.key.split("/") for entry in await self._storage.list(layout.STAGING)]
+        # Only run.json counts: a lock or a leftover file alone is nothing that a run could resume.
         return sorted({snapshot for _, snapshot, *rest in parts if rest == ["run.json"]})
 
     async def is_half_removed(self, snapshot: str) -> bool:
         """Whether the removal of ``snapshot`` began and did not end."""
+        # Existence is enough: prune writes this object before its first deletion, and deletes it last.
         try:
             await self._storage.get(layout.removal_key(snapshot), max_bytes=_MAX_JSON_BYTES)
         except NotFoundError:
@@ -158,6 +159,7 @@ class AsyncLake:
 
     async def is_synthetic(self) -> bool | None:
         """Whether the lake's objects are made up, by its receipts and notes; None if it has neither."""
+        # The latest receipt decides alone: no lake mixes both kinds, so one is enough.
         latest = await self.latest()
         if latest is not None:
             return latest.source.synthetic
@@ -180,6 +182,7 @@ def _parsed(uri: str, key: str, data: bytes, type_: type[_Record]) -> _Record:
         return type_.model_validate_json(data)
     except ValidationError as exc:
         where = ".".join(str(part) for part in exc.errors()[0]["loc"])
+        # Never treated as absent: a run would then begin a snapshot that already exists.
         raise DataError(f"{uri}: {key} is damaged ({where or 'not JSON'}); restore it, or move it away") from exc
 
 
@@ -193,4 +196,5 @@ def _existing(uri: str, snapshot: str, receipt: Receipt | None) -> Receipt:
 def _committed_ids(receipts: Iterable[ObjectInfo]) -> list[str]:
     keys = [entry.key for entry in receipts]
     names = [key.removeprefix(f"{layout.RECEIPTS}/").removesuffix(".json") for key in keys if key.endswith(".json")]
+    # latest.json is a copy, not a snapshot.
     return sorted(name for name in names if SNAPSHOT_ID.fullmatch(name) and name != "latest")

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-RAW: Final = "raw"
-"""The folder of the raw pages."""
-DATASETS: Final = ("neos", "close_approaches", "aggregates", "quarantine")
-"""The folders of the datasets that a run writes with our own sinks."""
-SNAPSHOT_FOLDERS: Final = (RAW, *DATASETS)
-"""The folders that have a ``snapshot=<id>`` below them."""
-RECEIPTS: Final = "_runs"
-"""The folder of the receipts."""
-STAGING: Final = "_staging"
-"""The folder of the unfinished work."""
-RESERVED: Final = (RAW, RECEIPTS, STAGING)
-"""The folders in which no sink may write."""
-LATEST: Final = f"{RECEIPTS}/latest.json"
-"""A copy of the latest snapshot's receipt."""
+RAW: Final = "raw"  # the raw pages
+DATASETS: Final = ("neos", "close_approaches", "aggregates", "quarantine")  # written by our own sinks
+SNAPSHOT_FOLDERS: Final = (RAW, *DATASETS)  # those with a ``snapshot=<id>`` below them
+RECEIPTS: Final = "_runs"  # the receipts
+STAGING: Final = "_staging"  # the unfinished work
+# A sink that wrote here could forge a receipt or replace a raw page.
+RESERVED: Final = (RAW, RECEIPTS, STAGING)  # no sink may write there
+# Not a link: object stores have none, and readers get the whole receipt with one request.
+LATEST: Final = f"{RECEIPTS}/latest.json"  # a copy of the latest snapshot's receipt
 
 
 def raw_snapshot_folder(snapshot: str) -> str:

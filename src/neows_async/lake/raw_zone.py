@@ -63,6 +63,7 @@ class RawZone:
 
     def next_generation(self) -> RawZone:
         """The zone of the next generation's pages."""
+        # Another folder: pages of two states of the catalogue are never mixed.
         return RawZone(
             self._storage,
             self._snapshot,
@@ -87,6 +88,7 @@ class RawZone:
         :param lingers: when cancelled, still wait :data:`LATE_S` until the page is stored
         """
         key = self.key(page.number)
+        # The thread outlives a cancelled caller, so the two events show how far it is.
         began, ended = threading.Event(), threading.Event()
 
         def put(storage: Storage) -> None:
@@ -100,9 +102,12 @@ class RawZone:
             await self._storage.use(key, put)
         except anyio.get_cancelled_exc_class():
             if lingers:
+                # Bounded: a cancelled run ends within a second, even if the storage hangs.
                 with anyio.move_on_after(LATE_S, shield=True), suppress(Exception):
                     if began.is_set():  # the thread goes on, but the program may end before it
                         await to_thread.run_sync(ended.wait, abandon_on_cancel=True)
+                    # The thread never began: cancelled while it waited for a free one. Do not write if another run
+                    # owns the snapshot.
                     elif self.stores_late():
                         await self._storage.use(key, put)
             raise
@@ -123,21 +128,13 @@ class RawZone:
         return await self._storage.use(self.key(number), checked)
 
     async def info(self, number: int) -> PageInfo:
-        """The envelope of a page.
-
-        :raises NotFoundError: it is not stored
-        :raises BadPageError: it cannot be read
-        """
+        """The envelope of a page."""
         return await self._storage.use(
             self.key(number), lambda storage: envelope.split(_json_of(self._read(storage, number)))[0]
         )
 
     async def get_unchecked(self, numbers: Sequence[int]) -> list[StoredPage | RawPage]:
-        """Pages for a caller that checks them, read one after the other; not decompressed if they are sealed.
-
-        :raises NotFoundError: one is not stored
-        :raises BadPageError: one is damaged, as far as that shows
-        """
+        """Pages for a caller that checks them, read one after the other; not decompressed if they are sealed."""
         return await self._storage.use(
             self.key(numbers[0]), lambda storage: [self._read(storage, number) for number in numbers]
         )
@@ -148,6 +145,7 @@ class RawZone:
 
     async def set_aside(self, number: int) -> None:
         """Move a page that cannot be read out of the zone; the file is kept until the snapshot is committed."""
+        # Moved, not deleted: the bytes may show what damaged them. The page counts as not stored from here on.
         target = f"{layout.staging_folder(self._snapshot)}/damaged/{number:05}.zst"
         with suppress(NotFoundError):
             await self._storage.move(self.key(number), target)
@@ -158,6 +156,7 @@ class RawZone:
             return
         self._bad_seen += 1
         key = f"{layout.staging_folder(self._snapshot)}/bad/{self._bad_seen:04}-page={number:05}.body"
+        # Before the write: if that fails, the key is still deleted with the others.
         self._bad.append(key)
         await self._storage.put(key, body)
         if len(self._bad) > _BAD_PAGES:
@@ -204,12 +203,14 @@ async def find_raw(storage: AsyncStorage, snapshot: str, *, max_body_bytes: int 
         return RawLocation(
             receipt.snapshot, receipt.raw.snapshot, receipt.source.synthetic, receipt.identity.get("limit")
         )
+    # No receipt: a run may still be fetching. Its stored pages are durable and never change.
     unfinished = await lake.run_note(snapshot)
     if unfinished is not None:
         return RawLocation(snapshot, snapshot, unfinished.synthetic, unfinished.identity.get("limit"))
     zone = RawZone(storage, snapshot, max_body_bytes=max_body_bytes)
     if snapshot == "latest" or not await zone.page_numbers():
         raise NotFoundError(f"{storage.uri} has no snapshot {snapshot}; see its _runs/ and raw/ folders")
+    # Without receipt and note, as after a manual copy. A wrong guess would mix real and synthetic objects.
     synthetic = await lake.is_synthetic()
     if synthetic is None:
         try:

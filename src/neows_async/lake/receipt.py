@@ -17,6 +17,12 @@ class _Part(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
+class _Record(_Part):
+    def to_json(self) -> bytes:
+        """The file's bytes."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
 class SourceInfo(_Part):
     """Where the pages came from.
 
@@ -95,7 +101,7 @@ class Requests(_Part):
     answer_s: float | None = None
 
 
-class Receipt(_Part):
+class Receipt(_Record):
     """One committed snapshot. Times are UTC."""
 
     receipt_version: int = VERSION
@@ -146,16 +152,14 @@ class Receipt(_Part):
     schema_version: str
     """The version of the columns."""
 
-    def to_json(self) -> bytes:
-        """The file's bytes."""
-        return self.model_dump_json(indent=2).encode() + b"\n"
-
     @property
     def logical_at(self) -> dt.datetime:
         """The snapshot's logical time: its id, if that is a date or time, else its start.
 
         In whole seconds, like ids: two snapshots that began in the same second have the same logical time.
         """
+        # The id counts more than the clock: a snapshot named by an earlier date sorts by that date, whenever it was
+        # made.
         for form in ("%Y%m%dT%H%M%SZ", "%Y-%m-%d", "%Y%m%d", "%Y-%m-%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m"):
             try:
                 return dt.datetime.strptime(self.snapshot, form).replace(tzinfo=dt.UTC)
@@ -164,7 +168,7 @@ class Receipt(_Part):
         return self.started_at.replace(microsecond=0)
 
 
-class RunNote(_Part):
+class RunNote(_Record):
     """``_staging/<id>/run.json``: a snapshot that a run began. Its creation reserves the id."""
 
     snapshot: str
@@ -177,7 +181,3 @@ class RunNote(_Part):
     """Whether the user gave the id; otherwise it is the UTC start."""
     resume_at: dt.datetime | None = None
     """After a pause: when the quota allows the next request."""
-
-    def to_json(self) -> bytes:
-        """The file's bytes."""
-        return self.model_dump_json(indent=2).encode() + b"\n"

@@ -54,13 +54,16 @@ async def open_snapshot(storage: AsyncStorage, request: SnapshotRequest, listene
     :raises SettingsError: the named snapshot has other settings, or real and synthetic objects would mix
     :raises StorageError: the lake could not be read or written
     """
+    # Before anything is written: a lake that mixes real and synthetic objects cannot be repaired.
     await _require_same_kind(storage, request)
     writer = await _open(storage, request, listener)
     if request.parent is not None and writer.committed is None:
+        # Only now, with our own note written. See _require_parent for the order.
         try:
             await _require_parent(storage, request.parent, request.names)
         except BaseException as exc:
             try:
+                # Nothing was fetched yet. Without this, the refused run would leave an empty unfinished snapshot.
                 if isinstance(exc, SettingsError) and not writer.resumed:
                     await storage.delete_folder(layout.staging_folder(writer.id))
             finally:
@@ -101,6 +104,7 @@ async def _open(storage: AsyncStorage, request: SnapshotRequest, listener: Liste
         if note is not None and (writer := await _resume(storage, note, request)) is not None:
             return writer
     base = request.now.strftime("%Y%m%dT%H%M%SZ")
+    # The create-only note decides which of two runs of the same second gets the id.
     for number in itertools.count(1):
         snapshot = base if number == 1 else f"{base}-{number}"
         try:
@@ -167,6 +171,7 @@ async def _find_unfinished(lake: AsyncLake, request: SnapshotRequest, listener: 
             listener(SnapshotPassedOver(snapshot, f"{chosen.snapshot} is newer"))
             continue
         age_s = (request.now - note.started_at).total_seconds()
+        # An old half would mix two states of the catalogue in one snapshot.
         if age_s > request.resume_within_s:
             reason = f"it was begun {_hours(age_s)} ago; --resume-within is {_hours(request.resume_within_s)}"
             listener(SnapshotPassedOver(snapshot, reason))
@@ -181,11 +186,13 @@ async def _begin(storage: AsyncStorage, request: SnapshotRequest, snapshot: str)
     """
     lake = AsyncLake(storage)
     note = _new_note(request, snapshot)
+    # The lock first, then the looks: in the other order a run could commit between look and lock.
     lock = await lock_snapshot(storage, snapshot)
     try:
         # Read with the lock: from here on no other run can commit the snapshot.
         if await lake.find_receipt(snapshot) is not None:
             raise AlreadyExistsError(f"{storage.uri}: snapshot {snapshot} is committed")
+        # prune removes by this id, and would remove our files as well.
         if await lake.is_half_removed(snapshot):
             raise SettingsError(
                 f"snapshot {snapshot} is half removed; 'neows-async prune' finishes that, or choose another --snapshot"
@@ -221,8 +228,11 @@ async def _resume(storage: AsyncStorage, note: RunNote, request: SnapshotRequest
             await lock.release()
             return None
         # A writer that was killed within a put left a temporary file that nothing else removes.
+        # With the lock, so no live run of this snapshot has an unfinished write.
         await storage.sweep(layout.raw_snapshot_folder(writer.id))
         await storage.sweep(layout.RECEIPTS)
+        # Order of the cases: a receipt ends everything; a whole intent is finished; a broken one is undone; else only
+        # staged files of the dead run are in the way.
         intent = await lake.commit_intent(writer.id)
         if writer.committed is not None:
             await writer.clean_up()
@@ -232,6 +242,7 @@ async def _resume(storage: AsyncStorage, note: RunNote, request: SnapshotRequest
             await writer.undo_commit(intent)
         else:
             await writer.clear_staged()
+        # The roll-forward had to finish first: the old run's result is durable, and the user loses nothing.
         if writer.committed is not None and writer.committed.derivation != request.derivation:
             raise SettingsError(
                 f"snapshot {writer.id} was ready with another "
@@ -260,6 +271,7 @@ async def _require_parent(storage: AsyncStorage, parent: str, names: ObjectNames
     lake = AsyncLake(storage)
     receipt = await lake.find_receipt(parent)
     home = receipt.raw.snapshot if receipt is not None and receipt.raw.snapshot is not None else parent
+    # A half removed parent counts as gone, even while its raw pages still exist.
     known = await lake.find_receipt(home) or await lake.run_note(home)
     if known is None and (await lake.is_half_removed(home) or await folder_in_use(storage, home, names) is None):
         raise SettingsError(f"snapshot {home}, whose raw pages were to be read, was just removed; choose another one")

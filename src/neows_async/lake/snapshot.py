@@ -25,8 +25,6 @@ from neows_async.lake import layout
 from neows_async.lake.lake import AsyncLake
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from neows_async.lake.async_storage import AsyncLock, AsyncStorage
     from neows_async.lake.receipt import Receipt, RunNote
 
@@ -52,9 +50,7 @@ class SnapshotWriter:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.release()
 
     async def release(self) -> None:
@@ -62,13 +58,11 @@ class SnapshotWriter:
         await self._lock.release()
 
     async def keep_lock(self) -> None:
-        """Renew the lock until cancelled.
-
-        :raises SnapshotHeldError: another run has the lock
-        """
+        """Renew the lock until cancelled."""
         try:
             await self._lock.keep_renewed()
         except SnapshotHeldError:
+            # Before the error cancels the run: the late stores that follow must see that the raw zone is not ours.
             self.has_lock = False
             raise
 
@@ -78,6 +72,7 @@ class SnapshotWriter:
         :raises SnapshotHeldError: another run has the lock
         :raises StorageError: the storage failed; the next run finishes the commit
         """
+        # Before the intent: a run that lost its lock must not write one that the new owner would roll forward.
         await self._lock.check()
         # Never abandoned: an intent that is written after the next run cleared the staging folder has no files.
         await self._storage.put(layout.commit_key(self.id), receipt.to_json(), abandon=False)
@@ -89,6 +84,7 @@ class SnapshotWriter:
         :raises SnapshotHeldError: another run has the lock
         :raises StorageError: the storage failed, or a file of the snapshot is missing
         """
+        # Files first, receipt last: until the receipt exists no reader can know these files.
         for file in receipt.files:
             staged = layout.staged_key(self.id, file.path)
             try:
@@ -103,12 +99,16 @@ class SnapshotWriter:
         # On an object store the lease may have expired during the moves. If another run owns it now, that run
         # commits the same intent; the create-only receipt decides a race that this check cannot see.
         await self._lock.check()
+        # Create-only, never put: a second receipt would change a snapshot that readers have already seen.
         try:
             await self._storage.create(layout.receipt_key(self.id), receipt.to_json())
         except AlreadyExistsError:
+            # Our own create whose response was lost, or another run that rolled the same intent forward: both are
+            # this commit.
             existing = await self._lake.receipt(self.id)
             if existing != receipt:
                 raise
+        # From here on the snapshot exists. A failure of the cleanup below is repaired by the next run.
         self.committed = receipt
         await self.clean_up()
 
@@ -117,16 +117,18 @@ class SnapshotWriter:
         staged = {entry.key: entry.bytes for entry in await self._storage.list(layout.staging_folder(self.id))}
         for file in receipt.files:
             size = staged.get(layout.staged_key(self.id, file.path))
+            # A staged file of another size is half written. Without a staged file, an earlier roll-forward moved it.
             if size != file.bytes and (size is not None or not await self._has_file(file.path, file.bytes)):
                 return False
         return True
 
     async def undo_commit(self, receipt: Receipt) -> None:
-        """Remove all files of a commit that cannot be finished, so that the datasets are written again.
+        """Remove all files of a commit that cannot be finished. No reader knows them: there is no receipt.
 
-        That happens when the intent was written after its writer died and the next run cleared the staging
-        folder, or when somebody removed a file. No reader can know the files: there is no receipt.
+        Either the intent was written after its writer died and the next run cleared the staging folder, or somebody
+        removed a file.
         """
+        # Final keys first: while the intent exists, the next run finds it and starts over here.
         await self._storage.delete_all(file.path for file in receipt.files)
         await self.clear_staged()
 
@@ -140,11 +142,13 @@ class SnapshotWriter:
         """After the commit: update ``latest``, then remove the staging folder."""
         if self.committed is None:
             raise RuntimeError("not committed")
+        # Before the staging folder goes: as long as it exists, the next run repeats this step.
         await update_latest(self._storage, self.committed)
         await self._storage.delete_folder(layout.staging_folder(self.id))
 
     async def clear_staged(self) -> None:
         """Remove the staged files of an earlier run; the raw zone stays."""
+        # The note stays: without it the id would be free, and the raw pages would belong to no run.
         keep = frozenset({layout.run_note_key(self.id)})
         await self._storage.delete_folder(layout.staging_folder(self.id), keep=keep)
 
@@ -154,10 +158,7 @@ class SnapshotWriter:
 
 
 async def lock_snapshot(storage: AsyncStorage, snapshot: str) -> AsyncLock:
-    """Acquire the lock of ``snapshot``, so that no other run writes it.
-
-    :raises SnapshotHeldError: a live run has the lock
-    """
+    """Acquire the lock of ``snapshot``, so that no other run writes it."""
     return await storage.lock(layout.lock_key(snapshot), f"process {os.getpid()} on {socket.gethostname()}")
 
 

@@ -29,6 +29,7 @@ class LakeStage:
         """Begin the file that will be ``<dataset>/snapshot=<id>/<path>``."""
         final_key = f"{dataset_folder(dataset, self.snapshot)}/{path}"
         output = await self._storage.open_output(staged_key(self.snapshot, final_key))
+        # Registered before the first write, so that __aexit__ also discards a file whose sink failed.
         self._outputs.append(output)
         return LakeFile(self._storage, output, dataset, final_key)
 
@@ -42,7 +43,9 @@ class LakeStage:
             for output in self._outputs:
                 output.abort()  # no effect on a file that was finished
 
+        # Shielded, but bounded: a storage that hangs must not keep a cancelled run alive.
         with anyio.move_on_after(RELEASE_S, shield=True):
+            # Not through call(): its thread limit may be used up by the very calls that hang.
             await to_thread.run_sync(abort, abandon_on_cancel=True)
 
 
@@ -62,9 +65,11 @@ class LakeFile:
 
         def append() -> None:
             self._output.write(data)
+            # Hashed in the same thread as the write: the event loop stays free.
             self._sha256.update(data)
 
         await self._storage.call(self._final_key, append)
+        # After the write: a failed write ends the run, so the digest and the size never disagree in a receipt.
         self._bytes += len(data)
 
     async def finish(self, rows: int | None) -> DatasetFile:

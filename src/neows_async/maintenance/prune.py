@@ -27,7 +27,7 @@ from neows_async.lake.snapshot import lock_snapshot, update_latest
 from neows_async.outputs import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from neows_async.lake.async_storage import AsyncLock, AsyncStorage
 
@@ -130,16 +130,20 @@ class _Pruning:
     async def execute(self) -> Pruned:
         entries = await list_snapshots(self._storage, self._names)
         self._existing = {entry.snapshot: entry for entry in entries}
+        # First: latest never goes, so it must be right before anything is chosen.
         latest = await self._correct_latest(entries)
+        # Leftovers before snapshots: a dead rebuild would keep its parent.
         for entry in entries:
             if entry.receipt is None:
                 await self._try_leftover(entry)
         doomed = _to_remove(entries, latest, self._rules.keep)
+        # Children before parents, see _to_remove: else a parent would stay for a rebuild that goes, too.
         for entry in doomed:
             await self._try_to_remove(entry)
         for entry in entries:
             if entry.receipt is not None and entry.staged and entry not in doomed:
                 await self._tidy(entry)
+        # Last, and in every folder: temporary files of dead writers.
         swept = 0 if self._rules.dry_run else await self._storage.sweep("")
         kept = tuple(entry.snapshot for entry in entries if entry.receipt and entry.snapshot in self._existing)
         return Pruned(tuple(self._outcomes), kept, swept)
@@ -150,6 +154,7 @@ class _Pruning:
         latest = await self._lake.latest()
         if newest is None:
             return latest.snapshot if latest else None
+        # A run that died between its receipt and latest.json, or a user who removed a receipt by hand.
         if not self._rules.dry_run and (latest is None or latest.snapshot != newest.snapshot):
             if latest is not None and await self._lake.find_receipt(latest.snapshot) is None:
                 await self._storage.put(layout.LATEST, newest.to_json())  # it named a snapshot that was removed by hand
@@ -192,6 +197,7 @@ class _Pruning:
             self._note_removed(entry, ours, foreign)
         else:
             try:
+                # From here on no run can resume it. Nothing was changed before.
                 lock = await lock_snapshot(self._storage, entry.snapshot)
             except SnapshotHeldError as exc:
                 self._leave(entry, str(exc))
@@ -204,15 +210,19 @@ class _Pruning:
     async def _remove(self, entry: SnapshotEntry, lock: AsyncLock) -> None:
         hidden = layout.removal_key(entry.snapshot)
         shown = layout.receipt_key(entry.snapshot) if entry.receipt else layout.run_note_key(entry.snapshot)
+        # With the lock, look again: the list of snapshots is older than the lock.
         if entry.receipt is None and await self._lake.find_receipt(entry.snapshot) is not None:
             self._leave(entry, "it was committed meanwhile")
             return
         if entry.state is State.LEFTOVER and await self._lake.run_note(entry.snapshot) is not None:
             self._leave(entry, "it was begun meanwhile")
             return
+        # Before the receipt is hidden: it names the files.
         ours, foreign = await self._contents(entry.snapshot, entry.receipt)
         if entry.state is not State.REMOVED and not await self._hide(entry, shown, hidden):
             return
+        # After the hiding, before the first deletion: a lost lock means that somebody else may write here.
+        # Also renews the lease.
         await lock.check()
         last = {hidden, layout.lock_key(entry.snapshot)}
         keys = [key for key in ours if key not in last and key != shown]
@@ -254,6 +264,7 @@ class _Pruning:
             except SnapshotHeldError:
                 return
             try:
+                # With the lock: a staged file is only a leftover while the receipt exists.
                 if await self._lake.find_receipt(entry.snapshot) is not None:
                     await self._storage.delete_all(ours.keys() - {layout.lock_key(entry.snapshot)})
             finally:
@@ -265,6 +276,7 @@ class _Pruning:
 
         In datasets these are the files that the receipt names; without a receipt, objects with names that runs give.
         """
+        # After a kill the receipt is in removed.json.
         receipt = receipt or await self._hidden_receipt(snapshot)
         named = {file.path for file in receipt.files} if receipt else set()
         by_name = (f"{layout.RAW}/", f"{layout.STAGING}/") if receipt else ("",)
@@ -287,11 +299,13 @@ class _Pruning:
             return None  # the note of an unfinished snapshot
 
     def _reader_of(self, snapshot: str) -> str | None:
-        return _reader(snapshot, self._existing.values())
+        others = (entry for entry in self._existing.values() if entry.snapshot != snapshot)
+        return next((entry.snapshot for entry in others if snapshot in entry.needs), None)
 
     async def _new_reader_of(self, snapshot: str) -> str | None:
         """A snapshot that began to read its raw pages since we listed the snapshots."""
         receipts = {entry.snapshot: entry.receipt for entry in self._existing.values() if entry.receipt}
+        # Only what is new since the listing: the others were tested before the lock.
         ids = {*await self._lake.unfinished_ids(), *await self._lake.committed_ids()} - self._existing.keys()
         for one in sorted(ids):
             receipt = await self._lake.find_receipt(one)
@@ -327,7 +341,3 @@ def _to_remove(entries: Sequence[SnapshotEntry], latest: str | None, keep: int) 
     committed = [entry for entry in entries if entry.receipt is not None]
     doomed = [entry for entry in committed[keep:] if entry.snapshot != latest]
     return sorted(doomed, key=lambda entry: entry.receipt.committed_at if entry.receipt else entry.at, reverse=True)
-
-
-def _reader(snapshot: str, entries: Iterable[SnapshotEntry]) -> str | None:
-    return next((entry.snapshot for entry in entries if snapshot in entry.needs and entry.snapshot != snapshot), None)

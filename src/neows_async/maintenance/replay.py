@@ -35,6 +35,7 @@ async def read_rejected(storage: AsyncStorage, receipt: Receipt, take: Callable[
             try:
                 async with storage.open_input(file.path) as opened:
                     read = _RejectedLines(opened, file.path, take)
+                    # One chunk for each call: each has its own time limit, and a cancellation ends between two.
                     while await storage.call(file.path, read.some):
                         pass
             except NotFoundError as exc:
@@ -141,6 +142,7 @@ def rebuild_request(receipt: Receipt) -> RebuildRequest:
         "aggregate_writer": (registry.AGGREGATE_WRITERS, [writer]),
     }
     parts = {kind: [_ours(ours, name, receipt) for name in recorded] for kind, (ours, recorded) in names.items()}
+    # As recorded, not as the defaults are today: the positions of the objects depend on them.
     identity = {name: receipt.identity[name] for name in ("page_size", "limit") if name in receipt.identity}
     return RebuildRequest(
         settings=settings_of(receipt, **identity, max_missing_pages=None),

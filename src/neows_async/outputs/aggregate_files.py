@@ -20,10 +20,7 @@ class _AggregateFiles(ABC):
     _suffix: ClassVar[str]
 
     async def write(self, stage: Stage, results: Mapping[str, Mapping[str, Json]]) -> Sequence[DatasetFile]:
-        """Write one file for each named result.
-
-        :raises StorageError: nothing of this snapshot will be visible
-        """
+        """Write one file for each named result."""
         files = []
         for name, result in results.items():
             data, rows = self._encode(result)

@@ -83,6 +83,7 @@ class CloseApproachesByYear(_CloseApproachCounter):
 
     def merge(self, other: Self) -> None:
         """Add the counts of ``other``, which saw other pages."""
+        # Its buffer holds counts that are not counted yet.
         other._flush()
         self._count_by_year.update(other._count_by_year)
 

@@ -28,12 +28,7 @@ FILE_ROWS: Final = 16 * 65_536
 MAX_PARTITIONS: Final = 64
 _SMALL_BATCHES: Final = 32
 # Columns with repeated values. In the others a dictionary would cost memory and save no room.
-_DICTIONARY_COLUMNS: Final = (
-    "neo_id",
-    "orbiting_body",
-    "first_observation_date",
-    "last_observation_date",
-)
+_DICTIONARY_COLUMNS: Final = ("neo_id", "orbiting_body", "first_observation_date", "last_observation_date")
 NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -43,7 +38,7 @@ class ParquetSink:
     Rows are in Browse order. The borders of the pages do not matter: a row group has ``row_group_rows`` rows, and a
     file ends after ``file_rows``. At most one row group of each partition is in memory.
 
-    :param partition_by: a string, bool or integer column. Its value is in the path, Hive-style
+    :param partition_by: a string, bool or integer column with at most 64 values. The value is in the path, Hive-style
         (``orbiting_body=Earth/part-00000.parquet``), and not in the file
     :param row_group_rows: None is 8,192 NEOs or 65,536 close approaches
     :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
@@ -77,22 +72,22 @@ class ParquetSink:
         self._stage = stage
 
     async def write(self, page: Page) -> None:
-        """Take the page's rows. A full row group is encoded in a thread.
-
-        :raises SettingsError: the partition column has more than 64 values
-        :raises StorageError: nothing of this snapshot will be visible
-        """
+        """Take the page's rows. A full row group is encoded in a thread."""
+        # Before the rows: a file that ends within this page names all pages that it has rows of.
         self._raw_pages.update(page.sha256)
         for folder, rows in self._split(page):
             partition = self._partition(folder)
             partition.add(rows)
+            # Cut by rows, never by pages: the bytes must not depend on the page size.
             while partition.buffered_rows >= self._row_group_rows:
                 await self._write_group(partition)
+                # Only at the end of a row group, so the cut is at the same row in every run.
                 if partition.written_rows >= self._file_rows:
                     await self._close(partition)
 
     async def finish(self) -> Sequence[DatasetFile]:
         """Make everything durable, and nothing visible. If there was no row, an empty file has the columns."""
+        # No rows at all: an empty file keeps the columns readable. Partitioned, there is no path for it.
         if not self._partitions and self._partition_by is None:
             self._partition("")
         for partition in self._partitions.values():
@@ -113,6 +108,7 @@ class ParquetSink:
             return
         column = batch[self._partition_by]
         rest = batch.select(self._schema.names)
+        # In order of appearance, which equal pages share.
         for value in pc.unique(column):
             selected = pc.equal(column, value) if value.is_valid else pc.is_null(column)
             yield f"{self._partition_by}={_segment(value.as_py())}/", rest.filter(selected)
@@ -134,6 +130,7 @@ class ParquetSink:
     async def _close(self, partition: _Partition) -> None:
         staged = await self._staged(partition)
         rows = partition.written_rows
+        # The footer last: without it no reader takes the file for Parquet.
         await staged.write(await to_thread.run_sync(partition.encode_end, self._raw_pages.hexdigest()))
         self._files.append(await staged.finish(rows))
 
@@ -141,6 +138,7 @@ class ParquetSink:
         if partition.staged is None:
             if self._stage is None:
                 raise RuntimeError("write or finish before open")
+            # Opened with the first bytes: a partition without rows has no file.
             partition.staged = await self._stage.open(self._dataset, partition.next_path)
         return partition.staged
 
@@ -180,6 +178,7 @@ class _Partition:
     def encode_group(self, rows: int) -> bytes:
         """The bytes of one row group: the first ``rows`` rows, or all if there are fewer."""
         table = pa.Table.from_batches([*self._buffered, *self._small], self._schema)
+        # The rest is a view, without a copy.
         self._buffered, self._small = table.slice(rows).to_batches(), []
         # One chunk for each column: the bytes must not depend on how the rows were batched.
         group = table.slice(0, rows).combine_chunks()
@@ -236,10 +235,7 @@ class _KeptOpen(io.RawIOBase):
 
 
 def parquet_sinks(settings: Settings) -> list[ParquetSink]:
-    """One sink for each dataset, partitioned as ``settings`` say.
-
-    :raises SettingsError: there is no such dataset or column, or its type cannot be a partition
-    """
+    """One sink for each dataset, partitioned as ``settings`` say."""
     for dataset, column in settings.partitions.items():
         check_partition(dataset, column)
     return [ParquetSink(dataset, settings.partitions.get(dataset)) for dataset in DATASETS]

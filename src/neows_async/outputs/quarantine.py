@@ -27,10 +27,7 @@ class QuarantineSink:
         self._stage = stage
 
     async def write(self, page: Page) -> None:
-        """Write the page's rejected objects. The file is begun with the first one.
-
-        :raises StorageError: nothing of this snapshot will be visible
-        """
+        """Write the page's rejected objects. The file is begun with the first one."""
         if not page.rejected:
             return
         if self._file is None:

@@ -116,6 +116,7 @@ def listing(parts: tuple[RegisteredPart, ...]) -> str:
 def file_patterns() -> dict[str, str]:
     """For each dataset, a regular expression of the paths that our parts write below ``<dataset>/snapshot=<id>/``."""
     patterns = {dataset: pattern for part in (*SINKS, QUARANTINE) for dataset, pattern in part.files.items()}
+    # From the registry: prune must know every file that a run can write, or it would leave it behind.
     names = "|".join(re.escape(part.name) for part in AGGREGATORS)
     suffixes = "|".join(re.escape(part.name) for part in AGGREGATE_WRITERS)
     patterns["aggregates"] = rf"(?:{names})\.(?:{suffixes})"

@@ -65,12 +65,11 @@ class CircuitBreaker:
         self._sent_s = max(self._sent_s, now_s)
 
     def failed(self, page: int, now_s: float) -> None:
-        """Record a failure of the source at ``page``: no response, 5xx, or a body that is no valid page.
-
-        Not for 429, nor for a permanent refusal.
-        """
+        """Record a failure of the source at ``page``: no response, 5xx, or no valid page. Not for 429 or a refusal."""
+        # The first failure of the row; a success clears the set.
         if not self._failed:
             self._since_s = now_s
+        # The set stays small in a long outage: only its size matters.
         if not self.is_open:
             self._failed.add(page)
         self._failures += 1
@@ -90,4 +89,5 @@ class CircuitBreaker:
         return math.inf if outage is None or outage.ends_s is None else max(0.0, outage.ends_s - now_s)
 
     def _next_probe_s(self) -> float:
+        # From the last request, whatever it was: probes are spaced even if requests in flight fail late.
         return max(self._sent_s, self._since_s) + self.probe_every_s

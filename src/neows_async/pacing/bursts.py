@@ -23,12 +23,14 @@ def next_slot_s(bursts: Sequence[Burst], arrived_s: Sequence[float], in_flight: 
 
 def _next_slot_s(burst: Burst, arrived_s: Sequence[float], in_flight: int, now_s: float) -> float:
     allowed = burst.requests - in_flight
+    # All of them may arrive in one moment, so only a response can show room.
     if allowed <= 0:
         return math.inf
     recent = [one for one in arrived_s if one > now_s - 2 * burst.per_s]
     if _weight(burst, recent, now_s) < allowed:
         return now_s
     soon_s, late_s = now_s, now_s + 2 * burst.per_s
+    # Bisection: the weight only falls while nothing is sent.
     while late_s - soon_s > 0.001:  # noqa: PLR2004 - a millisecond is close enough
         middle_s = (soon_s + late_s) / 2
         if _weight(burst, recent, middle_s) < allowed:

@@ -61,13 +61,16 @@ class AdaptiveConcurrency:
         if sent_s < self._decreased_s:
             return
         latency_s = now_s - sent_s
+        # Fades with each success, so only failures in quick succession count.
         self._failures = max(0.0, self._failures - _FAILURE_FADES)
         self._responses += 1
         if self._responses <= _FIRST_RESPONSES:
             self._normal_s += (latency_s - self._normal_s) / self._responses
         else:
+            # Capped: one very slow response must not become the normal one.
             self._normal_s += _WEIGHT * (min(latency_s, _SLOW * self._normal_s) - self._normal_s)
         self._slow_sum = max(0.0, self._slow_sum + latency_s / max(self._normal_s, 1e-3) - _SLOW)
+        # A sum, not one value: jitter cancels out, and a lasting slowdown adds up.
         if self._slow_sum > _SLOW_SUM:
             self._slow(now_s)
             return
@@ -98,11 +101,16 @@ class AdaptiveConcurrency:
         if self.limit > 1:
             self._decrease(now_s)
         else:
+            # One request in flight is the floor. Measure again, or a slower source would keep the limit at 1 for
+            # ever.
             self._responses, self._normal_s, self._slow_sum, self._slow_at = 0, 0.0, 0.0, None
 
     def _decrease(self, now_s: float) -> None:
         if self.limit > 1:
             self._slow_at, self._return_after = self.limit, min(_MOST_RESPONSES, 4 * self._return_after)
+        # Rounded up, so that it never reaches 0.
         self.limit = (self.limit + 1) // 2
+        # Responses to requests from before this moment are ignored: they would halve the limit again for the same
+        # load.
         self._decreased_s = now_s
         self._since_change, self._slow_sum, self._failures = 0, 0.0, 0.0

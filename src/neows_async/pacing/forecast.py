@@ -79,6 +79,7 @@ def forecast_end_s(conditions: RunConditions, start_s: float) -> float:
         sent, last_s = _one_hour(conditions, window, now_s, left)
         left -= sent
         now_s = last_s if left <= 0 else window.ends_s
+        # Counted at the hour's beginning: within the hour only the number matters.
         window = window.counted(window.begins_s, sent).at(window.ends_s)
     return math.inf
 

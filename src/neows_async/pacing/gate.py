@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
@@ -76,10 +76,10 @@ class Gate:
         self._listener = listener
         self._pages_left = pages_left
         self._on_idle = on_idle
+        # anyio's locks are fair: the order of the calls is the order of the permits, so no page starves.
         self._first_in_line = anyio.Lock(fast_acquire=True)
-        self._changed = Wakeup()
         self._concurrency = AdaptiveConcurrency(limits.concurrency)
-        self._outcomes = _Outcomes(self._quota, breaker, self._concurrency, self._changed, clock, listener)
+        self._shared = _Shared(self._quota, breaker, self._concurrency, clock, listener)
         self._reported_until_s = -math.inf
         self._closed_with: NeowsError | None = None
         self._closing = anyio.Event()
@@ -94,7 +94,7 @@ class Gate:
     @property
     def rate_limit(self) -> RateLimit | None:
         """The quota headers of the last response that had any."""
-        return self._outcomes.rate_limit
+        return self._shared.rate_limit
 
     @property
     def quota_wait_s(self) -> float:
@@ -114,7 +114,7 @@ class Gate:
     @property
     def in_flight(self) -> int:
         """Requests without a response."""
-        return self._outcomes.in_flight
+        return self._shared.in_flight
 
     @property
     def held_s(self) -> float:
@@ -127,13 +127,11 @@ class Gate:
         self._sent += requests
 
     def close(self, reason: NeowsError) -> None:
-        """Give no more permits: each call that waits, and each later call, raises ``reason``.
-
-        Requests in flight go on.
-        """
+        """Give no more permits: each call that waits, and each later call, raises ``reason``."""
+        # First the reason, then the wake-ups: a task that wakes must find it.
         self._closed_with = reason
         self._closing.set()
-        self._changed.wake_all()
+        self._shared.changed.wake_all()
 
     @property
     def is_closed(self) -> bool:
@@ -153,16 +151,18 @@ class Gate:
         :raises OutageError: the source has been down for too long
         :raises NeowsError: the gate was closed with it
         """
+        # Only the first in line decides: two decisions at once could both take the last slot.
         async with self._first_in_line:
             ticket = await self._wait_for_ticket()
             # No await from here to the block: a cancellation in between would count a request that was never sent.
             self._sent += 1
             self._breaker.sent(self._clock())
-            permit = Permit(self._outcomes, page, ticket)
+            permit = Permit(self._shared, page, ticket)
         try:
             with permit:
                 yield permit
         finally:
+            # Also after an error: other runs must learn the outcome, or the ticket counts as in flight for minutes.
             await self._quota.flush()
 
     async def _wait_for_ticket(self) -> int:
@@ -171,9 +171,11 @@ class Gate:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
             if self._closed_with is not None:
+                # Read in each round: the gate may be closed during any wait.
                 raise self._closed_with
             # Take the event before reading any state: a change during an await below must end the wait.
-            changed = self._changed.next_event()
+            changed = self._shared.changed.next_event()
+            # Before the quota: a slot must not be taken for a request that may not be sent.
             if self.in_flight >= self._concurrency.limit:
                 await changed.wait()
                 continue
@@ -181,18 +183,23 @@ class Gate:
             outage_s = self._breaker.next_attempt_s(now_s)
             wanted = self._wanted()
             if outage_s > 0:
+                # Only a look: during an outage no slot is taken, so none is lost.
                 quota_s = await self._quota.next_slot_s(wanted=wanted)
             else:
                 quota_s, ticket = await self._quota.take(wanted=wanted)
                 if ticket is not None:
                     return await self._unless_closed(ticket)
+            # Before the wait: a wait that is too long ends the run now, not after it.
             self._check_patience(now_s, quota_s)
             wait_s = max(quota_s, outage_s)
             if _IDLE_S < wait_s < math.inf and self.in_flight == 0 and self._on_idle is not None:
+                # With nothing in flight: the source closes its connections, and a server would do it in a long wait
+                # anyway.
                 await self._on_idle()
             # No end of the wait is known while a response must come first. It may be another run's response.
             poll_s = _POLL_STORE_S if self._quota.shared and wait_s == math.inf else _LONGEST_SLEEP_S
             started_s = anyio.current_time()
+            # Whichever is first: the slot, a change in the store, the end of patience, or a wake-up.
             with anyio.move_on_after(min(wait_s, poll_s, self._breaker.gives_up_s(now_s))):
                 await changed.wait()
             waited_s = anyio.current_time() - started_s
@@ -209,23 +216,21 @@ class Gate:
     async def _unless_closed(self, ticket: int) -> int:
         """Return ``ticket``, or give it back if the gate was closed while the store was busy."""
         if self._closed_with is not None:
+            # Given back as lost, not as unused: other runs may have decided with it already.
             self._quota.no_response(ticket)
             await self._quota.flush()
             raise self._closed_with
         return ticket
 
     def _check_patience(self, now_s: float, quota_s: float) -> None:
-        """Report a long wait for the quota.
-
-        :raises OutageError: the source has been down for too long
-        :raises PausedError: the wait is longer than ``max_wait_s``
-        """
+        """Report a long wait for the quota."""
         outage = self._breaker.outage
         if outage is not None and self._breaker.given_up(now_s):
             raise OutageError(
                 f"the source has been down for {now_s - outage.since_s:.0f} s, longer than --max-outage; run the same "
                 "command again to continue"
             )
+        # No end is known: a response in flight decides, and its own time limit ends this wait.
         if not math.isfinite(quota_s):
             return
         most_s, until_s = self._limits.max_wait_s, now_s + quota_s
@@ -239,16 +244,33 @@ class Gate:
             self._listener(WaitingForQuota(until_s=until_s, wait_s=quota_s))
 
 
+@dataclass(slots=True)
+class _Shared:
+    """What a gate shares with its permits."""
+
+    quota: SharedQuota
+    breaker: CircuitBreaker
+    concurrency: AdaptiveConcurrency
+    clock: Callable[[], float]
+    listener: Listener
+    changed: Wakeup = field(default_factory=Wakeup)
+    in_flight: int = 0
+    rate_limit: RateLimit | None = None
+    reported_probe_s: float | None = None
+
+
 class Permit:
     """One request. Its outcome is reported here; a request without a reported response counts as lost."""
 
-    def __init__(self, outcomes: _Outcomes, page: int, ticket: int) -> None:
-        self._outcomes = outcomes
+    def __init__(self, shared: _Shared, page: int, ticket: int) -> None:
+        self._shared = shared
         self._page = page
         self._ticket = ticket
         self._sent_s = anyio.current_time()
         self._settled = False  # the quota knows the outcome
-        self._in_flight = outcomes.sent()
+        # From here on the request counts as in flight, until _end.
+        shared.in_flight += 1
+        self._in_flight = shared.in_flight
         self._ended = False
 
     def __enter__(self) -> Self:
@@ -256,108 +278,69 @@ class Permit:
 
     def __exit__(self, *_: object) -> None:
         if not self._settled:
-            self._outcomes.no_response(self._ticket)
+            # No outcome was reported: cancelled, timed out, or broken. The gateway may have counted it.
+            self._shared.quota.no_response(self._ticket)
         self._end()
 
     def response_received(self, rate_limit: RateLimit | None) -> None:
         """Report a response that may be a valid page. The next request may be sent before it is checked."""
         # The latency counts now: the next request must not be sent under a limit that this response lowers.
-        self._outcomes.latency_measured(self._sent_s, self._in_flight)
+        self._shared.concurrency.succeeded(self._sent_s, anyio.current_time(), self._in_flight)
         self._settle(rate_limit)
 
     def page_received(self) -> None:
         """Report that the response was the valid page."""
-        self._outcomes.page_received()
+        shared = self._shared
+        # Read before the success, which ends it.
+        outage = shared.breaker.outage
+        shared.breaker.succeeded()
+        if outage is not None:
+            shared.reported_probe_s = None
+            shared.listener(SourceUp(down_s=shared.clock() - outage.since_s))
+        shared.changed.wake_all()
 
     def failed(self, exc: AttemptError) -> None:
         """Report that there was no response, or that it was no valid page."""
         if isinstance(exc, RateLimitedError):
+            # A 429 is no failure of the source: breaker and concurrency do not learn from it.
             self._settled = True
-            self._outcomes.rate_limited(self._ticket, exc.retry_after_s)
+            self._shared.quota.rate_limited(self._ticket, exc.retry_after_s)
+            self._shared.changed.wake_all()
             return
+        # A response of any status has quota headers; without a response __exit__ reports the loss.
         if exc.status is not None and not self._settled:
             self._settle(exc.rate_limit)
-        self._outcomes.page_failed(self._page, self._sent_s, str(exc))
+        self._page_failed(str(exc))
 
-    def _settle(self, rate_limit: RateLimit | None) -> None:
-        self._settled = True
-        self._end()
-        self._outcomes.response_received(self._ticket, rate_limit)
-
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._outcomes.ended()
-
-
-class _Outcomes:
-    """Passes the outcome of each request to the quota, the breaker and the concurrency, and wakes the gate."""
-
-    def __init__(
-        self,
-        quota: SharedQuota,
-        breaker: CircuitBreaker,
-        concurrency: AdaptiveConcurrency,
-        changed: Wakeup,
-        clock: Callable[[], float],
-        listener: Listener,
-    ) -> None:
-        self._quota = quota
-        self._breaker = breaker
-        self._concurrency = concurrency
-        self._changed = changed
-        self._clock = clock
-        self._listener = listener
-        self._metered = False
-        self._reported_probe_s: float | None = None
-        self.in_flight: int = 0
-        self.rate_limit: RateLimit | None = None
-
-    def sent(self) -> int:
-        """Return the number of requests in flight, with this one."""
-        self.in_flight += 1
-        return self.in_flight
-
-    def ended(self) -> None:
-        self.in_flight -= 1
-        self._changed.wake_all()
-
-    def response_received(self, ticket: int, rate_limit: RateLimit | None) -> None:
-        """Any status but 429."""
-        self._metered = self._metered or rate_limit is not None
-        self.rate_limit = rate_limit or self.rate_limit
-        self._quota.response_received(ticket, rate_limit or (None if self._metered else _UNLIMITED))
-        self._changed.wake_all()
-
-    def rate_limited(self, ticket: int, retry_after_s: float | None) -> None:
-        self._quota.rate_limited(ticket, retry_after_s)
-        self._changed.wake_all()
-
-    def no_response(self, ticket: int) -> None:
-        self._quota.no_response(ticket)
-        self._changed.wake_all()
-
-    def latency_measured(self, sent_s: float, in_flight: int) -> None:
-        self._concurrency.succeeded(sent_s, anyio.current_time(), in_flight)
-
-    def page_received(self) -> None:
-        outage = self._breaker.outage
-        self._breaker.succeeded()
-        if outage is not None:
-            self._reported_probe_s = None
-            self._listener(SourceUp(down_s=self._clock() - outage.since_s))
-        self._changed.wake_all()
-
-    def page_failed(self, page: int, sent_s: float, reason: str) -> None:
+    def _page_failed(self, reason: str) -> None:
+        shared = self._shared
         # During an outage the failures do not depend on the load: the limit is kept for its end.
-        if not self._breaker.is_open:
-            self._concurrency.failed(sent_s, anyio.current_time())
-        self._breaker.failed(page, self._clock())
-        outage = self._breaker.outage
+        if not shared.breaker.is_open:
+            shared.concurrency.failed(self._sent_s, anyio.current_time())
+        shared.breaker.failed(self._page, shared.clock())
+        outage = shared.breaker.outage
         if outage is None:
             return
-        reported_s, self._reported_probe_s = self._reported_probe_s, outage.next_probe_s
+        reported_s, shared.reported_probe_s = shared.reported_probe_s, outage.next_probe_s
         if reported_s is None:
-            self._listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+            shared.listener(SourceDown(outage.since_s, outage.next_probe_s, reason))
+        # Once for each probe, although several requests in flight may fail.
         elif reported_s < outage.next_probe_s:
-            self._listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
+            shared.listener(SourceStillDown(outage.since_s, outage.next_probe_s, reason))
+
+    def _settle(self, rate_limit: RateLimit | None) -> None:
+        shared = self._shared
+        self._settled = True
+        # No await between the two: the next request sees the free place and the new quota at once.
+        self._end()
+        # Sticky: once there were headers, a response without them is a gap and not the absence of a quota.
+        shared.rate_limit = rate_limit or shared.rate_limit
+        shared.quota.response_received(self._ticket, rate_limit or (None if shared.rate_limit else _UNLIMITED))
+        shared.changed.wake_all()
+
+    def _end(self) -> None:
+        # Once: a response ends the flight, and so does the end of the block.
+        if not self._ended:
+            self._ended = True
+            self._shared.in_flight -= 1
+            self._shared.changed.wake_all()

@@ -65,6 +65,7 @@ class SlidingWindow:
         number = int(now_s // self.length_s)
         if number <= self.number:
             return self
+        # After two windows nothing counts any more.
         return SlidingWindow(number, 0, self.current if number == self.number + 1 else 0, self.length_s)
 
     def counted(self, now_s: float, requests: int = 1) -> SlidingWindow:
@@ -86,6 +87,7 @@ class SlidingWindow:
         if requests > limit:
             return math.inf
         here = self.at(now_s)
+        # At most two more windows: then both counts are zero.
         while True:
             room = limit - here.current - (requests - 1)
             if room >= 1:
@@ -175,6 +177,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
     def at(self, now_s: float, in_flight: int) -> HourEstimate:
         """Return the state at a later time: hours have ended, and the bound has fallen by what is certain."""
         here = self
+        # Hour by hour: each end moves a count, and a machine may have slept for several.
         while now_s >= (here.hour + 1) * HOUR_S:
             here = here._next_hour(in_flight)
         if now_s <= here.at_s:
@@ -195,6 +198,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
     def _next_hour(self, in_flight: int) -> HourEstimate:
         end_s = (self.hour + 1) * HOUR_S
         bound = self._bound(end_s)
+        # Requests around the full hour are counted on both sides, so neither side is too low.
         maybe = self.edge + in_flight
         return replace(
             self,
@@ -210,6 +214,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
             unsure=maybe,
             others_min=0.0,
             reference=None,
+            # Old errors fade: half of them each hour.
             jump=self.jump / 2,
             overrun=self.overrun // 2,
         )
@@ -224,6 +229,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
         Far from the limit the refusal came from a burst limit. Near the limit, others were faster or the responses were
         out of date: then the estimate has reached the limit, and a reserve is kept from now on.
         """
+        # Refused means not counted: our own upper bound goes back by one.
         here = replace(self, own_max=max(0, self.own_max - 1))
         if self.limit - self.estimate() - in_flight > self.limit // 20:
             return here
@@ -232,6 +238,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
     def no_figures(self) -> HourEstimate:
         """Record that one of our requests ended without quota headers: the gateway may have counted it."""
         at_edge = self.at_s > (self.hour + 1) * HOUR_S - self.margin_s
+        # Added at once, since the gateway may have counted it; it may also fall out without a trace, hence unsure.
         return replace(self, bound=self.bound + 1, unsure=self.unsure + 1, edge=self.edge + at_edge)
 
     def response_received(self, sent_s: float, limit: int, remaining: int, in_flight: int) -> HourEstimate:
@@ -248,11 +255,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
         inside = sent_s >= self.hour * HOUR_S + self.margin_s
         before_end = self.at_s <= (self.hour + 1) * HOUR_S - self.margin_s
         here = replace(
-            self,
-            limit=limit,
-            recent=recent,
-            own_min=self.own_min + (inside and before_end),
-            response_s=self.at_s,
+            self, limit=limit, recent=recent, own_min=self.own_min + (inside and before_end), response_s=self.at_s
         )
         here = here._reconciled(highest, in_flight)  # noqa: SLF001 - of the same class
         if inside and before_end:
@@ -261,11 +264,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
             here = replace(here, ceiling=None)
         # Around the full hour no request, ours or another's, belongs to either hour for certain.
         rise = max(1, here.estimate() - self.estimate()) if self.known else here.estimate()
-        return replace(
-            here,
-            edge=here.edge + (0 if before_end else rise),
-            unsure=here.unsure + (0 if inside else rise),
-        )
+        return replace(here, edge=here.edge + (0 if before_end else rise), unsure=here.unsure + (0 if inside else rise))
 
     def _reconciled(self, reported: int, in_flight: int) -> HourEstimate:
         """Accept the estimate ``reported``, unless it is lower than possible."""
@@ -275,9 +274,12 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
         confirmed = replace(
             self, confirmed_s=self.at_s, doubted_s=None, low=(0.0, 0), doubled=in_flight, others_per_s=others_per_s
         )
+        # The first response is the only evidence, whatever it says.
         if not self.known:
             return replace(confirmed, bound=reported + 1.0)
         rise = reported + 1 - expected
+        # Higher than expected: others use the key, or requests in flight were counted first. A higher figure is
+        # always accepted: too high only costs time.
         if rise >= 1:
             others = max(0, math.floor(rise - in_flight))
             doubted_s = self.at_s if others > _OTHERS_PER_S * (1 + quiet_s) else None
@@ -286,6 +288,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
             return replace(
                 confirmed, bound=reported + 1.0, doubted_s=doubted_s, recent=recent, others_per_s=others_per_s
             )
+        # Lower than expected: accepted only as far as the rule and unsure requests explain it.
         may_fall = self._others_max() / max(1.0, (self.hour + 1) * HOUR_S - self.at_s)
         explained = 2 + self.doubled + self.unsure + may_fall * quiet_s
         if -rise <= explained:
@@ -293,6 +296,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
         highest, responses = self.low
         low = (max(reported + 1.0, highest + 1 if responses else 0.0), responses + 1)
         jump = max(self.jump, -rise - explained)
+        # Believed in the end: a bound that is too high for ever would stop the run.
         if low[1] >= _LOW_RESPONSES or quiet_s >= CONFIRMED_FOR_S:
             return replace(confirmed, bound=min(low[0], expected), jump=jump)
         return replace(self, bound=expected, low=low, jump=jump)
@@ -306,6 +310,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
         others_least = float(counted - self.own_max)
         others_most = self._others_max()
         left = max(_TINY, (self.hour + 1) - self.at_s / HOUR_S)
+        # The most that others can still have: all of the estimate that is not ours falls with the previous hour.
         previous_max = min(self.previous_max, others_most / left)
         left_when_sent = min(1.0, (self.hour + 1) - (sent_s - self.margin_s) / HOUR_S)
         others_min = max(self.others_min, others_least - previous_max * left_when_sent - self.jump)
@@ -313,6 +318,7 @@ class HourEstimate(msgspec.Struct, frozen=True, kw_only=True):
             reference, previous_min = (sent_s, others_least), self.previous_min
         else:
             reference = self.reference
+            # What others have lost since the first response. Only the previous hour can lose.
             fell = reference[1] - others_most - self.jump
             previous_min = max(self.previous_min, fell * HOUR_S / max(1.0, self.at_s - reference[0]))
         return replace(

@@ -40,6 +40,7 @@ class QuotaModel:
         self._sent_s = -math.inf if state.sent_s is None else state.sent_s
         self._arrived_s = list(state.arrived_s)
         self._days = dict(state.days)
+        # Never restored: another machine's clock may be ahead.
         self._now_s = -math.inf
 
     def with_state(self, state: QuotaState) -> QuotaModel:
@@ -99,6 +100,7 @@ class QuotaModel:
         """
         now_s = self._advance(now_s)
         alone = self._hour is None or self._probing or now_s - self._hour.response_s > self._rules.stale_after_s
+        # Nothing is known, or no longer: one request at a time, until a response shows the count.
         if alone and (self._probe in self._in_flight if self._probing else self._in_flight):
             return math.inf
         slots_s = [now_s, self._held_until_s, self._burst_slot_s(now_s), self._day_slot_s(now_s)]
@@ -115,12 +117,14 @@ class QuotaModel:
         now_s = self._advance(now_s)
         ticket = self._next_ticket
         self._next_ticket += 1
+        # Before the request leaves: from here on it counts, whatever happens to this process.
         self._in_flight[ticket] = self._sent_s = now_s
         if self._hour is not None:
             self._hour = self._hour.sent()
         if self._probing:
             self._probe = ticket
         day = int(now_s // DAY_S)
+        # Only two days have a weight.
         self._days = {one: count for one, count in self._days.items() if one >= day - 1}
         self._days[day] = self._days.get(day, 0) + 1
         return ticket
@@ -130,6 +134,7 @@ class QuotaModel:
         sent_s = self._ended(ticket, now_s)
         if sent_s is None:
             return
+        # Any status but 429 shows that the gateway lets requests through again.
         if ticket == self._probe:
             self._probing, self._probe = False, None
         if rate_limit is None or rate_limit.limit < 1:
@@ -137,6 +142,7 @@ class QuotaModel:
             return
         in_flight = len(self._in_flight)
         hour = self._hour or HourEstimate.unknown(self._now_s, self._rules.clock_margin_s, in_flight + 1)
+        # Within 0 and the limit: the arithmetic below must hold for any header.
         remaining = min(max(0, rate_limit.remaining), rate_limit.limit)
         self._hour = hour.response_received(sent_s, rate_limit.limit, remaining, in_flight)
 
@@ -152,6 +158,7 @@ class QuotaModel:
         if sent_s is None:
             return
         day = int(sent_s // DAY_S)
+        # A refused request is not counted, so it is taken back.
         self._days[day] = max(0, self._days.get(day, 0) - 1)
         if self._hour is not None:
             self._hour = self._hour.refused(len(self._in_flight))
@@ -164,6 +171,7 @@ class QuotaModel:
             # comes free. A little later several are free, and their responses show the pace.
             until_s += (HOUR_S - until_s % HOUR_S) / 64
         self._held_until_s = max(self._held_until_s, until_s)
+        # One request alone after the wait: if the gateway still refuses, the others must not follow it.
         self._probing, self._probe = True, None
 
     def no_response(self, ticket: int, now_s: float) -> None:
@@ -179,15 +187,18 @@ class QuotaModel:
         now_s = self._advance(now_s)
         sent_s = self._in_flight.pop(ticket, None)
         if sent_s is not None:
+            # The end of the request, not its start: the latest time at which it can have reached the gateway.
             self._arrived_s.append(now_s)
         return sent_s
 
     def _advance(self, now_s: float) -> float:
+        # A clock that is set back must not let slots come free twice.
         self._now_s = now_s = max(self._now_s, now_s)
         if self._hour is not None:
             self._hour = self._hour.at(now_s, len(self._in_flight))
         while self._arrived_s and self._arrived_s[0] < now_s - _KEPT_S:
             del self._arrived_s[0]
+        # A response that never comes must not hold a slot for ever.
         for ticket, sent_s in list(self._in_flight.items()):
             if now_s - sent_s > self._rules.lost_after_s:
                 del self._in_flight[ticket]
@@ -196,6 +207,7 @@ class QuotaModel:
 
     def _burst_slot_s(self, now_s: float) -> float:
         rate = self._rules.max_rate_per_s
+        # From the sending, not the response: the rate is the user's promise to the source.
         spaced_s = now_s if rate is None else self._sent_s + 1 / rate
         return max(spaced_s, bursts.next_slot_s(self._rules.bursts, self._arrived_s, len(self._in_flight), now_s))
 

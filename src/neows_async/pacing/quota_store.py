@@ -105,6 +105,7 @@ class SqliteQuotaStore:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Bounded: SQLite's file is whole without a close, too.
         with anyio.move_on_after(_CLOSE_S, shield=True):
             await to_thread.run_sync(self._close, limiter=self._threads, abandon_on_cancel=True)
 
@@ -116,11 +117,9 @@ class SqliteQuotaStore:
             return False
 
     async def change(self, change: Callable[[str | None], str]) -> None:
-        """Replace the text by ``change(text)`` in a thread, while no other process reads or writes.
-
-        :raises StorageError: the database cannot be used, or not in time; or ``change`` raised it
-        """
+        """Replace the text by ``change(text)`` in a thread, while no other process reads or writes."""
         try:
+            # Longer than SQLite waits for another process, so its own error comes first.
             with anyio.fail_after(_CHANGE_S):
                 await to_thread.run_sync(self._change, change, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as exc:
@@ -131,9 +130,12 @@ class SqliteQuotaStore:
         with self._one_at_a_time:
             try:
                 connection = self._open()
-                with _transaction(connection):
+                with connection:  # commits, or rolls back after an error
+                    # The write lock before the read: what is written follows from what was read.
+                    connection.execute("BEGIN IMMEDIATE")
                     found = connection.execute("SELECT state FROM quota WHERE name = ?", (self._name,)).fetchone()
                     state = change(found[0] if found else None)
+                    # Within the transaction of the read: no other process can decide in between.
                     connection.execute("REPLACE INTO quota VALUES (?, ?, ?)", (self._name, time.time(), state))
             except (OSError, sqlite3.Error, StorageError) as exc:
                 raise StorageError(f"{self._path}: {_reason(exc, self._path)}") from exc
@@ -146,6 +148,8 @@ class SqliteQuotaStore:
             # Only a new file may be opened here: POSIX ends all locks of a process on a file when it closes any of its
             # descriptors, and this process may have the database open already.
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        # Here, in the thread: it reads files.
+        # uses it.
         self._me = this_process()
         self.owner = json.dumps(dataclasses.astuple(self._me))
         connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -162,7 +166,9 @@ class SqliteQuotaStore:
         # The database is whole after any kill. A power cut may lose the last changes, but never damages it. FULL would
         # cost an fsync for each request.
         connection.execute("PRAGMA synchronous = NORMAL")
-        with _transaction(connection):
+        # Two processes may open a new file at once: the second one finds the version that the first one wrote.
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -191,20 +197,3 @@ def _reason(exc: Exception, path: Path) -> str:
     if type(exc) is sqlite3.DatabaseError:
         return f"it is damaged ({exc}); remove it"
     return str(exc)
-
-
-class _transaction:  # noqa: N801 - used as a function
-    """A transaction that takes the write lock before it reads, because it writes what follows from what it read."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        else:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")

@@ -104,10 +104,12 @@ class SharedQuota:
         """Write the outcomes of our requests to the store, also during a cancellation."""
         if self._store is None or not self._unwritten:
             return
+        # Bounded: a lost flush costs other runs a wait until the ticket counts as lost, and no refusal.
         with anyio.move_on_after(_FLUSH_S, shield=True):
             await self._with_latest_state(lambda _: None)
 
     def _record(self, outcome: Callable[[QuotaModel], None]) -> None:
+        # Applied at once, and again to the stored state at the next decision: no outcome waits for the store.
         outcome(self._model)
         if self._store is not None:
             self._unwritten.append(outcome)
@@ -115,6 +117,7 @@ class SharedQuota:
     async def _with_latest_state(self, act: Callable[[QuotaModel], _T]) -> _T:
         if self._store is None:
             return act(self._model)
+        # One decision of this run at a time; the store's own lock orders the runs.
         async with self._one_at_a_time:
             return await self._in_store(act)
 
@@ -122,6 +125,7 @@ class SharedQuota:
         store = self._store
         if store is None:  # the decision before this one failed
             return act(self._model)
+        # Copied: the change runs in a thread, while responses arrive in the event loop.
         before, outcomes = self._model, tuple(self._unwritten)
         done: list[tuple[QuotaModel, _T]] = []
 
@@ -129,8 +133,10 @@ class SharedQuota:
             stored = _read(text, self._clock(), store) or _Stored(before.state())
             try:
                 model = before.with_state(stored.quota)
+                # A killed run cannot report. Its tickets count as lost: possibly counted, no longer in flight.
                 for ticket in stored.orphans(store):
                     model.no_response(ticket, self._clock())
+                # Our outcomes first, so that the decision below knows them.
                 for outcome in outcomes:
                     outcome(model)
                 done.append((model, act(model)))
@@ -142,11 +148,13 @@ class SharedQuota:
         try:
             await store.change(change)
         except StorageError as exc:
+            # Alone from here on: a run must not stop because a file on this machine is broken.
             self._leave_store()
             self._listener(QuotaSharingFailed(str(exc)))
             return act(self._model)
         self._model, result = done[-1]
         # Responses may have arrived while the store was busy: the new model does not have them yet.
+        # Only those that the change has written.
         del self._unwritten[: len(outcomes)]
         for outcome in self._unwritten:
             outcome(self._model)
@@ -184,6 +192,7 @@ class _Stored:
             {
                 "format": _FORMAT,
                 "written_s": now_s,
+                # A ticket that is new is ours: nobody else wrote since we read.
                 "owners": {ticket: self.owners.get(ticket, store.owner) for ticket in tickets},
                 "members": members | {store.owner: now_s},
                 "quota": replace(quota, arrived_s=quota.arrived_s[-_ARRIVALS:]).as_json(),
@@ -216,4 +225,5 @@ def _read(text: str | None, now_s: float, store: QuotaStore) -> _Stored | None:
     alive = (
         owner for owner, seen_s in stored.members.items() if now_s - seen_s < _MEMBER_S and not store.is_gone(owner)
     )
+    # For a source that forgets with its process, as the sandbox, counts of dead runs have no meaning.
     return stored if store.lasting or any(alive) else None

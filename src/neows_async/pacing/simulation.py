@@ -155,6 +155,7 @@ def simulate(conditions: RunConditions, start_s: float) -> SimulatedRun:
         slot_s = quota.free_at_s(max(free_s, spaced_s, conditions.not_before_s))
         if conditions.max_wait_s is not None and slot_s - free_s > conditions.max_wait_s:
             return paused(slot_s)
+        # Whatever the limits: the simulation ends.
         if slot_s - start_s > _YEAR_S:
             return SimulatedRun(start_s, math.inf, 0, None, tuple(waits), tuple(sent_s))
         last_s = sent_s[-1] if sent_s else start_s
@@ -192,6 +193,7 @@ class _InFlight:
     def send(self, now_s: float) -> None:
         """Put one more in flight."""
         self._receive(now_s)
+        # As QuotaModel: after a long silence one request goes alone.
         if now_s - self._last_response_s > self._conditions.stale_after_s:
             self._alone = True
         heapq.heappush(self._responses_s, now_s + self._conditions.latency_s)
@@ -224,6 +226,7 @@ class _Quota:
             for window, limit in limits:
                 if limit is not None:
                     slot_s = window.free_at_s(limit, slot_s, margin_s=self._conditions.margin_s)
+            # Both agree. A slot of the hour may be outside the day's limit, and the other way round.
             if slot_s == now_s:
                 return now_s
             now_s = slot_s

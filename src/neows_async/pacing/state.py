@@ -68,6 +68,7 @@ def _hour(plain: Mapping[str, Any]) -> HourEstimate:
     values = {name: _tuples(value) for name, value in plain.items()}
     if values["previous_max"] is None:
         values["previous_max"] = math.inf
+    # Every field must be there: a default would be a guess about the gateway.
     missing = set(HourEstimate.__struct_fields__) - values.keys()
     if missing:
         raise KeyError(", ".join(sorted(missing)))

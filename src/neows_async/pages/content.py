@@ -38,6 +38,7 @@ def _gunzip(body: bytes, max_bytes: int) -> list[bytes]:
     while body or not pieces:
         member = zlib.decompressobj(wbits=_WBITS)
         try:
+            # One byte more than the limit: enough to know that the body is too large.
             pieces.append(member.decompress(body, left))
         except zlib.error as exc:
             reason = "something follows the end of the gzip body" if pieces else f"the body is not gzip: {exc}"
@@ -45,6 +46,7 @@ def _gunzip(body: bytes, max_bytes: int) -> list[bytes]:
         left -= len(pieces[-1])
         if left <= 0:
             return pieces
+        # A body that is cut short must never count as a page.
         if not member.eof:
             raise BadPageError(f"the gzip body of {received} bytes ends before its end")
         body = member.unused_data

@@ -67,6 +67,7 @@ class Redactor:
             body = body.replace(held, REDACTED)
         # Removing a key that starts with "0" may destroy a "%20" that ended a parameter.
         body = body if self._are_plain and body is before else _without_parameters(body)
+        # Last: a replaced key may have been the one that continued over the end.
         cut = self._cut_off(body)
         return body if cut == len(body) else self(body[:cut] + REDACTED)  # shorter, so the recursion ends
 
@@ -123,6 +124,7 @@ class _Prefilter:
         """The literals that ``body`` may contain, in their order. Every literal in ``body`` is among them."""
         import numpy as np  # noqa: PLC0415 - as above
 
+        # Without the GIL: other tasks decode meanwhile.
         words = np.frombuffer(body, np.uint64, len(body) // _WORD_BYTES)[:: self._step]
         suspects = words[self._table[self._places(words)]]
         suspects = suspects[self._words[np.searchsorted(self._words[:-1], suspects)] == suspects]

@@ -72,10 +72,7 @@ def expand(data: bytes, max_bytes: int) -> bytes:
 
 
 def sealed_sha256(data: bytes) -> bytes | None:
-    """The digest of the JSON in the seal; None without a seal.
-
-    :raises BadPageError: the seal is damaged, or belongs to another page
-    """
+    """The digest of the JSON in the seal; None without a seal."""
     return _opened(data)[1]
 
 
@@ -85,6 +82,7 @@ def read_stored(number: int, data: bytes, max_bytes: int) -> StoredPage | RawPag
     :raises BadPageError: it is damaged, as far as that shows without decompressing it, or larger than ``max_bytes``
     """
     frame, sha256 = _opened(data)
+    # Before the decompression: the size in the frame's head bounds the memory.
     size = _size(frame, max_bytes)
     return RawPage(number, _expanded(frame)) if sha256 is None else StoredPage(number, data, size, sha256)
 
@@ -99,17 +97,16 @@ def is_sound(page: StoredPage) -> bool:
 
 
 def json_of(page: StoredPage, max_bytes: int = sys.maxsize) -> bytes:
-    """The page's JSON, decompressed anew at each call.
-
-    :raises BadPageError: it is damaged, or larger than ``max_bytes``
-    """
+    """The page's JSON, decompressed anew at each call."""
     frame = memoryview(page.data)[:-_SEAL_BYTES]
+    # A page of a caller's own source may announce any size.
     _size(frame, max_bytes)
     return _expanded(frame)
 
 
 def _opened(data: bytes) -> tuple[bytes | memoryview, bytes | None]:
     """The frame, and the digest in its seal, if it has one."""
+    # Pages of older versions have no seal: they are redacted and hashed again.
     if not data.startswith(_HEAD, max(0, len(data) - _SEAL_BYTES)):
         return data, None
     frame = memoryview(data)[:-_SEAL_BYTES]

@@ -5,7 +5,7 @@ Beside them, ``StoredPage``: a page in the raw zone. All are plain frozen values
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -100,14 +100,7 @@ class Rejected:
 
     def as_json(self) -> dict[str, Json]:
         """The line's members, in order."""
-        return {
-            "page": self.page,
-            "position": self.position,
-            "id": self.id,
-            "reason": self.reason,
-            "pointer": self.pointer,
-            "raw": self.raw,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

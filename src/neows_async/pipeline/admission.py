@@ -71,10 +71,12 @@ class Admission:
 
         :raises TooManyRejectsError: more objects were rejected than is allowed
         """
+        # The envelope's count, not the batch's: rejected objects have a position, too.
         objects = page.info.announced_objects
         if self._limit is not None:
             objects = max(0, min(objects, self._limit - page.info.first_position))
         ids = _first_batch(page)["id"].to_pylist()
+        # Beyond the limit first: an id there must not count as seen.
         keep = [index < objects and self._is_new(id_) for index, id_ in zip(page.indices, ids, strict=True)]
         within = sum(index < objects for index in page.indices)
         first_beyond = page.info.first_position + objects
@@ -93,9 +95,11 @@ class Admission:
         return digest not in self._rejected_before
 
     def _is_new(self, id_: str) -> bool:
+        # The first one wins, in page order, so every run and every rebuild keeps the same object.
         new = id_ not in self._seen
         self._seen.add(id_)
         if self._in_generation is not self._seen:
+            # A separate set from the second generation on: completeness is counted within one reading.
             self._in_generation.add(id_)
         return new
 
@@ -113,6 +117,7 @@ class Admission:
                     tally.nulls[f"{dataset}.{name}"] += column.null_count
         for found in page.unknown_fields.values():
             tally.unknown_fields.update(found)
+        # After the counts: the error names the total with this page.
         if self._max_rejects is not None and tally.rejected > self._max_rejects:
             raise TooManyRejectsError(too_many(page.rejected[-1], tally.rejected, self._max_rejects))
 
@@ -131,6 +136,7 @@ def too_many(last: Rejected, rejected: int, max_rejects: int) -> str:
 
 def _only(page: Page, keep: list[bool]) -> Page:
     """``page`` with those of its objects for which ``keep`` is true, and their approaches."""
+    # Nearly every page: no copy.
     if all(keep):
         return page
     borders = itertools.pairwise(itertools.accumulate(page.approach_counts, initial=0))

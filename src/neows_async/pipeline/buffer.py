@@ -95,14 +95,17 @@ class PageBuffer:
 
     async def put(self, page: Page | StoredPage) -> None:
         """Add a page. With a zone it is durable when this returns."""
+        # Durable first: a page that shows as arrived may be the last thing this process does.
         if self.zone is not None:
             stored = page if isinstance(page, StoredPage) else page.source
             assert stored is not None  # noqa: S101 - with a zone every page is received to be stored
             await self.zone.put(stored)
+        # Tested again: the reader may have moved while the page was stored.
         if self.zone is None or self.is_near(page.number):
             if isinstance(page, Page) and not self._keeps_json:
                 page = replace(page, source=None)
             self._waiting[page.number] = page
+        # Added before the wake-up, without an await: the reader that wakes finds the page.
         self._schedule.arrived(page.number)
         self.wake_all()
 
@@ -123,6 +126,7 @@ class PageBuffer:
                 raise exc
             self._schedule.give_up(number, reason)
             self._listener(events.PageMissing(number, reason))
+        # Also after a deferral: the page may be the only one left, and a task must take it.
         self.wake_all()
 
     def fail(self, exc: NeowsError) -> None:
@@ -138,9 +142,11 @@ class PageBuffer:
         :raises NeowsError: the error given to :meth:`fail`
         :raises StorageError: the zone loses the page each time it is stored
         """
+        # The window moves here, so fetchers that waited for it may go on.
         self._schedule.reading(number)
         self.wake_all()
         for writes in itertools.count(1):
+            # No await between the tests and the wait, so no change is missed.
             while not self._schedule.is_in(number):
                 if number in self._schedule.missing:
                     return None
@@ -155,6 +161,7 @@ class PageBuffer:
                 return page
             if writes == _MAX_WRITES:
                 break
+            # The page is fetched again: the reader cannot go on without it.
             self._schedule.damaged(number)
             self.wake_all()
         raise StorageError(
@@ -166,6 +173,7 @@ class PageBuffer:
     def writing(self) -> Iterator[None]:
         """The reader hands a page to the outputs: fetchers may go ahead of the window, as far as the zone has room."""
         self._schedule.waits_for_outputs(waits=True)
+        # Only if the window held a fetcher back.
         if self._schedule.is_held:
             self.wake_all()
         try:

@@ -97,18 +97,18 @@ class DecodeWorker:
         self._options = options
 
     def start(self) -> None:
-        """Blocks for some milliseconds.
-
-        :raises OSError: it cannot be started
-        """
+        """Blocks for some milliseconds."""
         if not sys.executable:
             raise FileNotFoundError("this program does not know its interpreter")
+        # The socket is the worker's life: it reads to its end, and the end comes also if this process is killed.
         ours, theirs = socket.socketpair()
         with theirs, _shared_memory(_REQUESTS_AT_ONCE * SLOT_BYTES) as shared:
             try:
                 self._slots = mmap.mmap(shared, _REQUESTS_AT_ONCE * SLOT_BYTES)
                 self._process = subprocess.Popen(  # noqa: S603 - this very program
+                    # -c and not -m: the worker needs our sys.path before it can import anything.
                     [sys.executable, "-c", _PROGRAM, *map(json.dumps, ([*map(str, sys.path)], shared))],
+                    # Its standard input, so that no further descriptor has to be passed or named.
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -120,6 +120,7 @@ class DecodeWorker:
             except BaseException:
                 ours.close()
                 raise
+        # From here on the event loop drives the socket.
         ours.settimeout(0)
         self._socket = ours
 
@@ -135,14 +136,18 @@ class DecodeWorker:
         :raises DeclinedError: the caller has to decode them
         :raises OSError, EOFError: there is no response, and there will be none to any request
         """
+        # Counted before any await, so that the next task sees this worker as busier.
         self.requests += 1
         try:
+            # A slot is one request's from the send to the copied response; nobody else writes there.
             async with self._slots_left:
+                # No await up to the lock: requests are sent in the order in which responses are awaited.
                 slot = self._free.pop()
                 try:
                     self._send(pages, size, slot)
                     async with self._responses:  # fair: in the order of the requests
                         length = await self._receive()
+                    # Copied before the slot is free again: the next request overwrites it.
                     parts = self._parts(slot, length, len(pages))
                 except BaseException:  # cancelled, too: the next response would be taken for another request's
                     self.alive = False
@@ -159,6 +164,7 @@ class DecodeWorker:
         return decoded
 
     def _send(self, pages: Sequence[RawPage | StoredPage], size: int | None, slot: int) -> None:
+        # It may have died while this task waited for the slot.
         if not self.alive:
             raise EOFError
         at = slot * SLOT_BYTES
@@ -193,6 +199,7 @@ class DecodeWorker:
     async def _receive(self) -> int:
         if not self.alive:
             raise EOFError
+        # A worker that hangs is as good as dead: the pages are decoded here, and the run goes on.
         with anyio.fail_after(_RESPONSE_S):
             length = b""
             while len(length) < _LENGTH.size:
@@ -215,9 +222,11 @@ class DecodeWorker:
         self.abandon()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        # Killed, not stopped politely: it holds nothing that could be lost.
         self._process.kill()
         self._process.wait()
         self._socket.close()
+        # Last: the process that wrote there is gone.
         self._slots.close()
 
 
@@ -244,6 +253,7 @@ def _page_of(page: RawPage | StoredPage, neos: bytes, close_approaches: bytes, r
     }
     source = StoredPage(found.info.number, stored, found.json_bytes, found.sha256) if stored else None
     rows = {len(found.indices), len(found.approach_counts), batches["neos"].num_rows}
+    # Cheap checks of the protocol: a response to another request must never pass as this page.
     if (
         found.info.number != page.number
         or len(rows) != 1
@@ -288,9 +298,11 @@ def serve() -> None:
     # An interrupt is for the main process; this one ends when that one does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     slots = mmap.mmap(int(sys.argv[2]), 0)
+    # The end of the socket, or an error on it, is the end of this process.
     with socket.socket(fileno=0) as requests, suppress(OSError):
         (length,) = _LENGTH.unpack(requests.recv(_LENGTH.size, socket.MSG_WAITALL))
         receiver = Receiver(_options.decode(requests.recv(length, socket.MSG_WAITALL)))
+        # The imports took a third of a second: until this byte, no request is sent here.
         requests.sendall(_READY)
         while len(request := requests.recv(_REQUEST.size, socket.MSG_WAITALL)) == _REQUEST.size:
             slot, count, size = _REQUEST.unpack(request)
@@ -309,8 +321,10 @@ def serve() -> None:
                 continue
             at = slot * SLOT_BYTES
             for part in response:
+                # Over the request's own bytes, which are decoded by now.
                 slots[at : at + len(part)] = part
                 at += len(part)
+            # After the slot is filled: this is what makes it readable for the main process.
             requests.sendall(_LENGTH.pack(length))
 
 

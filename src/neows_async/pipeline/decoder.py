@@ -60,31 +60,23 @@ class DecoderPool:
                 worker.end()
 
         if self._workers:
+            # Bounded: a worker that does not end is killed by its socket's end.
             with anyio.move_on_after(RELEASE_S, shield=True):
                 await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._starting)
 
     async def receive(self, page: RawPage | StoredPage, size: int | None) -> Page:
-        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive`.
-
-        :raises BadPageError: as that does
-        """
+        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive`."""
         pages = await self._in_worker([page], size)
         return pages[0] if pages else await self._here(lambda: self._receiver.receive(page, size))
 
     async def receive_batch(self, pages: Sequence[StoredPage], size: int) -> list[Page]:
-        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive_batch`.
-
-        :raises BadPageError: as that does
-        """
+        """:meth:`neows_async.endpoints.browse.receive.Receiver.receive_batch`."""
         if decoded := await self._in_worker(pages, size):
             return decoded
         return await self._here(lambda: self._receiver.receive_batch(pages, size))
 
     async def check(self, page: RawPage | StoredPage, size: int | None) -> StoredPage:
-        """:meth:`neows_async.endpoints.browse.receive.Receiver.check`, for a page that is decoded later.
-
-        :raises BadPageError: as that does
-        """
+        """:meth:`neows_async.endpoints.browse.receive.Receiver.check`, for a page that is decoded later."""
         return await self._here(lambda: self._receiver.check(page, size))
 
     async def expect(self, pages: int) -> None:
@@ -93,6 +85,7 @@ class DecoderPool:
             await self._start()
 
     async def _here(self, job: Callable[[], _T]) -> _T:
+        # May be abandoned: decoding is pure, so a late result is dropped and does no harm.
         return await to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._one_here)
 
     async def _in_worker(self, pages: Sequence[RawPage | StoredPage], size: int | None) -> list[Page] | None:
@@ -101,6 +94,8 @@ class DecoderPool:
         if worker is None or not fits(pages):
             return None
         try:
+            # A bad page is declined, never reported by the worker: the main process finds the reason, with the exact
+            # path.
             return await worker.decode(pages, size)
         except DeclinedError:
             return None
@@ -112,18 +107,22 @@ class DecoderPool:
     async def _worker(self) -> DecodeWorker | None:
         """The least busy worker; None if there is none, or if decoding here is sooner."""
         is_free = self._one_here.available_tokens > 0
+        # Only pages that had to wait are counted: without a queue a worker gains nothing.
         if self._to_start:
             self._waited += not is_free
             if self._waited >= _WAITED_PAGES:
                 await self._start()
         ready = [worker for worker in self._workers if worker.alive and worker.is_ready()]
+        # The fewest requests: a slow page delays only its own worker's queue.
         least = min(ready, key=lambda worker: worker.requests, default=None)
         return None if least is None or (is_free and least.requests >= _BUSY_REQUESTS) else least
 
     async def _start(self) -> None:
+        # Zero first: the start awaits, and another task must not start them a second time.
         workers, self._to_start = self._to_start, 0
         with suppress(OSError):  # then pages are decoded here
             for _ in range(workers):
                 worker = DecodeWorker(self._options)
                 await to_thread.run_sync(worker.start, limiter=self._starting)
+                # Only after the start: end() needs the process.
                 self._workers.append(worker)

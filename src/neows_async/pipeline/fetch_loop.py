@@ -118,9 +118,11 @@ class FetchLoop:
         """
         self._running += 1
         while self._error is None:
+            # Read anew each time: a new generation replaces it while this task waits.
             buffer = self._buffer
             number = buffer.next_page()
             if number is None:
+                # No await between next_page and here, so no wake-up is missed.
                 await buffer.wait()
                 continue
             try:
@@ -129,9 +131,11 @@ class FetchLoop:
                 else:
                     await self._read_batch(buffer, self.archive, number)
             except NeowsError as exc:
+                # Only with a zone is a late page worth its wait: it is stored, and the next run has it.
                 completes = buffer.zone is not None and isinstance(exc, (PausedError, SourceError))
                 if not (self._drains or completes):
                     raise
+                # The first error is the cause; those of the other tasks follow from it.
                 if self._error is None:
                     self._end(exc)
         # The last task to end reports the error: requests in flight are spent, so their pages are received first.
@@ -142,6 +146,7 @@ class FetchLoop:
             raise self._error
 
     def _end(self, exc: NeowsError) -> None:
+        # The order matters: set the error, close the gate, then wake the tasks that wait for a page number.
         self._error = exc
         self.gate.close(exc)
         self._buffer.wake_all()
@@ -155,6 +160,7 @@ class FetchLoop:
         try:
             page = await self.fetcher.fetch(self._request(buffer, number))
         except UnavailableError as exc:
+            # The whole source is down, or the run ends: no page is given up for that.
             if isinstance(exc, OutageError) or self._error is not None:
                 raise
             buffer.failed(number, exc)
@@ -181,6 +187,7 @@ class FetchLoop:
         except NeowsError as exc:
             if isinstance(exc, StorageError) and not isinstance(exc, NotFoundError):
                 raise
+            # One damaged page must not cost the others, and the error must name the right one.
             for number in numbers:
                 await self._read_one(buffer, number)
             return
@@ -210,14 +217,10 @@ def _gate(settings: Settings, origin: PacedSource, listener: events.Listener, pa
     return Gate(
         QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
         CircuitBreaker(
-            failures_to_open=FAILURES_TO_OPEN,
-            probe_every_s=settings.probe_every_s,
-            max_outage_s=settings.max_outage_s,
+            failures_to_open=FAILURES_TO_OPEN, probe_every_s=settings.probe_every_s, max_outage_s=settings.max_outage_s
         ),
         GateLimits(
-            concurrency=settings.concurrency,
-            max_wait_s=settings.max_wait_s,
-            budget_requests=settings.budget_requests,
+            concurrency=settings.concurrency, max_wait_s=settings.max_wait_s, budget_requests=settings.budget_requests
         ),
         clock=time.time,
         listener=listener,

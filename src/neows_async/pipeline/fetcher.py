@@ -123,6 +123,7 @@ class PageFetcher:
         attempts = _Attempts(self._limits.retry_budget_s)
 
         def before_sleep(state: RetryCallState) -> None:
+            # The wait is charged before it begins, so that the stop decision sees the same figure.
             if not self._gate.is_down:
                 attempts.left_s -= state.upcoming_sleep
             wait_s = max(state.upcoming_sleep, self._gate.held_s)
@@ -160,6 +161,7 @@ class PageFetcher:
     async def _attempt(self, request: PageRequest, attempts: _Attempts) -> Page | StoredPage:
         raw: RawPage | StoredPage | None = None
         try:
+            # Inside: one request is counted. The permit reports it as lost if no outcome is reported.
             async with self._gate.permit(request.number) as permit:
                 started_s = anyio.current_time()
                 try:
@@ -169,23 +171,30 @@ class PageFetcher:
                         fetch_s = anyio.current_time() - started_s
                         self.network_s += fetch_s
                     rate_limit = raw.rate_limit if isinstance(raw, RawPage) else None
+                    # At once, before the check: the next request need not wait for this page's decoding.
                     permit.response_received(rate_limit)
                     for _ in range(_STEPS_TO_SEND):
                         await checkpoint()
+                    # Only a page that passed its checks is returned, so a bad one is never stored as a page.
                     page = await self.receive(raw, request)
                 except AttemptError as exc:
                     self.failed += 1
                     permit.failed(exc)
                     attempts.error = exc
+                    # During an outage the budget starts anew: the page is not to blame.
                     attempts.left_s = self._limits.retry_budget_s if self._gate.is_down else attempts.left_s - fetch_s
                     if request.zone is not None:
+                        # Within the permit and not shielded: inspection is a service, no promise.
                         await request.zone.put_bad(request.number, exc.body)
                     raise
+                # Last: only a valid page closes the breaker.
                 permit.page_received()
         except anyio.get_cancelled_exc_class():
+            # Received, but not yet returned: without this, a request of the quota would be lost.
             if raw is not None:
                 await self._store_late(raw, request)
             raise
+        # No await from here on: a page that is not handed over would be fetched again.
         self._proven = True
         self._listener(PageFetched(request.number, page.json_bytes, fetch_s, rate_limit))
         return page
@@ -194,6 +203,7 @@ class PageFetcher:
         """Store a page that was received when the run was cancelled: its request is spent."""
         if request.zone is None or not request.zone.stores_late():
             return
+        # The check is not skipped: an unchecked page in the raw zone would be trusted for ever.
         with anyio.move_on_after(LATE_S, shield=True), suppress(Exception):
             page = await self._decoder.check(raw, request.checked_size)
             await request.zone.put(page, lingers=False)
@@ -203,6 +213,7 @@ class PageFetcher:
 
         :raises BadPageError: it is not the whole page; of an archive, a :class:`~neows_async.errors.DataError`
         """
+        # Far pages are only checked: decoded columns would wait in memory, and the zone has their bytes.
         receive = self._decoder.receive if request.is_near() or request.zone is None else self._decoder.check
         try:
             return await receive(raw, request.checked_size)
@@ -212,11 +223,7 @@ class PageFetcher:
             raise
 
     async def request(self, number: int, size: int) -> RawPage | StoredPage:
-        """One attempt, not paced; the page is not checked.
-
-        :raises NeowsError: the source's own error, or an :class:`~neows_async.errors.AttemptError` after the time limit
-        :raises PartError: the source broke its protocol
-        """
+        """One attempt, not paced; the page is not checked."""
 
         async def fetch() -> RawPage | StoredPage:
             return _checked(await self._source.fetch(number, size), number)
@@ -226,11 +233,7 @@ class PageFetcher:
     async def request_several(
         self, source: StoredSource, numbers: Sequence[int], size: int
     ) -> Sequence[RawPage | StoredPage]:
-        """Several pages of an archive, not paced; they are not checked.
-
-        :raises NeowsError: as :meth:`request`
-        :raises PartError: as that does
-        """
+        """Several pages of an archive, not paced; they are not checked."""
 
         async def fetch() -> Sequence[RawPage | StoredPage]:
             raws = await source.fetch_several(tuple(numbers), size)
@@ -251,6 +254,7 @@ class PageFetcher:
 
     async def _in_time(self, response: Awaitable[_T]) -> _T:
         limit_s = self._limits.request_timeout_s
+        # A cancel scope, not a timer of the retry library: it ends the request itself, in virtual time, too.
         with anyio.move_on_after(limit_s + _GRACE_S), blaming(f"the source {self._source.origin}"):
             return await response
         raise AttemptError(f"no response within {limit_s:.3g} s")

@@ -35,6 +35,7 @@ def blaming(part: str) -> Iterator[None]:
     except NeowsError:
         raise
     except Exception as exc:
+        # A part with a task group raises groups; an error of this tree in it keeps its meaning.
         relevant = most_relevant(exc)
         if isinstance(relevant, NeowsError):
             raise relevant from relevant.__cause__
@@ -108,10 +109,7 @@ def all_files(found: Sequence[DatasetFile]) -> list[DatasetFile]:
 
 
 def refuse_clashes(files: Sequence[DatasetFile]) -> None:
-    """Check that no two parts wrote the same file, and that none wrote into the lake's own folders.
-
-    :raises PartError: two did, or one did
-    """
+    """Check that no two parts wrote the same file, and that none wrote into the lake's own folders."""
     paths = Counter(file.path for file in files)
     for file in files:
         if paths[file.path] > 1:
@@ -122,5 +120,6 @@ def refuse_clashes(files: Sequence[DatasetFile]) -> None:
 
 def as_plain_json(result: Mapping[str, Any]) -> dict[str, Any]:
     """``result`` as JSON readers see it: finite numbers, and keys that are text."""
+    # Through JSON once, here: a NaN would make the receipt unreadable after the commit.
     plain: dict[str, Any] = json.loads(json.dumps(dict(result), allow_nan=False))
     return plain

@@ -28,8 +28,10 @@ class PageQueue:
 
     async def put(self, page: Page) -> None:
         """Add ``page``; waits until there is room."""
+        # A loop: the consumer may have taken one small page, and this one still does not fit.
         while self._pages and self.waiting_neos + _weight(page) > self._max_neos:
             await self._changed.wait()
+        # No await between test and append. One task puts, so no second one can take the room.
         self._pages.append(page)
         self.waiting_neos += _weight(page)
         self._changed.wake_all()
@@ -40,6 +42,7 @@ class PageQueue:
             if self._closed:
                 return None
             await self._changed.wait()
+        # After the last await, so a cancelled get has taken nothing.
         page = self._pages.popleft()
         self.waiting_neos -= _weight(page)
         self._changed.wake_all()
@@ -53,6 +56,7 @@ class PageQueue:
         if (first := await self.get()) is None:
             return []
         with anyio.move_on_after(gather_s):
+            # Half full: the reader still has room, and is never held back by the gathering.
             while not self._closed and 2 * self.waiting_neos < self._max_neos:
                 await self._changed.wait()
         pages = [first, *self._pages]

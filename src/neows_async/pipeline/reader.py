@@ -111,8 +111,10 @@ class PageReader:
     async def open(self, stored: set[int]) -> None:
         """Plan which pages to read, from page 0 of this generation."""
         settings, fetcher = self._settings, self.fetching.fetcher
+        # Pages of an earlier run prove the address: if nothing answers now, the source is down.
         if stored:
             fetcher.prove()
+        # Page 0 again: without it the number of pages is unknown.
         first, info, stored = await self._first_page(stored)
         plan = plan_pages(info, settings.limit)
         self.stats.generation_begins(plan, sum(number < plan.pages for number in stored))
@@ -128,8 +130,10 @@ class PageReader:
             keeps_json=self._needs_json,
             listener=self._listener,
         )
+        # Before the first put: fetch tasks may run as soon as this task awaits.
         self.fetching.begin_generation(self._buffer)
         if first is not None:
+            # Page 0 is here: take its number, so that no task requests it again.
             self._buffer.next_page()
             await self._buffer.put(first)
         if from_archive:
@@ -137,11 +141,9 @@ class PageReader:
         self._listener(events.Planned(plan.total_elements, plan.page_size, plan.pages, plan.positions, self.generation))
 
     async def _first_page(self, stored: set[int]) -> tuple[Page | None, PageInfo, set[int]]:
-        """Page 0, if it was fetched now; its envelope; and which of ``stored`` belong to it.
-
-        Page 0 is a page like any other: it is stored, and counted.
-        """
+        """Page 0, if it was fetched now; its envelope; and which of ``stored`` belong to it."""
         zone = self._zone
+        # Resumed: the stored page 0 and the other stored pages are of the same plan.
         if zone is not None and 0 in stored and await read_stored_page(zone, 0, self._listener) is not None:
             return None, await zone.info(0), stored
         request = PageRequest(0, self._settings.page_size, exact_size=False, zone=zone)
@@ -155,9 +157,11 @@ class PageReader:
         """The pages that belong to a page 0 which is newer than them: all, or none if the page size changed."""
         for number in sorted(stored):
             if await read_stored_page(zone, number, self._listener) is not None:
+                # One readable page shows the size of all: a run checks the size before it stores a page.
                 if (await zone.info(number)).size == page_size:
                     return stored
                 for other in stored:
+                    # All of them: with another page size, a number means other positions.
                     await zone.set_aside(other)
                 return set()
         return set()
@@ -168,9 +172,11 @@ class PageReader:
         """Read every page and pass it to ``put``; once more if the catalogue changed its size meanwhile."""
         while True:
             for number in range(self._buffer.plan.pages):
+                # In page order, so the outputs do not depend on which response was first.
                 found = await self._buffer.take(number)
                 if found is not None:
                     page = await self._admit(found)
+                    # While the outputs are the slow part, fetchers may go ahead of the window.
                     with self._buffer.writing():
                         await put(page)
             missing = self._buffer.missing
@@ -182,6 +188,8 @@ class PageReader:
                 return
             self.generation += 1
             self.admission.begin_generation()
+            # The new buffer first, then the wake-up: a task that woke earlier would get no number and wait for ever.
+            # ever.
             finished = self._buffer
             await self.open(await self.stored())
             finished.wake_all()  # its fetch tasks wait for a change, and go on with the new generation
@@ -196,6 +204,7 @@ class PageReader:
                 page = dataclasses.replace(page, source=None)
         if self.generation:
             page = dataclasses.replace(page, generation=self.generation)
+        # Compared page by page: a total that changes and changes back still shifted some pages.
         self._total_changed |= page.info.total_elements != self._total_elements
         self._total_elements = page.info.total_elements
         self.stats.page_read(page.sha256, page.json_bytes)
@@ -206,10 +215,7 @@ class PageReader:
         return admitted
 
     async def check_stored(self) -> None:
-        """That every page that was read is still in the raw zone: a receipt must not claim a page that is gone.
-
-        :raises StorageError: another program removed some
-        """
+        """That every page that was read is still in the raw zone: a receipt must not claim a page that is gone."""
         for zone, pages in self._read:
             gone = pages - await zone.page_numbers()
             if gone:
@@ -225,6 +231,7 @@ class PageReader:
         limit = self._settings.limit
         wants_all = limit is None or limit >= self._total_elements
         last = self.generation + 1 >= self._settings.max_generations
+        # With an unchanged total no position shifted, or nothing shows it: a second reading would find the same.
         if not self._total_changed or not wants_all or last:
             return False
         if self._zone is not None:

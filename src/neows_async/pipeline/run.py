@@ -47,7 +47,6 @@ from neows_async.pipeline.guards import (
 )
 from neows_async.pipeline.page_queue import PageQueue
 from neows_async.pipeline.reader import PageReader
-from neows_async.pipeline.stats import split_time
 from neows_async.settings import identity
 from neows_async.telemetry import events
 
@@ -136,15 +135,18 @@ async def _ingest(settings: Settings, parts: Parts, listener: events.Listener) -
     storage = AsyncStorage(parts.storage, timeout_s=settings.storage_timeout_s)
     snapshot = await open_snapshot(storage, _snapshot_request(settings, parts), listener)
     async with snapshot:
+        # Committed already: the result is the stored receipt, and no request is sent.
         if snapshot.committed is None:
             run = _Run(settings, parts, storage, snapshot, listener)
             try:
                 async with anyio.create_task_group() as tasks:
+                    # Beside the whole run: if the lock is lost, the task group cancels it at its next await.
                     tasks.start_soon(snapshot.keep_lock)
                     await run.execute()
                     tasks.cancel_scope.cancel()
             except BaseExceptionGroup as exc:
                 relevant = most_relevant(exc)
+                # Still within the lock: only its owner may write the note.
                 if isinstance(relevant, PausedError):
                     await snapshot.note_pause(relevant.resume_at_s)
                 raise relevant from relevant.__cause__
@@ -176,6 +178,7 @@ class _Run:
             if settings.archive and parts.parent is None
             else None
         )
+        # Last, so that a user's sink cannot take its place; it needs each page's rejects.
         self._sinks: list[Sink] = [*parts.sinks, QuarantineSink()]
         origin = PacedSource(parts.source, parts.pacing, parts.quota_store)
         json_needed = needs_json((*self._sinks, *parts.aggregators))
@@ -191,8 +194,10 @@ class _Run:
         self._listener(events.SnapshotOpened(self._snapshot.id, self._snapshot.resumed, len(stored)))
         async with self._reader:
             await self._reader.open(stored)
+            # Closed before the commit: files that no sink finished are discarded, finished ones stay.
             async with LakeStage(self._storage, self._snapshot.id) as stage:
                 files, results = await self._write(stage)
+        # After the stage: from here on nothing is written but the commit itself.
         receipt = self._receipt(files, results)
         self._listener(events.Committing(len(files), sum(file.bytes for file in files)))
         await self._snapshot.commit(receipt)
@@ -203,10 +208,12 @@ class _Run:
             await await_part(sink.name, sink.open(stage))
         queues = [PageQueue(self._settings.queue_neos) for _ in range(len(self._sinks) + 1)]
 
+        # One queue after the other: the slowest output limits the reader, and so the fetchers.
         async def put(page: Page) -> None:
             for queue in queues:
                 await queue.put(page)
 
+        # Outer group: consumers outlive the fetchers, since pages still wait in their queues.
         async with anyio.create_task_group() as consumers:
             for sink, queue in zip(self._sinks, queues, strict=False):
                 consumers.start_soon(self._feed_sink, sink, queue)
@@ -219,7 +226,9 @@ class _Run:
                 await checkpoint()
                 await self._reader.read_pages(put)
                 self._ended += 1
+                # All pages were read, so a fetch task can only be waiting, or fetching a page that nobody takes.
                 fetchers.cancel_scope.cancel()
+            # Only now: a closed queue shows its consumer the end, which must mean "every page", never "an error".
             for queue in queues:
                 queue.close()
         # asyncio lets any code cancel any task, and a task group then ends as if its work were done: count instead.
@@ -233,6 +242,7 @@ class _Run:
         while (page := await queue.get()) is not None:
             with self._stats.timing("write"):
                 await await_part(sink.name, sink.write(page))
+            # After the write: an event must not announce a page that the sink may still refuse.
             self._output_done(page)
         self._ended += 1
 
@@ -249,11 +259,13 @@ class _Run:
         report_at_s = -math.inf
         while pages := await queue.get_all(gather_s=_GATHER_S):
             with self._stats.timing("aggregate"):
+                # In a thread, and not abandoned: an update that is cancelled halfway would leave a wrong result.
                 await to_thread.run_sync(fold, pages)
             for page in pages:
                 self._output_done(page)
             started_s = anyio.current_time()
             if started_s >= report_at_s:
+                # Between two updates by construction: this task is the only one that touches the aggregators.
                 self._listener(events.Aggregated(await self._results_so_far()))
                 now_s = anyio.current_time()
                 report_at_s = now_s + max(_REPORT_EVERY_S, _REPORT_PAUSE * (now_s - started_s))
@@ -277,6 +289,7 @@ class _Run:
         key = (page.generation, page.number)
         self._outputs_done[key] += 1
         if self._outputs_done[key] == len(self._sinks) + 1:
+            # Removed at once, so the counter holds only pages between the outputs.
             del self._outputs_done[key]
             self._listener(events.PageWritten(page.number, page.object_count, sum(page.approach_counts)))
 
@@ -288,14 +301,18 @@ class _Run:
         results = await self._results_so_far()
         self._listener(events.Aggregated(results))
         with self._stats.timing("write"):
+            # 1. Every sink makes its files durable.
             for sink in self._sinks:
                 with blaming(sink.name):
                     files += all_files(await sink.finish())
+            # 2. The aggregates, which are files of the snapshot too.
             writer = self._parts.aggregate_writer
             with blaming(type(writer).__name__):
                 files += all_files(await writer.write(stage, results))
+            # 3. Checks that must fail before anything is visible.
             refuse_clashes(files)
             await self._reader.check_stored()
+            # 4. Own commits of the sinks. The receipt follows, so a crash here repeats them: they are idempotent.
             for sink in self._sinks:
                 await await_part(sink.name, sink.commit())
         return sorted(files, key=lambda file: file.path), results
@@ -303,7 +320,7 @@ class _Run:
     def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
         settings, parts, reader, stats = self._settings, self._parts, self._reader, self._stats
         gate, fetcher, tally = reader.fetching.gate, reader.fetching.fetcher, reader.admission.tally
-        spent = stats.spent(
+        time_s = stats.time_s(
             quota_s=gate.quota_wait_s,
             outage_s=gate.outage_wait_s,
             network_s=fetcher.network_s,
@@ -345,7 +362,7 @@ class _Run:
                 remaining=gate.rate_limit.remaining if gate.rate_limit else None,
                 answer_s=round(fetcher.network_s / gate.sent, 3) if gate.sent else None,
             ),
-            time_s={name: round(part_s, 3) for name, part_s in split_time(spent).items()},
+            time_s={name: round(part_s, 3) for name, part_s in time_s.items()},
             identity=identity(settings, parts.source.origin),
             derivation=_derivation(settings, parts),
             operation=settings.model_dump(mode="json", include=set(settings.OPERATION)),

@@ -18,12 +18,7 @@ class FetchSchedule:
     """
 
     def __init__(
-        self,
-        pages: int,
-        *,
-        stored: frozenset[int] = frozenset(),
-        window: int | None = None,
-        patient: bool = False,
+        self, pages: int, *, stored: frozenset[int] = frozenset(), window: int | None = None, patient: bool = False
     ) -> None:
         self._todo = deque(number for number in range(pages) if number not in stored)
         self._late: deque[int] = deque()
@@ -45,11 +40,13 @@ class FetchSchedule:
         """The page to fetch now, in flight from then on; None if there is none now."""
         if self._todo and (self._window is None or self._todo[0] < self._reading + self._window or self._may_go_far()):
             return self._todo.popleft()
+        # The reader's hand-over wakes the fetchers only then: a wake-up a page would cost more than it gains.
         self.is_held = bool(self._todo)
         # Either all others are here or in flight, or the window waits for a late one.
         return self._late.popleft() if self._late else None
 
     def _may_go_far(self) -> bool:
+        # A page that was here already costs the reader no time, so it is as good as waiting.
         waits = self._reader_waits or self._reading in self._stored or self._reading not in self._in
         return self._patient and waits
 
@@ -66,6 +63,7 @@ class FetchSchedule:
         """The reader has reached ``number``; the pages before it are read."""
         self._reading = number
         if not self._patient and self._window is not None:
+            # Without a zone no page is ever read back, so the set stays as small as the window.
             self._in.discard(number - 1)
 
     def ahead(self, number: int) -> int:
@@ -81,6 +79,7 @@ class FetchSchedule:
         if number in self._tried:
             return False
         self._tried.add(number)
+        # Behind all others: by then the cause may have passed, and no other page was delayed.
         self._late.append(number)
         return True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,44 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from neows_async.endpoints.browse.page_plan import PagePlan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """Where time went, in seconds.
-
-    :param total_s: wall time
-    :param quota_s: wall time in which only the quota kept the next request back
-    :param outage_s: the same for outages
-    :param network_s: in requests; as decoding and storage, summed over all that ran at once
-    :param concurrency: requests in flight, at most
-    """
-
-    total_s: float
-    quota_s: float
-    outage_s: float
-    network_s: float
-    decoding_s: float
-    storage_s: float
-    concurrency: int
-
-
-def split_time(spent: Spent) -> dict[str, float]:
-    """Wall time by what it was spent on; the parts add up to ``total``. Pure.
-
-    Waits are measured. The rest is split by each kind of work's share of all work. The time in requests is
-    first divided by the concurrency, since that many are in flight at once.
-    """
-    waited_s = spent.quota_s + spent.outage_s
-    left_s = max(0.0, spent.total_s - waited_s)
-    work_s = {
-        "network": spent.network_s / spent.concurrency,
-        "decoding": spent.decoding_s,
-        "storage": spent.storage_s,
-    }
-    whole_s = sum(work_s.values()) or 1.0
-    parts = {name: left_s * busy_s / whole_s for name, busy_s in work_s.items()}
-    return {"quota": spent.quota_s, "outage": spent.outage_s, **parts, "total": spent.total_s}
 
 
 class RunStats:
@@ -89,6 +50,7 @@ class RunStats:
 
     def page_read(self, sha256: bytes, size: int) -> None:
         """A page was read; called in page order."""
+        # The digest of digests depends on the order, so it is fed by the reader, not by the fetchers.
         self._raw_sha256.update(sha256)
         self.raw_pages += 1
         self.raw_bytes += size
@@ -102,14 +64,21 @@ class RunStats:
         """The digest over the digests of all pages read, in order; hexadecimal."""
         return self._raw_sha256.hexdigest()
 
-    def spent(self, *, quota_s: float, outage_s: float, network_s: float, concurrency: int) -> Spent:
-        """Where the run's time went until now."""
-        return Spent(
-            total_s=anyio.current_time() - self._started_s,
-            quota_s=quota_s,
-            outage_s=outage_s,
-            network_s=network_s,
-            decoding_s=self._time_s["decode"] + self._time_s["aggregate"],
-            storage_s=self._time_s["store"] + self._time_s["write"],
-            concurrency=concurrency,
-        )
+    def time_s(self, *, quota_s: float, outage_s: float, network_s: float, concurrency: int) -> dict[str, float]:
+        """Wall time by what it was spent on; the parts add up to ``total``. Waits are measured.
+
+        :param quota_s: wall time in which only the quota kept the next request back; ``outage_s`` for outages
+        :param network_s: in requests, summed over all that were in flight at once
+        :param concurrency: requests in flight, at most
+        """
+        total_s = anyio.current_time() - self._started_s
+        # The rest is split by each kind of work's share. The work overlaps, so its sum is not the wall time.
+        work_s = {
+            "network": network_s / concurrency,
+            "decoding": self._time_s["decode"] + self._time_s["aggregate"],
+            "storage": self._time_s["store"] + self._time_s["write"],
+        }
+        left_s = max(0.0, total_s - quota_s - outage_s)
+        whole_s = sum(work_s.values()) or 1.0
+        parts = {name: left_s * busy_s / whole_s for name, busy_s in work_s.items()}
+        return {"quota": quota_s, "outage": outage_s, **parts, "total": total_s}

@@ -40,7 +40,9 @@ async def open_pages(settings: Settings, origin: PacedSource, listener: events.L
                     yield stream
                 except BaseException as exc:  # noqa: BLE001 - the task group would wrap it into a group
                     raised = exc
+                # First: a caller that still holds the stream gets ClosedResourceError, and never waits.
                 stream.close()
+                # Requests in flight are dropped: without a lake there is no place for their pages.
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as exc:
             relevant = most_relevant(exc)
@@ -65,6 +67,7 @@ class PageStream:
         try:
             async with self._reader:
                 await self._reader.open(set())
+                # A task group that another task cancels ends as if its work were done, so the end is recorded.
                 ended = False
                 async with anyio.create_task_group() as fetchers:
                     for _ in range(self._reader.fetching.tasks):
@@ -77,6 +80,7 @@ class PageStream:
         except Exception as exc:  # noqa: BLE001 - next_page raises it
             relevant = most_relevant(exc)
             self._failure = relevant if isinstance(relevant, Exception) else exc
+        # After the failure is set: next_page drains the queue first, then raises.
         self._queue.close()
 
     def close(self) -> None:
@@ -94,6 +98,7 @@ class PageStream:
         :raises NeowsError: the error that ended the reading
         """
         self.check_open()
+        # Takes the page without an await after it, so a cancelled call loses none.
         page = await self._queue.get()
         if page is None and self._failure is not None:
             raise self._failure

@@ -113,12 +113,14 @@ class SandboxApp:
         async with anyio.create_task_group() as tasks:
             # Whichever ends first cancels the other: the client's disconnect, or the end of the response.
             tasks.start_soon(_wait_for_disconnect, receive, tasks.cancel_scope)
+            # Decided before any wait: the order of arrival decides what is counted, as in the real gateway.
             reply = self._decide(request)
             response = reply.response
             if reply.make is not None:
                 response = replace(response, body=await self._in_thread(reply.make))
             if reply.wait_s > 0:
                 await self._sleep(reply.wait_s)
+            # A cut or a hang never returns from here; the client's disconnect ends it.
             await delivery.deliver(response, reply.fault)
             tasks.cancel_scope.cancel()
 
@@ -132,6 +134,7 @@ class SandboxApp:
             return _Reply(refusal(decision, request))
         page_request = _page_request(request)
         if page_request is None:
+            # A bad request is forwarded, so it is counted.
             self.gateway.count(request.key, now_s, request.address)
             response = with_quota(bad_request(request, is_browse=_is_browse(request)), decision)
             self._record(request, now_s, response.status)
@@ -140,8 +143,10 @@ class SandboxApp:
         catalogue = self._catalogue.view(self._forwarded, elapsed_s)
         self._forwarded += 1
         self.attempts[page_request.number] += 1
+        # Counted by page: the same attempt gets the same fault at any concurrency.
         attempt = self.attempts[page_request.number]
         fault = self.scenario.fault_for(page_request.number, attempt, elapsed_s)
+        # A refused request is not counted.
         if not isinstance(fault, OverRateLimit | Refused):
             self.gateway.count(request.key, now_s, request.address)
         wait_s = self.scenario.latency_s(page_request.number, attempt) + (

@@ -98,10 +98,7 @@ class RecordedPages:
         self.total: int = self._starts[-1] if announced_total is None else announced_total
 
     def entries(self, start: int, stop: int) -> list[CatalogueEntry]:
-        """The recorded objects.
-
-        :raises SettingsError: a page can no longer be read
-        """
+        """The recorded objects."""
         found: list[CatalogueEntry] = []
         # The page that holds position ``start``: the last page that begins at or before it.
         number = bisect_right(self._starts, start) - 1
@@ -144,6 +141,7 @@ class ChangingCatalogue:
         """The catalogue after ``requests`` requests and ``elapsed_s`` seconds."""
         while self._due and self._due[0].is_due(requests, elapsed_s):
             self._apply(self._due.pop(0))
+        # A page in the making keeps its view, whatever changes meanwhile.
         return self._base if not self._applied else _Reordered(self._base, self._order, self._seed)
 
     def _apply(self, change: Change) -> None:
@@ -154,6 +152,7 @@ class ChangingCatalogue:
         order[change.position : change.position] = new
         if change.shuffle:
             random.Random(f"{self._seed}:shuffle:{self._applied}").shuffle(order)  # noqa: S311 - not a secret
+        # Replaced, never changed: views of earlier requests read the old list in other threads.
         self._order = order
         self._new += change.add
         self._applied += 1

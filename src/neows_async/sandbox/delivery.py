@@ -44,10 +44,8 @@ class Delivery:
     sleep: Callable[[float], Awaitable[None]]
 
     async def deliver(self, response: SandboxResponse, fault: Fault | None) -> None:
-        """Send ``response``, up to the point where ``fault`` ends it.
-
-        :raises ConnectionAbortedError: the fault is a cut, and the server cannot close the connection
-        """
+        """Send ``response``, up to the point where ``fault`` ends it."""
+        # Before the head: the client sees no response at all.
         if isinstance(fault, Hang | Cut) and fault.after == "request":
             await self._end(fault)
         headers = [(b"content-type", response.content_type.encode("latin-1"))]
@@ -61,6 +59,7 @@ class Delivery:
         await self._send_body(body, fault)
 
     async def _send_body(self, body: bytes, fault: Fault | None) -> None:
+        # A complete response for HTTP: only the decompression can find out.
         if isinstance(fault, TruncatedGzip):
             body = body[: len(body) // 2]
         end = len(body)

@@ -59,6 +59,7 @@ def error_response(fault: Fault | None, decision: Decision, request: Request) ->
         case Status():
             response = responses.by_backend(fault.status, "Something went wrong", request.path, request.key)
         case OverRateLimit():
+            # With its own headers: the request was not counted, so the usual ones would be wrong.
             return responses.over_rate_limit(decision.limit, fault.retry_after_s, as_html=request.wants_html)
         case Refused():
             return responses.by_gateway(_FORBIDDEN, fault.code, as_html=request.wants_html)

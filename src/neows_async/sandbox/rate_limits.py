@@ -97,6 +97,7 @@ class _RateWindow:
 
     def roll(self, now_s: float) -> None:
         number = math.floor(now_s / self.length_s)
+        # Never backwards: the clock of a test may jump.
         if number > self.number:
             self.before = self.now if number == self.number + 1 else 0
             self.now = 0
@@ -150,6 +151,7 @@ class Gateway:
         windows = self._windows_of(key, address)
         for window in windows:
             window.roll(now_s)
+        # All windows are tested: the longest wait is the one that helps.
         exceeded = [window for window in windows if window.used(now_s) >= window.limit]
         if exceeded:
             wait_s = max(window.retry_after_s(now_s) for window in exceeded)
@@ -164,6 +166,7 @@ class Gateway:
             window.roll(now_s)
             window.now += 1
         self._counted += 1
+        # Rarely: it visits every client.
         if self._counted % _DROP_EVERY == 0:
             self._drop_unused(now_s)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import Final
 from urllib.parse import quote
 
-from neows_async.sandbox.rate_limits import OVER_RATE_LIMIT
-
-if TYPE_CHECKING:
-    from neows_async.sandbox.rate_limits import Decision
+from neows_async.sandbox.rate_limits import OVER_RATE_LIMIT, Decision
 
 JSON: Final = "application/json;charset=UTF-8"
 HTML: Final = "text/html; charset=utf-8"
@@ -100,7 +97,5 @@ def maintenance_page() -> SandboxResponse:
 
 def over_rate_limit(limit: int | None, retry_after_s: int | None, *, as_html: bool) -> SandboxResponse:
     """A 429, with its headers."""
-    response = by_gateway(_TOO_MANY, OVER_RATE_LIMIT, as_html=as_html)
-    values = (("x-ratelimit-limit", limit), ("x-ratelimit-remaining", 0), ("retry-after", retry_after_s))
-    headers = tuple((name, str(value)) for name, value in values if value is not None)
-    return SandboxResponse(response.status, response.body, response.content_type, headers)
+    decision = Decision(_TOO_MANY, limit=limit, remaining=0, retry_after_s=retry_after_s)
+    return replace(by_gateway(_TOO_MANY, OVER_RATE_LIMIT, as_html=as_html), headers=rate_limit_headers(decision))

@@ -297,6 +297,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def fault_for(self, page: int, attempt: int, elapsed_s: float) -> Fault | None:
         """The fault for attempt ``attempt`` (from 1) at ``page``, ``elapsed_s`` seconds after the first request."""
         for place, fault in enumerate(self.faults):
+            # A generator of its own for each request and fault: no draw depends on the order of the requests.
             if fault.applies(page, attempt, elapsed_s, self._draws(f"fault {place}", page, attempt).random()):
                 return fault
         return None
@@ -331,10 +332,7 @@ def read_scenario(file: Path) -> Scenario:
 
 
 def parse_scenario(text: str) -> Scenario:
-    """Parse the TOML text of a scenario.
-
-    :raises SettingsError: the text is not TOML, or has unknown names or invalid values
-    """
+    """Parse the TOML text of a scenario."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:

@@ -50,15 +50,13 @@ class _QuietServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):
+            # Aborted first: uvicorn would wait for a connection that a scenario lets hang.
             connection.transport.abort()
         await super().shutdown(sockets)
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on loopback; port 0 is a free one. Requests wait in its backlog until it is served.
-
-    :raises SettingsError: the port is taken or not allowed
-    """
+    """A socket that listens on loopback; port 0 is a free one. Requests wait in its backlog until it is served."""
     # asyncio turns off Nagle's algorithm, which costs 40 ms a page, only if the socket names TCP as its protocol.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -96,6 +94,7 @@ async def serve(
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _QuietServer(config)
+    # Before serving: a caller may stop it at once.
     on_started(server)
     try:
         await server.serve(sockets=[listening])
@@ -109,10 +108,7 @@ async def serve(
 
 @contextmanager
 def serving(app: AsgiApp, port: int = 0) -> Iterator[str]:
-    """Serve from a thread until the block ends, and yield the URL. For tests and benchmarks, on any event loop.
-
-    :raises SettingsError: the port is taken or not allowed
-    """
+    """Serve from a thread until the block ends, and yield the URL. For tests and benchmarks, on any event loop."""
     started: Future[uvicorn.Server] = Future()
 
     def run() -> None:
@@ -126,6 +122,7 @@ def serving(app: AsgiApp, port: int = 0) -> Iterator[str]:
     with listen(port) as listening:
         thread = threading.Thread(target=run, name="neows-sandbox", daemon=True)
         thread.start()
+        # Blocks until the server exists, or raises what kept it from starting.
         server = started.result()
         try:
             yield url_of(listening)

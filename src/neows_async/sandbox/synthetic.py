@@ -90,6 +90,7 @@ def synthetic_object(seed: int, index: int, *, approaches: int | None = None) ->
 
     :param approaches: their number, for pages of a known size: 20 objects with 100 each are about 0.93 MB
     """
+    # The order of the draws below is part of the format: a new draw in between would change every object.
     draw = random.Random(f"{seed}:{index}").random  # noqa: S311 - not a secret
     number = index + 1
     hundredths = int(_value_at(_MAGNITUDE, draw()) * 100)
@@ -227,11 +228,7 @@ def _orbit(draw: Callable[[], float]) -> tuple[dict[str, Any], float]:
         "mean_anomaly": _digits(0.1 + 359.8 * draw(), 16),
         "mean_motion": _digits(360 / period_d, 16),
         "equinox": "J2000",
-        "orbit_class": {
-            "orbit_class_type": name,
-            "orbit_class_description": description,
-            "orbit_class_range": extent,
-        },
+        "orbit_class": {"orbit_class_type": name, "orbit_class_description": description, "orbit_class_range": extent},
     }
     return orbit, moid_au
 

@@ -40,6 +40,7 @@ class AsgiTransport(httpx.AsyncBaseTransport):
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise RuntimeError("the transport is entered already")
+        # Entered by hand: the client's own block is the task group's lifetime.
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
@@ -71,11 +72,13 @@ class AsgiTransport(httpx.AsyncBaseTransport):
         body = await request.aread()
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
         exchange = _Exchange(timeouts.get("read"), self._end)
+        # A connection first: a request that waits for one must not run the application.
         await self._begin(exchange, timeouts.get("pool"))
         try:
             self._tasks.start_soon(exchange.run, self._app, _scope(request), body)
             start = await exchange.next_message()
         except BaseException:
+            # Also when cancelled: otherwise its connection would never be free again.
             exchange.close()
             raise
         return httpx.Response(start["status"], headers=start["headers"], stream=_AsgiStream(exchange), request=request)
@@ -86,6 +89,7 @@ class AsgiTransport(httpx.AsyncBaseTransport):
                 await self._connections.acquire_on_behalf_of(exchange)
         except TimeoutError as exc:
             raise httpx.PoolTimeout(f"no connection became free within {pool_s:g} s") from exc
+        # No await from the acquired connection on, so none is lost.
         self._open.add(exchange)
         exchange.open()
 
@@ -139,11 +143,7 @@ class _Exchange:
                 self._failure = exc
 
     async def next_message(self) -> Message:
-        """The application's next message.
-
-        :raises httpx.ReadTimeout: the application sent nothing in time
-        :raises httpx.RemoteProtocolError: the application ended before its response was complete
-        """
+        """The application's next message."""
         try:
             with anyio.fail_after(self._timeout_s):
                 message: Message = await self._receive.receive()
@@ -160,6 +160,7 @@ class _Exchange:
         """End the exchange: cancel the application and free the connection."""
         if not self._is_open:
             return
+        # First: the callbacks below may close it again.
         self._is_open = False
         self._disconnected.set()
         self._scope.cancel()

@@ -31,15 +31,12 @@ class ArchiveSource:
         zone = self._zone.next_generation()
         if not await zone.page_numbers():
             return False
+        # Only if it has pages: otherwise the last generation stays, and the run ends with it.
         self._zone = zone
         return True
 
     async def fetch(self, number: int, size: int) -> RawPage | StoredPage:  # noqa: ARG002 - a stored page has the size that it has
-        """Page ``number``.
-
-        :raises UnavailableError: it was never fetched
-        :raises DataError: it cannot be read
-        """
+        """Page ``number``."""
         try:
             return (await self._zone.get_unchecked([number]))[0]
         except NotFoundError as exc:
@@ -48,11 +45,7 @@ class ArchiveSource:
             raise self.damaged(number, exc) from exc
 
     async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage | StoredPage]:  # noqa: ARG002 - as above
-        """Several pages, read one after the other.
-
-        :raises NotFoundError: one was never fetched
-        :raises BadPageError: one cannot be read
-        """
+        """Several pages, read one after the other."""
         return await self._zone.get_unchecked(numbers)
 
     def damaged(self, number: int, exc: BadPageError) -> DataError:

@@ -34,12 +34,14 @@ async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, st
     if response.is_stream_consumed:
         return _read_by_hook(response, max_bytes), None
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    # Before the first byte: an unknown encoding would be stored as a page that nobody can read.
     if encoding not in ("gzip", "x-gzip", "identity", ""):
         raise BodyError(f"the body is encoded as {encoding!r}, which was not requested")
     body = _BoundedBody(max_bytes)
     chunks = response.aiter_raw()
     async for chunk in chunks:
         try:
+            # The limit holds at each chunk, whatever Content-Length says.
             body.add(chunk)
         except BodyError:
             await _break_off(response, chunks)
@@ -87,10 +89,8 @@ class _BoundedBody:
         self._buffer = io.BytesIO()
 
     def add(self, chunk: bytes) -> None:
-        """Add one chunk.
-
-        :raises BodyError: the body is too large
-        """
+        """Add one chunk."""
+        # Counted before it is kept.
         self._bytes += len(chunk)
         if self._bytes > self._max_bytes:
             raise BodyError(f"the body is larger than {self._max_bytes} bytes")

@@ -46,6 +46,7 @@ class HttpConnection:
         """
         if self._socket is None or self._socket.fileno() < 0:
             return False
+        # Without an await, and without reading: readable means closed, or bytes that nobody requested.
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)
@@ -68,6 +69,7 @@ class HttpConnection:
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
         await self._send(parser, request)
         head = await self._receive_head(parser)
+        # The head alone: the body stays on the wire until the caller reads it, within its own limits.
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -82,6 +84,7 @@ class HttpConnection:
             content = [h11.Data(data=chunk) async for chunk in request.stream]
         try:
             head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
+            # In one piece: a head without its end could be cancelled in between, and the server would wait.
             sent = b"".join([parser.send(event) or b"" for event in (head, *content, h11.EndOfMessage())])
         except h11.LocalProtocolError as exc:
             raise httpx.LocalProtocolError(str(exc)) from exc
@@ -98,17 +101,14 @@ class HttpConnection:
                 raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
     async def next_event(self, parser: h11.Connection) -> object:
-        """The next event that h11 parses from the received bytes.
-
-        :raises httpx.NetworkError: the connection broke
-        :raises httpx.RemoteProtocolError: the bytes are not HTTP, or end too early
-        """
+        """The next event that h11 parses from the received bytes. Errors become httpx's."""
         while True:
             try:
                 event = parser.next_event()
                 if event is not h11.NEED_DATA:
                     return event
                 received = await self.receive()
+                # The usual end of an idle connection; h11's own message would hide it.
                 if not received and parser.their_state is h11.SEND_RESPONSE:
                     raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
                 parser.receive_data(received)
@@ -116,10 +116,7 @@ class HttpConnection:
                 raise httpx.RemoteProtocolError(str(exc)) from exc
 
     async def receive(self) -> bytes:
-        """The next bytes; none at the end of the stream.
-
-        :raises httpx.ReadError: the connection broke
-        """
+        """The next bytes; none at the end of the stream."""
         try:
             return await self._stream.receive(_READ_BYTES)
         except anyio.EndOfStream:
@@ -172,6 +169,7 @@ class _ResponseStream(httpx.AsyncByteStream):
         chunk, _ = self._parser.trailing_data  # received with the head
         left_bytes = content_length - len(chunk)
         while True:
+            # More than announced: cut, and the connection is not used again.
             if left_bytes < 0:
                 chunk = chunk[:left_bytes]
             if chunk:
@@ -180,6 +178,7 @@ class _ResponseStream(httpx.AsyncByteStream):
                 break
             chunk = await self._connection.receive()
             if not chunk:
+                # A short body is never a page, even if it happens to be valid JSON.
                 raise httpx.RemoteProtocolError(
                     "peer closed connection without sending complete message body "
                     f"(received {content_length - left_bytes} bytes, expected {content_length})"
@@ -193,6 +192,7 @@ class _ResponseStream(httpx.AsyncByteStream):
         # httpx closes a response more than once. By then the connection may carry the next request.
         if self._is_closed:
             return
+        # Before the await: a second call must find it closed.
         self._is_closed = True
         if self._is_reusable:
             await self._on_reusable(self._connection)

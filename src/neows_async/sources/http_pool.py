@@ -70,8 +70,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
         """
         url = request.url
         origin = (url.scheme, url.host, _port(url))
+        # Taken before the first await: no other request can get the same connection.
         connection, unusable = self._take(origin)
         try:
+            # Closed here, when a request passes by: no task of its own watches idle connections.
             for other in unusable:
                 await other.close()
             if connection is None:
@@ -85,6 +87,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the idle connections. Requests in flight go on, and new ones may be sent."""
+        # Emptied first: a request that arrives during the closing opens a new connection.
         idle, self._idle = self._idle, []
         with anyio.CancelScope(shield=True):
             for _, _, connection in idle:
@@ -103,6 +106,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             to, until_s, connection = entry
             if now_s < until_s and (taken is not None or to != origin):
                 kept.append(entry)
+            # Checked last, right before the use: the server may close at any moment.
             elif now_s < until_s and connection.is_reusable():
                 taken = connection
             else:
@@ -136,6 +140,8 @@ def connector(tls: ssl.SSLContext) -> Connect:
         if url.scheme == "http":
             return stream
         try:
+            # Not standard-compatible: servers end without a TLS goodbye; Content-Length shows a body that is cut
+            # short.
             return await TLSStream.wrap(stream, hostname=host, ssl_context=tls, standard_compatible=False)
         except BaseException:
             await anyio.aclose_forcefully(stream)

@@ -65,10 +65,7 @@ def check_base_url(base_url: str) -> httpx.URL:
 
 
 def origin_of(base_url: str) -> str:
-    """The name of the source at ``base_url`` in receipts.
-
-    :raises SettingsError: no key may be sent to this URL
-    """
+    """The name of the source at ``base_url`` in receipts."""
     url = check_base_url(base_url)
     return str(url.copy_with(path=_prefix(url))).rstrip("/")
 
@@ -99,6 +96,7 @@ class _PlainClient(httpx.AsyncClient):
 
     @override
     async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
+        # No cookies, no redirects, no auth: nothing that httpx would add reaches the host.
         response = await self._plain.handle_async_request(request)
         response.request = request
         if not stream:
@@ -167,6 +165,8 @@ class NasaSource:
         :raises RefusedError: another failure; a retry cannot succeed
         """
         try:
+            # Of the whole attempt: httpx's own read timeout starts anew with each byte, so a slow server could hold
+            # it for ever.
             with anyio.fail_after(self._timeout_s):
                 return await self._fetch(number, size)
         except (TimeoutError, httpx.HTTPError, BodyError) as exc:
@@ -183,6 +183,7 @@ class NasaSource:
             return AttemptError(f"{self._where}: timed out ({type(exc).__name__})")
         if not isinstance(exc, httpx.ConnectError):
             return AttemptError(f"{self._where}: the connection broke ({self._text_of(exc)})")
+        # No retry: a certificate does not become valid, and the key must not be sent meanwhile.
         if isinstance(exc.__cause__, ssl.SSLError) or "CERTIFICATE" in str(exc):
             return RefusedError(f"{self._where}: the secure connection failed: {self._text_of(exc)}")
         return UnreachableError(
@@ -219,6 +220,7 @@ class NasaSource:
 
     async def _raise_for_status(self, response: httpx.Response) -> NoReturn:
         status = response.status_code
+        # Before any use: a server may repeat the key in its error text.
         body = self._redact(await _read_error(response))
         # Redacted again after decoding, which may reveal an escaped key; and before shortening, which may cut a key.
         reason = _one_line(self._redact.text(_explanation(body)))
@@ -234,6 +236,7 @@ class NasaSource:
                 f"{self._where} refused the key: {status} {reason}; check NASA_API_KEY", status=status
             )
         if status in _REDIRECTS:
+            # Only the host: the rest of a location may hold the key.
             target = self._redact.text(_redirect_host(response))
             raise RefusedError(
                 f"{self._where}: {status}, a redirect to {target}; it is not followed, since it would receive the "
@@ -253,6 +256,7 @@ class NasaSource:
     def _cause_without_key(self, exc: BaseException) -> BaseException | None:
         """``exc`` as a cause to show, or None if its text, or that of any of its causes, holds the key."""
         link: BaseException | None = exc
+        # The whole chain: a traceback prints every link of it.
         while link is not None:
             # Both forms: a key that is escaped in the text may be unescaped in the arguments.
             if any(self._redact.text(form) != form for form in (str(link), repr(link.args))):
@@ -291,6 +295,7 @@ class _BackendError(msgspec.Struct):
 
 def _explanation(body: bytes) -> str:
     """The text of an error body: the gateway's code and message, the backend's, an HTML title, or all of the body."""
+    # The gateway's form first, then the backend's; anything else is text.
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         error = msgspec.json.decode(body, type=_GatewayError).error
         return f"{error.code}: {error.message}"
@@ -324,6 +329,7 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     seconds = _whole_number(response, "Retry-After")
     if seconds is not None:
         return seconds
+    # A date counts from the server's own clock: ours may be wrong by minutes.
     with suppress(KeyError, ValueError, TypeError, OverflowError):
         until, now = (parsedate_to_datetime(response.headers[name]) for name in ("Retry-After", "Date"))
         wait_s = (until - now).total_seconds()

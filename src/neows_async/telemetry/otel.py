@@ -89,6 +89,7 @@ class _Spans:
     def __call__(self, event: Event) -> None:
         if isinstance(event, events.RunStarted):
             self._begin(event)
+        # Attached in the middle of a run: without its beginning there is no span to add to.
         elif self._run is None:
             return
         elif isinstance(event, events.RunEnded):
@@ -113,6 +114,7 @@ class _Spans:
             }
         )
         if event.error is not None:
+            # The name alone, on any outcome; only a failure is an error of the span.
             run.set_attribute(_ERROR, event.error)
             if event.outcome == "failed":
                 run.set_status(Status(StatusCode.ERROR, event.reason))
@@ -121,6 +123,7 @@ class _Spans:
 
     def _add_page(self, run: Span, event: events.PageFetched) -> None:
         self._pages += 1
+        # Bounded: a whole catalogue has thousands of pages.
         if self._pages > self._max_page_spans:
             return
         ended_ns = time.time_ns()

@@ -108,12 +108,14 @@ class Progress:
         figures = self._figures
         if figures.started_s is None or isinstance(event, events.RunStarted):
             figures = Figures(started_s=now_s)
+        # One assignment: readers in other threads see the figures before or after the event.
         self._figures = replace(figures, at_s=now_s, **_changes(figures, event))
 
     def figures(self) -> Figures:
         """The figures now."""
         now_s = self._clock()
         figures = self._figures
+        # A wait ends without an event, so its end is compared with the clock.
         until_s = figures.waiting_until_s
         figures = replace(figures, at_s=now_s, waiting_until_s=until_s if until_s and until_s > now_s else None)
         return replace(figures, eta_s=_eta_s(figures))
@@ -140,6 +142,7 @@ def _changes(figures: Figures, event: events.Event) -> dict[str, Any]:
         case events.PageMissing():
             return {"pages_missing": figures.pages_missing + 1}
         case events.PageDamaged():
+            # It is fetched again, and counts then.
             return {"pages_fetched": max(0, figures.pages_fetched - 1), "pages_kept": max(0, figures.pages_kept - 1)}
         case events.ObjectRejected():
             return {"rejected": figures.rejected + 1}

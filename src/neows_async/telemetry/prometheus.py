@@ -125,12 +125,7 @@ def _source(registry: CollectorRegistry) -> Listener:
         registry=registry,
     )
     fetched_bytes = Counter("neows_fetched_bytes", "Bytes of JSON in the received pages.", registry=registry)
-    failed = Counter(
-        "neows_page_attempts_failed",
-        "Attempts that failed.",
-        ["error", "status"],
-        registry=registry,
-    )
+    failed = Counter("neows_page_attempts_failed", "Attempts that failed.", ["error", "status"], registry=registry)
     limit = Gauge("neows_quota_limit_requests", "Requests an hour, from the last response.", registry=registry)
     remaining = Gauge(
         "neows_quota_remaining_requests", "Requests left this hour, from the last response.", registry=registry
@@ -142,6 +137,7 @@ def _source(registry: CollectorRegistry) -> Listener:
         registry=registry,
     )
     up = Gauge("neows_source_up", "0 while the source counts as down.", registry=registry)
+    # Before the first event: a missing series would look like a source that is down.
     up.set(1)
     outages = Counter("neows_source_outages", "Outages of the source.", registry=registry)
 

@@ -25,14 +25,7 @@ _WARNINGS: Final = (
     events.PageDamaged,
     events.ObjectRejected,
 )
-_LEVELS: Final = {
-    "committed": logging.INFO,
-    "read": logging.INFO,
-    "stopped": logging.INFO,
-    "paused": logging.WARNING,
-    "cancelled": logging.WARNING,
-    "failed": logging.ERROR,
-}
+_LEVELS: Final = {"paused": logging.WARNING, "cancelled": logging.WARNING, "failed": logging.ERROR}
 
 
 def logs(logger: Any = None) -> Listener:
@@ -55,7 +48,7 @@ def logs(logger: Any = None) -> Listener:
 
 def _level(event: Event) -> int:
     if isinstance(event, events.RunEnded):
-        return _LEVELS[event.outcome]
+        return _LEVELS.get(event.outcome, logging.INFO)
     if isinstance(event, _ONCE_A_PAGE):
         return logging.DEBUG
     return logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
@@ -63,14 +56,8 @@ def _level(event: Event) -> int:
 
 def _fields(event: Event) -> dict[str, Any]:
     if isinstance(event, events.ObjectRejected):
-        rejected = event.rejected
-        return {
-            "page": rejected.page,
-            "position": rejected.position,
-            "id": rejected.id,
-            "pointer": rejected.pointer,
-            "reason": rejected.reason,
-        }
+        # Without its text: logs are kept longer and read by more people than the quarantine.
+        return {name: value for name, value in event.rejected.as_json().items() if name != "raw"}
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
     rate_limit = fields.pop("rate_limit", None)
     if rate_limit is not None:

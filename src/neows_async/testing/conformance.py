@@ -44,6 +44,7 @@ def _on_every_loop(test: Callable[[], Awaitable[object]]) -> None:
     """Run ``test`` on asyncio, and on trio if it is installed."""
 
     async def within_time() -> None:
+        # A part that hangs fails its test instead of stopping the whole session.
         with anyio.fail_after(_LIMIT_S):
             await test()
 
@@ -150,6 +151,7 @@ class SinkConformance:
                     await _run(Path(folder), _Cancelling(self.make(), at, scope), snapshot)
                 assert scope.cancelled_caught, "the sink swallowed a cancellation"
                 assert self.visible() == before, "rows are visible without a commit"
+                # A new sink with the same snapshot, as after a crash.
                 receipt = await _run(Path(folder), self.make(), snapshot)
                 if before is not None:
                     assert self.visible() == before + receipt.records.written
@@ -181,6 +183,7 @@ class _Cancelling:
         if page.number == self._at:
             self._scope.cancel()
         await self._sink.write(page)
+        # The sink may not await anything; the cancellation needs a point at which it takes effect.
         await checkpoint()
 
     async def commit(self) -> None:

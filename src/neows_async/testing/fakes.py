@@ -41,6 +41,7 @@ class ListSource:
 
     async def fetch(self, number: int, size: int) -> RawPage:
         """Page ``number`` of ``size`` objects."""
+        # Before the failure: a failed request counts as requested.
         self.asked.append(number)
         if self._fail is not None:
             self._fail(number, self.asked.count(number))

@@ -82,6 +82,7 @@ class CountingStorage:
             with self.step("open_output", key):
                 output = self._inner.open_output(key)
         except BaseException:
+            # The step after it failed: the caller got no file, so nobody else discards it.
             if output is not None:
                 output.abort()
             raise
@@ -111,6 +112,7 @@ class CountingStorage:
             with self.step("lock", key):
                 lock = self._inner.lock(key, owner)
         except BaseException:
+            # As above: nobody else would release it.
             if lock is not None:
                 lock.release()
             raise
@@ -123,16 +125,14 @@ class CountingStorage:
 
     @contextmanager
     def step(self, verb: str, key: str) -> Iterator[None]:
-        """The two steps of ``verb`` around the block; none follows a block that fails.
-
-        :raises StorageError: ``on_step`` raised it, or an OSError
-        """
+        """The two steps of ``verb`` around the block; none follows a block that fails."""
         self._call(verb, key)
         yield
         self._call(f"{verb} done", key)
 
     def _call(self, verb: str, key: str) -> None:
         with self._counting:
+            # The number is taken under the lock: two threads never get the same step.
             step = self._steps
             self._steps += 1
         try:
@@ -156,6 +156,7 @@ class _CountingOutput:
             self._inner.close()
 
     def abort(self) -> None:
+        # abort() must not raise, even where a test lets it fail.
         with suppress(NeowsError), self._storage.step("abort", self._key):
             self._inner.abort()
 

@@ -47,19 +47,16 @@ class StorageConformance:
 
     @pytest.mark.parametrize("data", [b"", b"{}", bytes(range(256)) * 5000], ids=["empty", "short", "1.3MB"])
     def test_get_returns_the_bytes_of_put(self, storage: Storage, data: bytes) -> None:
-        """``get`` returns the bytes of ``put``."""
         storage.put("raw/snapshot=a/gen=0/page=00000.json.zst", data)
         assert storage.get("raw/snapshot=a/gen=0/page=00000.json.zst") == data
 
     def test_put_replaces_and_can_be_repeated(self, storage: Storage) -> None:
-        """``put`` replaces and can be repeated."""
         for data in (b"old and longer", b"new", b"new"):
             storage.put("_runs/latest.json", data)
         assert storage.get("_runs/latest.json") == b"new"
         assert _keys(storage) == ["_runs/latest.json"]
 
     def test_create_is_refused_if_the_object_exists(self, storage: Storage) -> None:
-        """``create`` is refused if the object exists."""
         storage.create("_runs/a.json", b"first")
         for late in (b"second", b"first"):  # also with the same bytes
             with pytest.raises(AlreadyExistsError, match=r"_runs/a\.json"):
@@ -68,10 +65,10 @@ class StorageConformance:
         assert _keys(storage) == ["_runs/a.json"]
 
     def test_exactly_one_of_concurrent_creators_succeeds(self, storage: Storage) -> None:
-        """Exactly one of concurrent creators succeeds."""
         at_once = threading.Barrier(4)
 
         def create(number: int) -> int | None:
+            # All creators begin in the same moment.
             at_once.wait(10)
             try:
                 storage.create("_runs/a.json", str(number).encode() * 1000)
@@ -86,7 +83,6 @@ class StorageConformance:
         assert _keys(storage) == ["_runs/a.json"]
 
     def test_a_reader_never_sees_a_part_of_an_object(self, storage: Storage) -> None:
-        """A reader never sees a part of an object."""
         length = 300_000
         storage.put("x/y", b"0" * length)
         done = threading.Event()
@@ -123,21 +119,18 @@ class StorageConformance:
         ids=["get", "get folder", "get below", "open_input", "move", "move to itself"],
     )
     def test_a_missing_object_raises_not_found(self, storage: Storage, verb: Callable[[Storage], object]) -> None:
-        """A missing object raises NotFoundError."""
         storage.put("raw/there", b"")
         with pytest.raises(NotFoundError, match="raw"):
             verb(storage)
         assert _keys(storage) == ["raw/there"]
 
     def test_get_refuses_an_object_larger_than_max_bytes(self, storage: Storage) -> None:
-        """``get`` refuses an object larger than ``max_bytes``."""
         storage.put("big", b"x" * 1000)
         assert storage.get("big", max_bytes=1000) == b"x" * 1000
         with pytest.raises(StorageError, match="big"):
             storage.get("big", max_bytes=999)
 
     def test_list_ascends_by_key_at_any_depth(self, storage: Storage) -> None:
-        """``list`` ascends by key at any depth."""
         names = ["a/b/c", "a.b", "a-b", "a/b.c", "B", "_staging/x/y", "é", "a b=c%20d", "a/0", "a0"]
         for name in names:
             storage.put(name, name.encode())
@@ -145,7 +138,6 @@ class StorageConformance:
         assert [storage.get(name) for name in names] == [name.encode() for name in names]
 
     def test_list_returns_the_objects_of_a_folder(self, storage: Storage) -> None:
-        """``list`` returns the objects of a folder."""
         for name in ("raw/1", "raw/2/3", "raw2/1", "rawer"):
             storage.put(name, b"")
         assert _keys(storage, "raw") == _keys(storage, "raw/") == ["raw/1", "raw/2/3"]
@@ -154,21 +146,18 @@ class StorageConformance:
         assert _keys(storage, "none/such") == []
 
     def test_list_returns_sizes_and_times(self, storage: Storage) -> None:
-        """``list`` returns sizes and times."""
         storage.put("a", b"12345")
         (info,) = storage.list("")
         assert info.bytes == 5
         assert abs(info.modified_s - time.time()) < 60
 
     def test_a_long_list_is_complete(self, storage: Storage) -> None:
-        """A long list is complete."""
         names = [f"raw/page={number:05}" for number in range(1_100)]
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(lambda name: storage.put(name, b""), names))
         assert _keys(storage, "raw") == names
 
     def test_move_replaces_its_target(self, storage: Storage) -> None:
-        """``move`` replaces its target."""
         storage.put("_staging/a/files/neos/part-00000.parquet", b"new")
         storage.put("neos/part-00000.parquet", b"old")
         storage.move("_staging/a/files/neos/part-00000.parquet", "neos/part-00000.parquet")
@@ -176,13 +165,11 @@ class StorageConformance:
         assert _keys(storage) == ["neos/part-00000.parquet"]
 
     def test_move_to_the_same_key_keeps_the_object(self, storage: Storage) -> None:
-        """``move`` to the same key keeps the object."""
         storage.put("a", b"kept")
         storage.move("a", "a")
         assert storage.get("a") == b"kept"
 
     def test_delete_can_be_repeated(self, storage: Storage) -> None:
-        """``delete`` can be repeated."""
         storage.put("a/b/c", b"")
         storage.put("a/d", b"")
         for _ in range(2):
@@ -194,7 +181,6 @@ class StorageConformance:
         "chunks", [[], [b"abc", b"", b"de"], [b"x" * (7 << 20)] * 3], ids=["empty", "short", "21MB"]
     )
     def test_an_output_exists_after_close(self, storage: Storage, chunks: list[bytes]) -> None:
-        """An output exists after ``close``."""
         output = storage.open_output("neos/part-00000.parquet")
         for chunk in chunks:
             output.write(chunk)
@@ -207,7 +193,6 @@ class StorageConformance:
 
     @pytest.mark.parametrize("size", [3, 20 << 20], ids=["short", "20MB"])
     def test_an_aborted_output_leaves_no_object(self, storage: Storage, size: int) -> None:
-        """An aborted output leaves no object."""
         output = storage.open_output("neos/part-00000.parquet")
         output.write(b"x" * size)
         output.abort()
@@ -218,7 +203,6 @@ class StorageConformance:
         assert _keys(storage) == []
 
     def test_an_output_replaces_only_at_close(self, storage: Storage) -> None:
-        """An output replaces only at ``close``."""
         storage.put("a", b"old")
         output = storage.open_output("a")
         output.write(b"new")
@@ -227,7 +211,6 @@ class StorageConformance:
         assert storage.get("a") == b"new"
 
     def test_an_input_is_seekable(self, storage: Storage) -> None:
-        """An input is seekable."""
         data = bytes(range(256)) * 10_000
         storage.put("a", data)
         with storage.open_input("a") as file:
@@ -242,7 +225,6 @@ class StorageConformance:
             assert file.tell() == 5
 
     def test_pyarrow_reads_parquet_through_an_input(self, storage: Storage) -> None:
-        """PyArrow reads Parquet through an input."""
         table = pa.table({"id": [str(number) for number in range(1000)]})
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
@@ -252,7 +234,6 @@ class StorageConformance:
 
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/.", "a\0b"])
     def test_no_key_leaves_the_root(self, storage: Storage, key: str) -> None:
-        """No key leaves the root."""
         verbs: list[Callable[[], object]] = [
             lambda: storage.put(key, b""),
             lambda: storage.create(key, b""),
@@ -269,7 +250,6 @@ class StorageConformance:
                 verb()
 
     def test_a_lock_excludes_others_and_names_its_owner(self, storage: Storage) -> None:
-        """A lock excludes others and names its owner."""
         lock = storage.lock("_staging/a/lock", "pid 17 on\nalpha")
         lock.check()
         with pytest.raises(SnapshotHeldError, match="pid 17 on"):
@@ -287,7 +267,6 @@ class StorageConformance:
         assert _keys(storage) == []
 
     def test_concurrent_callers_never_own_a_lock_together(self, storage: Storage) -> None:
-        """Concurrent callers never own a lock together."""
         inside: list[int] = []
 
         def lock_often(number: int) -> int:
@@ -310,7 +289,6 @@ class StorageConformance:
         assert _keys(storage) == []
 
     def test_check_fails_if_the_object_of_the_lock_was_removed(self, storage: Storage) -> None:
-        """``check`` fails if the object of the lock was removed."""
         lock = storage.lock("a/lock", "me")
         storage.delete("a/lock")
         other = storage.lock("a/lock", "other")
@@ -320,13 +298,11 @@ class StorageConformance:
         other.release()
 
     def test_sweep_keeps_finished_objects(self, storage: Storage) -> None:
-        """``sweep`` keeps finished objects."""
         storage.put("a/b", b"")
         assert storage.sweep("a") == storage.sweep("") == storage.sweep("none") == 0
         assert _keys(storage) == ["a/b"]
 
     def test_lock_owner_names_the_owner_until_release(self, storage: Storage) -> None:
-        """``lock_owner`` names the owner until release."""
         assert storage.lock_owner("_staging/a.lock") is None
         lock = storage.lock("_staging/a.lock", "the first")
         assert storage.lock_owner("_staging/a.lock") == "the first"

@@ -75,6 +75,7 @@ def scan(body: bytes) -> Scan | None:
     # The scanned lists are ASCII. An escape in the rest could hide a quote, and so a list's name.
     if b"\\" in rest or not is_utf8(rest):
         return None
+    # Arrow checks each number here; ranges are checked on the whole column later.
     approaches = Approaches(
         counts=tuple(np.frombuffer(counts, np.int32).tolist()),
         dates=_integers(pa.date32(), days),

@@ -33,10 +33,7 @@ class DecodedObjects:
 
 
 def decode_object_by_object(body: bytes) -> DecodedObjects:
-    """Decode each object of a page by itself.
-
-    :raises BadPageError: the body is not a Browse page
-    """
+    """Decode each object of a page by itself."""
     info, objects = envelope.split(body)
     neos: list[Neo] = []
     indices: list[int] = []
@@ -45,6 +42,7 @@ def decode_object_by_object(body: bytes) -> DecodedObjects:
     for index, text in enumerate(objects):
         try:
             value = parse(text)
+            # Appended only when valid: an object that fails leaves nothing behind.
             neos.append(Neo.from_value(value))
         except Unreadable as exc:
             rejected.append(_rejected(info, index, text, exc))

@@ -178,6 +178,7 @@ def decode_columns(body: bytes, scan: Scanner = approach_scan.scan) -> tuple[Pag
     try:
         info, neos, approaches = _parsed(body, scan)
         return validated_info(info), _columns(neos, approaches)
+    # Never an error: the exact path decodes the page again, and names what is wrong.
     except _IRREGULAR:
         return None
 
@@ -276,6 +277,7 @@ def _columns(neos: list[_NeoJson[Any]], entries: Approaches) -> Columns:
     )
     periods_d = _numbers(pa.array([orbit.orbital_period for orbit in orbits], pa.string()))
     count = len(entries.dates)
+    # Before any row is built: one value out of range sends the whole page to the exact path.
     _require_range(periods_d, 0, FLOAT64_MAX)
     _require_range(entries.numbers, 0, FLOAT64_MAX)
     _require_range(entries.epochs_ms, EPOCH_MIN_MS, EPOCH_MAX_MS)

@@ -59,6 +59,7 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
     :raises BadPageError: the body is not JSON, or not a Browse page
     """
     envelope = _parse_strictly(body)
+    # Slow and exact: it decides whether this is a page, and where each value ends.
     if envelope is None:
         return _split_leniently(str(body, "utf-8"))
     return validated_info(envelope.page), [bytes(raw) for raw in envelope.near_earth_objects]
@@ -173,10 +174,7 @@ def _next(text: str, at: int, closing: str) -> int:
 
 
 def validated_info(page: PageInfo) -> PageInfo:
-    """``page``, if its numbers are possible for a catalogue.
-
-    :raises BadPageError: they are not
-    """
+    """``page``, if its numbers are possible for a catalogue."""
     if not (1 <= page.size <= _MAX_COUNT and 0 <= page.total_elements <= _MAX_COUNT and 0 <= page.number <= _MAX_COUNT):
         raise BadPageError(
             f"not a Browse page: size {page.size}, total_elements {page.total_elements}, number {page.number}"
@@ -195,6 +193,7 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
     :raises BadPageError: the body is not JSON, not a Browse page, or another page, or its number of objects differs
         from its envelope
     """
+    # Nothing is decoded here: msgspec only finds where the objects end.
     envelope = _parse_strictly(body)
     if envelope is None:
         page, objects = split(body)
@@ -203,10 +202,8 @@ def check(body: bytes, number: int, size: int | None = None) -> PageInfo:
 
 
 def require_whole(page: PageInfo, objects: int, number: int, size: int | None) -> PageInfo:
-    """``page``, if it is the whole page ``number`` with this number of objects; see :func:`check`.
-
-    :raises BadPageError: it is not
-    """
+    """``page``, if it is the whole page ``number`` with this number of objects; see :func:`check`."""
+    # The order decides which reason a person reads: another page explains a wrong size.
     if page.number != number:
         raise BadPageError(f"expected page {number}, but this is page {page.number}")
     if size is not None and page.size != size:
@@ -240,10 +237,7 @@ _values = json.JSONDecoder(parse_int=_integer, parse_float=_float)
 
 
 def parse(raw: bytes) -> Any:
-    """The value of an object from :func:`split`; numbers of more than 64 characters are :class:`LongNumber`.
-
-    :raises RecursionError: the object is nested too deeply
-    """
+    """The value of an object from :func:`split`; numbers of more than 64 characters are :class:`LongNumber`."""
     return _values.decode(str(raw, "utf-8"))
 
 

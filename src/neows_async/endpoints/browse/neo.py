@@ -63,10 +63,7 @@ def read_number(value: object) -> float:
 
 
 def read_amount(value: object) -> float:
-    """A number that cannot be negative: a distance, a speed, a duration.
-
-    :raises ValueError: as :func:`read_number`, or below zero
-    """
+    """A number that cannot be negative: a distance, a speed, a duration."""
     number = read_number(value)
     if number < 0:
         raise ValueError(f"below zero: {_quoted(value)}")
@@ -74,10 +71,7 @@ def read_amount(value: object) -> float:
 
 
 def read_count(value: object) -> int:
-    """A whole number from 0 to 2^63 - 1.
-
-    :raises ValueError: as :func:`read_number`, or the number is not whole, or out of range
-    """
+    """A whole number from 0 to 2^63 - 1."""
     # Without float64, which would round numbers above 2^53.
     if isinstance(value, str) and len(value) <= NUMBER_CHARS and value.isascii() and value.isdigit():
         value = int(value)
@@ -92,10 +86,7 @@ def read_count(value: object) -> int:
 
 
 def read_date(value: object) -> dt.date:
-    """A calendar date in the form ``YYYY-MM-DD``.
-
-    :raises ValueError: it has another form, or there is no such day
-    """
+    """A calendar date in the form ``YYYY-MM-DD``."""
     if isinstance(value, str) and _date.fullmatch(value):
         try:
             return dt.date.fromisoformat(value)
@@ -105,10 +96,7 @@ def read_date(value: object) -> dt.date:
 
 
 def read_epoch_ms(value: object) -> int:
-    """Milliseconds since 1970, UTC, within the years 1 to 9999.
-
-    :raises ValueError: it is not a whole number, or outside of these years
-    """
+    """Milliseconds since 1970, UTC, within the years 1 to 9999."""
     if isinstance(value, str | float):
         number = read_number(value)
         if number != math.floor(number):
@@ -122,10 +110,7 @@ def read_epoch_ms(value: object) -> int:
 
 
 def read_text(value: object) -> str:
-    """A string that can be stored as UTF-8.
-
-    :raises ValueError: it is not a string, or holds a lone surrogate
-    """
+    """A string that can be stored as UTF-8."""
     if not isinstance(value, str):
         raise ValueError(f"not a string: {_quoted(value)}")  # noqa: TRY004 - as above
     try:
@@ -183,10 +168,7 @@ class CloseApproach(BaseModel):
 
 
 def parse(raw: bytes) -> Any:
-    """The value of an object's JSON, not validated yet.
-
-    :raises Unreadable: the object is nested too deeply
-    """
+    """The value of an object's JSON, not validated yet."""
     try:
         return envelope.parse(raw)
     except RecursionError as exc:
@@ -261,10 +243,7 @@ class Neo(BaseModel):
 
     @classmethod
     def from_value(cls, value: Any) -> Neo:
-        """Validate the value of an object, from :func:`parse`.
-
-        :raises Unreadable: as :meth:`from_browse`
-        """
+        """Validate the value of an object, from :func:`parse`."""
         try:
             record = _ObjectRecord.model_validate(value)
         except ValidationError as exc:
@@ -278,6 +257,7 @@ class Neo(BaseModel):
             raise Unreadable("empty", ("neo_reference_id",))
         diameter = (record.estimated_diameter or _DiameterRecord()).meters or _MetersRecord()
         orbit = record.orbital_data or _OrbitRecord()
+        # Without a second validation: every value was validated above.
         return cls.model_construct(
             id=id_,
             neo_reference_id=record.neo_reference_id,
@@ -341,11 +321,7 @@ class Unreadable(ValueError):  # noqa: N818 - it rejects an object; it is not an
         return cls(reason, first["loc"])
 
 
-_REASONS: Final = {
-    "missing": "absent",
-    "model_type": "not an object",
-    "tuple_type": "not a list",
-}
+_REASONS: Final = {"missing": "absent", "model_type": "not an object", "tuple_type": "not a list"}
 
 
 class _SourceRecord(BaseModel):

@@ -66,19 +66,14 @@ class Receiver:
         return self._with_source(decoded, found, source)
 
     def receive_batch(self, pages: Sequence[StoredPage], size: int | None) -> list[Page]:
-        """:meth:`receive` for each page of an archive, in three quarters of the time.
-
-        :raises BadPageError: of the first bad page
-        """
+        """:meth:`receive` for each page of an archive, in three quarters of the time."""
+        # All are opened first: the columns are built once for the whole batch.
         opened = [self._open(page) for page in pages]
         decoded = decode_batch([found for found, _ in opened], size, orbiting_body=self._options.orbiting_body)
         return [self._with_source(page, *of) for page, of in zip(decoded, opened, strict=True)]
 
     def check(self, page: RawPage | StoredPage, size: int | None) -> StoredPage:
-        """As :meth:`receive`, but only check the page and make it ready to be stored.
-
-        :raises BadPageError: as that does
-        """
+        """As :meth:`receive`, but only check the page and make it ready to be stored."""
         found, source = self._open(page)
         try:
             envelope.check(found.body, found.number, size)
@@ -90,9 +85,8 @@ class Receiver:
         """The page's redacted JSON; and the page itself if it can be stored as it is."""
         if isinstance(page, StoredPage):
             body = stored.json_of(page, self._options.max_body_bytes)
-            if stored.is_sound(
-                page
-            ):  # its seal shows that it was redacted; a page from a caller's own source may have none
+            # Its seal shows that it was redacted. A page from a caller's own source may have none.
+            if stored.is_sound(page):
                 return PageJson(page.number, body, page.sha256), page
         else:
             body = decompress(page.body, page.content_encoding, self._options.max_body_bytes)

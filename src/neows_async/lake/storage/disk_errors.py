@@ -49,10 +49,12 @@ def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: 
     :param root_seen: the root existed before, so its absence is an error
     """
     cannot = f"cannot {doing} {path}: "
+    # First: if the whole root is gone, every other reason is only a consequence.
     if root_seen and _is_gone(root):
         return StorageError(
             f"{cannot}the folder {root} was removed while in use; restore it, or run the same command again"
         )
+    # A file where a folder should be gives ENOTDIR on a read, which would otherwise look like an absent object.
     blocker = _file_in_the_way(root, path)
     if reading and exc.errno in _ABSENT and (blocker is None or root in blocker.parents):
         return NotFoundError(f"{path}: no such object")

@@ -39,6 +39,7 @@ class FileLock:
         self._pid = os.getpid()
         self._fd = self._acquire()
         try:
+            # The owner's name is for messages only; the flock is the lock.
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, " ".join(owner.split()).encode()[:_OWNER_BYTES], 0)
         except OSError:
@@ -46,11 +47,7 @@ class FileLock:
             raise
 
     def check(self) -> None:
-        """Check that the file still exists.
-
-        :raises SnapshotHeldError: it was removed, so another process may have locked a new one
-        :raises StorageError: it cannot be read
-        """
+        """Check that the file still exists."""
         with self._translate("lock", self._path):
             is_ours = self._fd is not None and _is_at(self._fd, self._path)
             if not is_ours:
@@ -98,10 +95,7 @@ class FileLock:
 
 
 def file_lock_owner(path: Path) -> str | None:
-    """The live owner of the lock ``path``; None if there is none.
-
-    :raises OSError: the file cannot be opened, for example because it does not exist
-    """
+    """The live owner of the lock ``path``; None if there is none. OSError if the file does not exist."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         # Shared, and released at once: several such calls do not exclude each other.

@@ -40,16 +40,12 @@ class Folders:
         self._synced: set[Path] = set()
 
     def open_temporary(self, folder: Path) -> tuple[int, Path]:
-        """A new, empty, hidden file in ``folder``, open for writing.
-
-        ``flock`` marks it as a live writer's for :meth:`remove_abandoned`.
-
-        :raises OSError: it cannot be created
-        """
+        """A new, empty, hidden file in ``folder``, open for writing. ``flock`` marks it as a live writer's."""
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(folder)
                 path = folder / f".neows-{secrets.token_hex(8)}.tmp"
+                # O_EXCL: never another writer's file. O_CLOEXEC: a child would keep the flock alive.
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
                 self._forget(folder)
@@ -66,23 +62,18 @@ class Folders:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
     def open_lock_file(self, path: Path) -> int:
-        """The file ``path``, created if it does not exist, open for reading and writing.
-
-        :raises OSError: it cannot be created or opened
-        """
+        """The file ``path``, created if it does not exist, open for reading and writing."""
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(path.parent)
+                # Not O_EXCL: the file of a killed owner is used again. O_CLOEXEC, or a child would keep the lock.
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
                 self._forget(path.parent)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def remove_abandoned(self, temporary: Path) -> bool:
-        """Remove ``temporary`` unless a live writer has it; whether it was removed.
-
-        :raises OSError: it cannot be removed
-        """
+        """Remove ``temporary`` unless a live writer has it; whether it was removed."""
         fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,15 +87,13 @@ class Folders:
             os.close(fd)
 
     def move(self, old: Path, new: Path) -> None:
-        """Rename the file ``old`` to ``new``, durably, and replace ``new``.
-
-        :raises OSError: it cannot be renamed, or not synced
-        """
+        """Rename the file ``old`` to ``new``, durably, and replace ``new``."""
         for _ in range(_ATTEMPTS):
             try:
                 self._ensure(new.parent)
                 old.rename(new)
             except FileNotFoundError:
+                # The source is gone: only the caller can know whether that is an error.
                 if not old.exists():
                     raise
                 self._forget(new.parent)
@@ -147,11 +136,13 @@ class Folders:
         """Remove ``folder`` and its parents below the root while they are empty; never raises."""
         while folder != self.root and self.root in folder.parents:
             try:
+                # rmdir fails on a folder with entries, so no check before it is needed, and none could be raced.
                 folder.rmdir()
             except FileNotFoundError:
                 pass
             except OSError:
                 return
+            # If it is created again, its new entry has to be synced again.
             self._synced.discard(folder)
             folder = folder.parent
 
@@ -168,6 +159,7 @@ class Folders:
                 continue
             _make(path)
             self.sync_folder(parent)  # a folder is durable when its parent is synced
+            # After the sync: if that failed, the next write tries again.
             self._synced.add(path)
 
     def _forget(self, folder: Path) -> None:
@@ -178,6 +170,7 @@ class Folders:
         for path in reversed(missing):
             _make(path)
             self.sync_folder(path.parent)
+        # From now on a missing root is an error: an unmounted disk must not get a new, empty lake in its place.
         self.root_seen = True
 
 

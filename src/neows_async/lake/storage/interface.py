@@ -24,19 +24,16 @@ class ObjectInfo:
 
 
 class OutputFile(Protocol):
-    """A file that is being written. Nothing exists under its key before ``close``."""
+    """A file that is being written. Nothing exists under its key before ``close``.
+
+    :raises StorageError: from ``write`` and ``close``
+    """
 
     def write(self, data: bytes) -> None:
-        """Append.
-
-        :raises StorageError: it could not be written
-        """
+        """Append."""
 
     def close(self) -> None:
-        """Make the file durable under its key.
-
-        :raises StorageError: it could not be made durable
-        """
+        """Make the file durable under its key."""
 
     def abort(self) -> None:
         """Discard the file; never raises. No effect after ``close``."""
@@ -142,10 +139,7 @@ class ConditionalStore(Protocol):
         """The root as a user would write it, without secrets."""
 
     def create(self, key: str, data: bytes) -> None:
-        """Write a new object, as :meth:`Storage.create`.
-
-        :raises AlreadyExistsError: the object exists
-        """
+        """Write a new object, as :meth:`Storage.create`."""
 
     def read_versioned(self, key: str) -> tuple[bytes, Any, float]:
         """The object's bytes, its version, and when it was written (UTC, seconds since 1970).

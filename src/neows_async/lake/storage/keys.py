@@ -28,9 +28,6 @@ def key_parts(key: str) -> tuple[str, ...]:
 
 
 def folder_parts(prefix: str) -> tuple[str, ...]:
-    """The parts of the folder ``prefix``. A final ``/`` makes no difference; ``""`` is the root.
-
-    :raises StorageError: as for :func:`key_parts`
-    """
+    """The parts of the folder ``prefix``. A final ``/`` makes no difference; ``""`` is the root."""
     folder = prefix.removesuffix("/")
     return key_parts(folder) if folder else ()

@@ -63,6 +63,7 @@ class Lease:
 
     def is_free(self, us: ProcessId, now_s: float) -> bool:
         """Whether another process may take it over: it expired, or its owner surely died."""
+        # A dead process of the same machine and boot cannot renew; on another machine only the expiry shows it.
         return self.expires_s <= now_s or is_dead(self.process, seen_from=us)
 
 
@@ -93,23 +94,22 @@ class LeaseLock:
         return RENEW_S / 2
 
     def check(self) -> None:
-        """Renew the lease if it is 15 s old. While the store cannot be reached, the lock stays ours until it expires.
-
-        :raises SnapshotHeldError: another process took it over, or its object was removed
-        :raises StorageError: it expired, and the store cannot be reached
-        """
+        """Renew the lease if it is 15 s old. If the store cannot be reached, the lock stays ours until it expires."""
         if self._version is None:
             raise SnapshotHeldError(f"{self._name}: the lock was released or lost before")
+        # Young leases need no request: checks are cheap, and every durable step may do one.
         if self._now_s() < self._lease.expires_s - LOCK_S + RENEW_S:
             return
         try:
             self._renew(self._version)
         except StorageError:
+            # Until it expires nobody else may take it, so an unreachable store is no loss yet.
             if self._now_s() >= self._lease.expires_s:
                 raise
 
     def release(self) -> None:
         """Remove the object; never raises. If that fails, the lease expires."""
+        # First: a check in another thread must not renew what is being released.
         version, self._version = self._version, None
         if version is None:
             return
@@ -122,6 +122,7 @@ class LeaseLock:
 
     def _acquire(self) -> Any:
         for _ in range(_ATTEMPTS):
+            # A new expiry for each attempt: attempts take time.
             self._lease = replace(self._lease, expires_s=self._now_s() + LOCK_S)
             with suppress(AlreadyExistsError):
                 self._store.create(self._key, self._lease.as_json())
@@ -133,6 +134,7 @@ class LeaseLock:
             if found.nonce == self._lease.nonce:
                 self._lease = found
                 return version
+            # A live owner. Taking over its lease would let two runs write one snapshot.
             if not found.is_free(self._lease.process, self._now_s()):
                 left_s = max(0.0, found.expires_s - self._now_s())
                 raise SnapshotHeldError(
@@ -146,6 +148,7 @@ class LeaseLock:
 
     def _renew(self, version: Any) -> None:
         lease = replace(self._lease, expires_s=self._now_s() + LOCK_S)
+        # Conditional: if another process took the lock over, this write changes nothing.
         self._store.replace(self._key, lease.as_json(), version)
         # Read the object whatever the response was: the response may be lost although the renewal succeeded.
         try:
@@ -164,10 +167,7 @@ class LeaseLock:
 
 
 def lease_owner(store: ConditionalStore, key: str, *, now_s: Callable[[], float]) -> str | None:
-    """The live owner of the lock ``key``; None if there is none. Writes nothing.
-
-    :raises StorageError: the store failed
-    """
+    """The live owner of the lock ``key``; None if there is none. Writes nothing."""
     try:
         data, _, modified_s = store.read_versioned(key)
     except NotFoundError:

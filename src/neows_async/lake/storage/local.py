@@ -37,6 +37,7 @@ class LocalStorage:
         self._uri = str(root)
         self._root = Path(os.path.abspath(root))  # links stay: errors name what the user wrote
         self._folders = Folders(self._root, durable=durable)
+        # Fails at once, not after an hour of requests.
         if not self._folders.root_seen:
             with self._translated("open", self._root):
                 refuse_files(self._root)
@@ -47,48 +48,31 @@ class LocalStorage:
         return self._uri
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, durable and whole, and replace an existing one.
-
-        :raises StorageError: nothing changed, or the object is written but may be lost in a power cut
-        """
+        """Write an object, durable and whole. After an error nothing changed, or a power cut may lose the object."""
         self._write("write", key, data, only_if_new=False)
 
     def create(self, key: str, data: bytes) -> None:
-        """As :meth:`put`, but only if the object does not exist. Of several creators exactly one succeeds.
-
-        :raises AlreadyExistsError: the object exists and is unchanged
-        :raises StorageError: as for :meth:`put`
-        """
+        """As :meth:`put`, but only if the object does not exist. Of several creators exactly one succeeds."""
         self._write("create", key, data, only_if_new=True)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The object's bytes.
-
-        :raises NotFoundError: there is no such object
-        :raises StorageError: it is larger than ``max_bytes``, or cannot be read
-        """
+        """The object's bytes."""
         path = self._path(key)
         with self._translated("read", path, reading=True), path.open("rb", buffering=0) as file:
+            # Of the open file: a stat by name could be of the file's successor.
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
                 raise StorageError(f"cannot read {path}: {size} bytes, where at most {max_bytes} are expected")
             return file.read()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects below the folder ``prefix``, ascending by key; folders are read during the iteration.
-
-        An object that is removed meanwhile may be listed or not. Links are followed, as readers follow them.
-
-        :raises StorageError: a folder cannot be read
-        """
+        """The objects below the folder ``prefix``, ascending by key; folders are read during the iteration."""
         parts = folder_parts(prefix)
         return self._walk(self._root.joinpath(*parts), "".join(f"{part}/" for part in parts))
 
     def move(self, key: str, target: str) -> None:
-        """Rename an object in one step, and replace ``target``.
-
-        :raises NotFoundError: there is no such object
-        :raises StorageError: it has its old name, or it has the new one but may be lost in a power cut
+        """Rename an object in one step, and replace ``target``. After an error it has either name, and a power cut may
+        undo it.
         """
         old, new = self._path(key), self._path(target)
         with self._translated("read", old, reading=True):
@@ -105,42 +89,31 @@ class LocalStorage:
                 raise
 
     def delete(self, key: str) -> None:
-        """Remove an object, and the folders that are then empty; no effect if it does not exist.
-
-        :raises StorageError: it still exists
-        """
+        """Remove an object, and the folders that are then empty; no effect if it does not exist."""
         path = self._path(key)
         with suppress(NotFoundError), self._translated("delete", path, reading=True):
+            # A folder is not an object; the name of one is as good as absent.
             if not path.is_dir():
                 path.unlink(missing_ok=True)
+        # Not synced: a power cut may bring a deleted object back, which deletes again.
         self._folders.remove_empty(path.parent)
 
     def open_output(self, key: str) -> LocalOutput:
-        """Begin a file of unknown size. It exists under its name, durable, after ``close`` and not before.
-
-        :raises StorageError: it cannot be created
-        """
+        """Begin a file of unknown size. It exists under its name, durable, after ``close`` and not before."""
         path = self._path(key)
         with self._translated("write", path):
             return LocalOutput(self._folders, path, self._translated, only_if_new=False)
 
     def open_input(self, key: str) -> BinaryIO:
-        """A seekable reader of the object as it was when opened. Its reads raise StorageError.
-
-        :raises NotFoundError: there is no such object
-        """
+        """A seekable reader of the object as it was when opened. Its reads raise StorageError."""
         path = self._path(key)
         with self._translated("read", path, reading=True):
             return io.BufferedReader(LocalInput(path, self._translated))
 
     def sweep(self, prefix: str) -> int:
-        """Remove the unfinished files of dead writers below ``prefix``.
+        """Remove the unfinished files of dead writers below ``prefix``, and empty folders.
 
-        The files of live writers stay, whichever process they are in. Empty folders are removed, too; a sweep of the
-        whole root removes only those in which it removed a file, since others may not be ours.
-
-        :returns: how many files were removed
-        :raises StorageError: a folder cannot be read, or a file not removed
+        A sweep of the whole root removes only folders in which it removed a file, since others may not be ours.
         """
         top = self._root.joinpath(*folder_parts(prefix))
         removed = 0
@@ -158,22 +131,15 @@ class LocalStorage:
     def lock(self, key: str, owner: str) -> FileLock:
         """Acquire the lock ``key`` by ``flock``. The kernel releases it when the process ends, for any reason.
 
-        Only processes that see the same kernel's locks exclude each other. On a network mount these are the ones for
-        which the mount forwards ``flock``.
-
-        :param owner: one line that names this process in other processes' errors
-        :raises SnapshotHeldError: a live owner has it; the text names the owner
-        :raises StorageError: it cannot be acquired
+        Only processes that see the same kernel's locks exclude each other: on a network mount, if it forwards
+        ``flock``.
         """
         path = self._path(key)
         with self._translated("lock", path):
             return FileLock(self._folders, path, owner, self._translated)
 
     def lock_owner(self, key: str) -> str | None:
-        """The live owner of the lock ``key``; None if there is none. Writes nothing.
-
-        :raises StorageError: the lock cannot be read
-        """
+        """The live owner of the lock ``key``; None if there is none. Writes nothing."""
         path = self._path(key)
         with suppress(NotFoundError), self._translated("look at", path, reading=True):
             return file_lock_owner(path)
@@ -184,6 +150,7 @@ class LocalStorage:
 
     def _write(self, doing: str, key: str, data: bytes, *, only_if_new: bool) -> None:
         path = self._path(key)
+        # Only the creation: write and close translate by themselves.
         with self._translated(doing, path):
             output = LocalOutput(self._folders, path, self._translated, only_if_new=only_if_new)
         try:

@@ -37,27 +37,24 @@ class LocalOutput:
         self._fd, self._temporary = folders.open_temporary(target.parent)
 
     def write(self, data: bytes) -> None:
-        """Append.
-
-        :raises StorageError: it could not be written
-        """
+        """Append."""
         rest = memoryview(data)
         with self._translate("write", self._target):
+            # os.write may write less than it got, as on a full disk.
             while rest:
                 rest = rest[os.write(self._open_fd(), rest) :]
 
     def close(self) -> None:
-        """Make the file durable under its name. On failure it is discarded.
-
-        :raises AlreadyExistsError: ``only_if_new``, and another process was first
-        :raises StorageError: it could not be made durable
-        """
+        """Make the file durable under its name. On failure it is discarded."""
         fd = self._open_fd()
         try:
             with self._translate("write", self._target):
                 # In this order: no name ever shows contents that are not durable.
+                # 1. Contents.
                 self._folders.sync_file(fd)
+                # 2. Name: a crash before this line leaves a hidden file, which a sweep removes.
                 self._publish()
+                # 3. Folder: until this returns, a power cut may undo the name.
                 self._folders.sync_folder(self._target.parent)
         finally:
             self.abort()  # closes, and removes the hidden name after a failure
@@ -68,6 +65,7 @@ class LocalOutput:
         if fd is None:
             return
         with suppress(OSError):
+            # Unlink before close: the flock keeps a sweep away until the name is gone.
             self._temporary.unlink(missing_ok=True)
         with suppress(OSError):
             os.close(fd)

@@ -58,25 +58,19 @@ class ObjectStorage:
         return self._uri
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, whole, and replace an existing one.
-
-        :raises StorageError: it could not be written, or the response was lost and it may be written
-        """
+        """Write an object, whole. After an error it may be written: the response may be lost."""
         with self._translated("write", self._checked(key)):
+            # One request: an object store shows the old object or the new one, never a part.
             obstore.put(self._store, key, data, use_multipart=False)
 
     def create(self, key: str, data: bytes) -> None:
-        """As :meth:`put`, but only if the object does not exist. Of several creators exactly one succeeds.
-
-        This holds also if responses are lost: each creator writes a random id into the object's metadata. After an
-        error it reads the id back, and its own id means that the create succeeded.
-
-        :raises AlreadyExistsError: the object exists, and another creator wrote it
-        :raises StorageError: it could not be written; if the connection broke, it may be written
+        """As :meth:`put`, but only if the object does not exist; also if responses are lost, exactly one creator
+        succeeds.
         """
         uri = self._checked(key)
         creator = secrets.token_hex(16)
         try:
+            # If-None-Match: the store admits one creator.
             obstore.put(self._store, key, data, attributes={_CREATOR: creator}, mode="create", use_multipart=False)
         except (BaseError, OSError) as exc:
             # If a response is lost, the client repeats the put, and its own object refuses the second one.
@@ -87,13 +81,10 @@ class ObjectStorage:
             raise object_error(exc, doing="create", uri=uri, reading=False)  # noqa: B904 - it has a redacted cause
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The object's bytes.
-
-        :raises NotFoundError: there is no such object
-        :raises StorageError: it is larger than ``max_bytes``, or cannot be read
-        """
+        """The object's bytes."""
         uri = self._checked(key)
         with self._translated("read", uri, reading=True):
+            # The size is in the headers: a body that is too large is never read.
             response = obstore.get(self._store, key)
             size = response.meta["size"]
             if max_bytes is not None and size > max_bytes:
@@ -101,10 +92,7 @@ class ObjectStorage:
             return bytes(response.bytes())
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects below the folder ``prefix``, ascending by key; all are listed before the first is returned.
-
-        :raises StorageError: they cannot be listed
-        """
+        """The objects below the folder ``prefix``, ascending by key; all are listed before the first is returned."""
         folder = "/".join(folder_parts(prefix))
         with self._translated("list", f"{self._root}/{folder}"):
             found = [
@@ -116,51 +104,36 @@ class ObjectStorage:
         return iter(sorted(found, key=lambda info: info.key))
 
     def move(self, key: str, target: str) -> None:
-        """Copy an object to ``target`` within the store and replace ``target``, then delete the object.
-
-        If the process dies between the two, both objects exist, and the same move finishes the work.
-
-        :raises NotFoundError: there is no such object
-        :raises StorageError: the object still exists, and ``target`` may, too
-        """
+        """Copy an object to ``target`` within the store, then delete it. After an error both may exist."""
         old, new = self._checked(key), self._checked(target)
         if key == target:
             with self._translated("read", old, reading=True):
                 obstore.head(self._store, key)
             return
         with self._translated("move", old, reading=True):
+            # Copy, then delete: after a crash between them both exist, and the same move repeats both.
             obstore.copy(self._store, key, target)
         with self._translated(f"move to {new}", old):
             obstore.delete(self._store, key)
 
     def delete(self, key: str) -> None:
-        """Remove an object; no effect if it does not exist.
-
-        :raises StorageError: it may still exist
-        """
+        """Remove an object; no effect if it does not exist."""
         # S3 succeeds if there is no such object; Google and Azure return an error.
         with suppress(NotFoundError), self._translated("delete", self._checked(key), reading=True):
             obstore.delete(self._store, key)
 
     def open_output(self, key: str) -> ObjectOutput:
-        """Begin a file of unknown size: one put if it is small, else a multipart upload.
-
-        It exists, whole, after ``close`` and not before.
-
-        :raises StorageError: it cannot be created
-        """
+        """Begin a file of unknown size: one put if it is small, else a multipart upload."""
         uri = self._checked(key)
         with self._translated("write", uri):
             return ObjectOutput(self._store, key, lambda: self._translated("write", uri))
 
     def open_input(self, key: str) -> BinaryIO:
-        """A seekable reader. Its reads raise StorageError, also if the object was replaced since it was opened.
-
-        :raises NotFoundError: there is no such object
-        """
+        """A seekable reader. Its reads raise StorageError, also if the object was replaced since it was opened."""
         uri = self._checked(key)
         with self._translated("read", uri, reading=True):
-            return ObjectInput.open(self._store, key, lambda: self._translated("read", uri, reading=True))
+            source = ObjectInput(self._store, key, lambda: self._translated("read", uri, reading=True))
+            return io.BufferedReader(source, _READ_BYTES)
 
     def sweep(self, prefix: str) -> int:
         """Return 0: an unfinished put leaves no object.
@@ -172,28 +145,15 @@ class ObjectStorage:
         return 0
 
     def lock(self, key: str, owner: str) -> LeaseLock:
-        """Acquire the lock ``key``: an object that names its owner and expires.
-
-        Call ``check`` at least every 15 s to renew it; see :class:`~neows_async.lake.storage.lease.LeaseLock`.
-
-        :param owner: one line that names this process in other processes' errors
-        :raises SnapshotHeldError: a live owner has it; the text names the owner
-        :raises StorageError: it cannot be acquired
-        """
+        """Acquire the lock ``key``: see :class:`~neows_async.lake.storage.lease.LeaseLock`."""
         return LeaseLock(self, key, owner, now_s=self._now_s)
 
     def lock_owner(self, key: str) -> str | None:
-        """The live owner of the lock ``key``; None if there is none. Writes nothing.
-
-        :raises StorageError: the lock cannot be read
-        """
+        """The live owner of the lock ``key``; None if there is none. Writes nothing."""
         return lease_owner(self, key, now_s=self._now_s)
 
     def read_versioned(self, key: str) -> tuple[bytes, UpdateVersion, float]:
-        """The object's bytes, its version for :meth:`replace`, and when it was written (UTC, seconds since 1970).
-
-        :raises NotFoundError: there is no such object
-        """
+        """The object's bytes, its version for :meth:`replace`, and when it was written (UTC, seconds since 1970)."""
         with self._translated("read", self._checked(key), reading=True):
             response = obstore.get(self._store, key)
             meta = response.meta
@@ -202,20 +162,18 @@ class ObjectStorage:
                 version["e_tag"] = meta["e_tag"]
             if meta["version"] is not None:
                 version["version"] = meta["version"]
+            # Bytes, version and time are of one response, so they belong together.
             return bytes(response.bytes()), version, meta["last_modified"].timestamp()
 
     def replace(self, key: str, data: bytes, version: UpdateVersion) -> bool:
-        """Write ``data`` if the object still has ``version``; whether it had.
-
-        False may also mean that the write succeeded and its response was lost: then read the object again.
-
-        :raises StorageError: it could not be written; if the connection broke, it may be written
-        """
+        """Write ``data`` if the object still has ``version``; whether it had. False also if the response was lost."""
         mode: PutMode = version
         with self._translated("write", self._checked(key)):
             try:
                 obstore.put(self._store, key, data, mode=mode, use_multipart=False)
             except (PreconditionError, FileNotFoundError):
+                # Also after a lost response: the client's own retry then finds the version that its first attempt
+                # wrote.
                 return False
         return True
 
@@ -253,19 +211,13 @@ class ObjectOutput:
         )
 
     def write(self, data: bytes) -> None:
-        """Append.
-
-        :raises StorageError: it could not be written
-        """
+        """Append."""
         file = self._open_file()
         with self._translated():
             file.write(data)
 
     def close(self) -> None:
-        """Complete the upload.
-
-        :raises StorageError: it could not be completed; if the connection broke, the object may exist, whole
-        """
+        """Complete the upload. After an error the object may exist, whole."""
         file = self._open_file()
         self._file = None
         with self._translated():
@@ -284,12 +236,7 @@ class ObjectOutput:
 class ObjectInput(io.RawIOBase):
     """An object that is read by ranges, all of the version that it had when it was opened."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        key: str,
-        translated: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, store: ObjectStore, key: str, translated: Callable[[], AbstractContextManager[None]]) -> None:
         super().__init__()
         self._store = store
         self._key = key
@@ -298,13 +245,6 @@ class ObjectInput(io.RawIOBase):
         self._size = meta["size"]
         self._e_tag = meta["e_tag"]
         self._position = 0
-
-    @classmethod
-    def open(
-        cls, store: ObjectStore, key: str, translated: Callable[[], AbstractContextManager[None]]
-    ) -> io.BufferedReader:
-        """A buffered reader of the object."""
-        return io.BufferedReader(cls(store, key, translated), _READ_BYTES)
 
     @override
     def readable(self) -> bool:
@@ -334,6 +274,7 @@ class ObjectInput(io.RawIOBase):
             return 0
         options: GetOptions = {"range": (self._position, end)}
         if self._e_tag is not None:
+            # A reader never mixes ranges of two versions.
             options["if_match"] = self._e_tag
         with self._translated():
             try:

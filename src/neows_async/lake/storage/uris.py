@@ -152,6 +152,7 @@ def check_endpoint(endpoint: str) -> bool:
 def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
     profile = AwsProfile()
     config = s3_config(parsed.options, environment, profile.region)
+    # http:// sends keys in the clear, so it needs the explicit permission that check_endpoint gives for loopback.
     plain = check_endpoint(config["endpoint"]) if "endpoint" in config else False
     return S3Store(
         parsed.bucket,
@@ -166,10 +167,7 @@ def _s3_store(parsed: ObjectUri, environment: Mapping[str, str]) -> ObjectStore:
 def _other_store(parsed: ObjectUri) -> ObjectStore:
     kind = GCSStore if parsed.scheme == "gs" else AzureStore
     return kind(
-        parsed.bucket,
-        prefix=parsed.prefix or None,
-        client_options=_client(allow_http=False),
-        retry_config=_RETRIES,
+        parsed.bucket, prefix=parsed.prefix or None, client_options=_client(allow_http=False), retry_config=_RETRIES
     )
 
 

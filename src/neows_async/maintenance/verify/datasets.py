@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 
 class DatasetTotals:
-    """Counts over all Parquet files of one snapshot, and its aggregates computed again.
-
-    :raises DataError: the receipt has settings that no run can have
-    """
+    """Counts over all Parquet files of one snapshot, and its aggregates computed again."""
 
     def __init__(self, receipt: Receipt) -> None:
         settings = settings_of(receipt)
@@ -79,6 +76,7 @@ async def read_parquet(
     """
     async with storage.open_input(file.path) as opened:
         try:
+            # Without pre_buffer, Arrow reads one row group at a time and not the whole file.
             parquet = await storage.call(file.path, lambda: pq.ParquetFile(opened, pre_buffer=False))
             _check_columns(receipt, file, parquet, totals, findings)
             _check_metadata(receipt, file, parquet.metadata.metadata or {}, prefixes, findings)

@@ -33,6 +33,7 @@ async def check_names(storage: AsyncStorage, receipt: Receipt, findings: Finding
         else:
             named[file.path] = file
     sizes = {entry.key: entry.bytes for folder in folders.values() for entry in await storage.list(folder)}
+    # A file too many is a difference, too: readers scan the folder and would read it.
     for path in sizes.keys() - named.keys():
         findings.differ(path, "file", "none, for the receipt does not name it", f"one of {sizes[path]:,} bytes")
     present = []

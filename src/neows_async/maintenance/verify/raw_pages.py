@@ -8,12 +8,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import anyio
-
 from neows_async.endpoints.browse import envelope
 from neows_async.endpoints.browse.page_plan import plan_pages
 from neows_async.errors import BadPageError, NotFoundError
 from neows_async.lake import layout
+from neows_async.lake.async_storage import for_each
 from neows_async.lake.raw_zone import RawZone
 from neows_async.pages.stored import expand, sealed_sha256
 
@@ -68,19 +67,16 @@ async def check_raw_pages(
     checker = _PageChecker(storage, receipt.raw.snapshot, receipt.page_size, max_body_bytes, findings)
     expected = await _expected_positions(checker, receipt, findings)
     sound: dict[_Position, _SoundPage] = {}
-    remaining = iter(expected)
 
-    async def work() -> None:
-        for position in remaining:
-            page = await checker.check(position)
-            if page is not None:
-                sound[position] = page
+    async def check(position: _Position) -> None:
+        page = await checker.check(position)
+        if page is not None:
+            sound[position] = page
 
-    async with anyio.create_task_group() as workers:
-        for _ in range(pages_at_once):
-            workers.start_soon(work)
+    await for_each(expected, check, at_once=pages_at_once)
     where = layout.receipt_key(receipt.snapshot)
     findings.compare(where, "raw pages", receipt.raw.pages, len(expected))
+    # The digest over all pages needs all of them; the missing ones are differences already.
     if len(sound) < len(expected):
         return RawPageTotals(len(sound), None)
     digest = hashlib.sha256()
@@ -131,6 +127,7 @@ async def _expected_positions(checker: _PageChecker, receipt: Receipt, findings:
         planned += pages
         stored = await checker.zone(generation).page_numbers()
         for number in range(pages):
+            # The receipt lists missing pages without their generation: use each number up once.
             if number not in stored and missing_left[number]:
                 missing_left[number] -= 1
             else:
@@ -171,6 +168,7 @@ class _PageChecker:
 
     def _read(self, storage: Storage, key: str, number: int) -> _SoundPage:
         data = storage.get(key, max_bytes=self._max_body_bytes)
+        # Bounded: a damaged page may expand to anything.
         body = expand(data, self._max_body_bytes)
         # Parsing holds the interpreter lock. One thread at a time leaves it to other threads between two pages.
         with self._parsing:
