@@ -39,7 +39,6 @@ from neows_async.pipeline.fetch_loop import UNPACED, PacedSource
 from neows_async.pipeline.guards import (
     all_files,
     as_plain_json,
-    await_part,
     blaming,
     check_names,
     needs_json,
@@ -200,7 +199,8 @@ class _Run:
     async def _write(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
         """Everything between the plan and the commit."""
         for sink in self._sinks:
-            await await_part(sink.name, sink.open(stage))
+            with blaming(sink.name):
+                await sink.open(stage)
         queues = [PageQueue(self._settings.queue_neos) for _ in range(len(self._sinks) + 1)]
 
         async def put(page: Page) -> None:
@@ -231,8 +231,8 @@ class _Run:
 
     async def _feed_sink(self, sink: Sink, queue: PageQueue) -> None:
         while (page := await queue.get()) is not None:
-            with self._stats.timing("write"):
-                await await_part(sink.name, sink.write(page))
+            with self._stats.timing("write"), blaming(sink.name):
+                await sink.write(page)
             self._output_done(page)
         self._ended += 1
 
@@ -297,7 +297,8 @@ class _Run:
             refuse_clashes(files)
             await self._reader.check_stored()
             for sink in self._sinks:
-                await await_part(sink.name, sink.commit())
+                with blaming(sink.name):
+                    await sink.commit()
         return sorted(files, key=lambda file: file.path), results
 
     def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
