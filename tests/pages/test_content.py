@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import time
 import tracemalloc
 import zlib
 
@@ -101,3 +103,30 @@ def test_a_flipped_bit_never_passes_as_another_body() -> None:
 def test_an_encoding_that_was_not_requested_is_refused(encoding: str) -> None:
     with pytest.raises(BadPageError, match=f"encoded as '{encoding}', which was not requested"):
         decompress(BODY, encoding, 1 << 20)
+
+
+def test_the_time_for_many_members_grows_with_their_number_and_not_with_its_square() -> None:
+    member = gzip.compress(random.Random(1).randbytes(300))
+    seconds = {}
+    for members in (1_000, 10_000):
+        started_s = time.process_time()
+        assert len(decompress(member * members, GZIP, 300 * members)) == 300 * members
+        seconds[members] = time.process_time() - started_s
+    assert seconds[10_000] < 40 * seconds[1_000]
+
+
+def test_a_body_of_very_many_members_is_refused() -> None:
+    member = gzip.compress(b"")
+    assert decompress(member * 16_384, GZIP, 10) == b""
+    with pytest.raises(BadPageError, match="more than 16,384 members"):
+        decompress(member * 16_385, GZIP, 10)
+
+
+@pytest.mark.parametrize("first_bytes", [0, 5, 100_000])
+def test_a_large_second_member_is_complete_or_refused(first_bytes: int) -> None:
+    whole = random.Random(2).randbytes(300_000)
+    packed = gzip.compress(whole[:first_bytes]) + gzip.compress(whole[first_bytes:])
+    assert decompress(packed, GZIP, len(whole)) == whole
+    for missing in (1, 8, 9, 100_000):
+        with pytest.raises(BadPageError, match="ends before its end"):
+            decompress(packed[:-missing], GZIP, len(whole))

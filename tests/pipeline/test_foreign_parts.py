@@ -11,7 +11,7 @@ import pytest
 import neows_async
 from neows_async import CloseApproachesWithin, open_neos
 from neows_async.endpoints.browse.envelope import raw_objects
-from neows_async.errors import AttemptError, PartError, SettingsError
+from neows_async.errors import AttemptError, BadPageError, DataError, PartError, SettingsError
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.parquet import ParquetSink
@@ -62,6 +62,30 @@ class Forgetful(ListSink):
 class Inventive(ListSink):
     async def finish(self) -> Sequence[DatasetFile]:
         return ["part-00000.parquet"]  # type: ignore[list-item]  # as above
+
+
+class NotAsync(ListSink):
+    def write(self, page: Page) -> None:  # type: ignore[override]  # as above
+        raise KeyError(page.number)
+
+
+class WithoutMethods:
+    """A sink without methods."""
+
+    name = "mine"
+
+
+class BrokenArchive(ListSource):
+    """A source of stored pages that cannot say whether there are more."""
+
+    async def fetch_several(self, numbers: Sequence[int], size: int) -> Sequence[RawPage]:
+        return [await self.fetch(number, size) for number in numbers]
+
+    async def next_generation(self) -> bool:
+        raise ValueError("no next generation")
+
+    def damaged(self, number: int, exc: BadPageError) -> DataError:
+        return DataError(f"page {number}: {exc}")
 
 
 class Keeping(ListSink):
@@ -235,6 +259,8 @@ def visible(root: Path) -> set[str]:
         ({"sinks": [Grouping("mine")]}, "mine failed: KeyError"),
         ({"sinks": [Forgetful("mine")]}, "mine failed: TypeError: 'NoneType' object is not iterable"),
         ({"sinks": [Inventive("mine")]}, "mine failed: TypeError: it returned a str instead of a DatasetFile"),
+        ({"sinks": [NotAsync("mine")]}, "mine failed: KeyError"),
+        ({"sinks": [WithoutMethods()]}, "mine failed: AttributeError: 'WithoutMethods' object has no attribute 'open'"),
         ({"sinks": [Undeclared("mine")]}, "mine failed: LookupError: page 0 has no JSON"),
         ({"sinks": [ParquetSink("neos"), Writing("neos")]}, "two parts wrote neos/snapshot=a/part-00000.parquet"),
         ({"sinks": [Writing("raw")]}, "raw/ belongs to the lake"),
@@ -243,6 +269,7 @@ def visible(root: Path) -> set[str]:
         ({"aggregators": [Result(None)]}, "result failed: TypeError"),
         ({"aggregate_writer": BrokenWriter()}, "BrokenWriter failed: ValueError: no room for 0 results"),
         ({"source": BrokenSource(catalogue(50))}, "the source list failed: ValueError: out of tape"),
+        ({"source": BrokenArchive(catalogue(50))}, "the source list failed: ValueError: no next generation"),
         ({"source": BytesSource(catalogue(50))}, "it returned a bytes instead of a RawPage"),
         ({"source": FirstPageSource(catalogue(50))}, "ValueError: it returned page 0 instead of page "),
     ],

@@ -44,7 +44,15 @@ class TooManyParameters(Updating):
     def update(self, number: int, batches: Any) -> None: ...  # type: ignore[override]  # as above
 
 
-@pytest.mark.parametrize("kind", [Updating, UpdatingJson])
+class WrittenInC(Updating):
+    update: Any = {}.update  # inspect finds no signature
+
+
+class Async(Updating):
+    async def update(self, batches: Any) -> None: ...  # type: ignore[override]  # as above
+
+
+@pytest.mark.parametrize("kind", [Updating, UpdatingJson, WrittenInC])
 def test_an_aggregator_with_the_right_method_is_accepted(kind: type[Any]) -> None:
     check_names(ListSource([]), aggregators=[kind()])
 
@@ -63,3 +71,9 @@ def test_an_aggregator_without_the_right_method_ends_the_run_before_it_begins(ki
     with pytest.raises(PartError) as caught:
         check_names(ListSource([]), aggregators=[kind()])
     assert str(caught.value) == f"the aggregator mine has no method {method}; see neows_async.Aggregator"
+
+
+def test_an_aggregator_with_an_async_method_ends_the_run_before_it_begins() -> None:
+    aggregator: Any = Async()
+    with pytest.raises(PartError, match=r"^update\(batches\) of the aggregator mine must not be async"):
+        check_names(ListSource([]), aggregators=[aggregator])

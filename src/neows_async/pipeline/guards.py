@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -17,11 +17,9 @@ from neows_async.lake.layout import RESERVED
 from neows_async.pages.values import DatasetFile
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from neows_async.protocols import Aggregator, JsonAggregator, Sink, Source
-
-_T = TypeVar("_T")
 
 
 @contextmanager
@@ -56,12 +54,6 @@ def _cancelled() -> bool:
     return task is not None and (task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf)
 
 
-async def await_part(name: str, awaitable: Awaitable[_T]) -> _T:
-    """Await ``awaitable``, inside :func:`blaming`."""
-    with blaming(name):
-        return await awaitable
-
-
 def check_names(
     source: Source, sinks: Sequence[Sink] = (), aggregators: Sequence[Aggregator | JsonAggregator] = ()
 ) -> None:
@@ -87,11 +79,16 @@ def check_names(
 def _check_update(aggregator: Aggregator | JsonAggregator) -> None:
     arguments = ("batches", "objects") if getattr(aggregator, "needs_json", False) else ("batches",)
     method = "update_json" if len(arguments) > 1 else "update"
+    wanted = f"{method}({', '.join(arguments)})"
+    function: Any = getattr(aggregator, method, None)
+    if inspect.iscoroutinefunction(function):  # a call would do nothing, and the figures would be wrong
+        raise PartError(f"{wanted} of the aggregator {aggregator.name} must not be async: a thread calls it")
     try:
-        inspect.signature(getattr(aggregator, method, None)).bind(*arguments)  # type: ignore[arg-type]
+        inspect.signature(function).bind(*arguments)
     except TypeError as exc:
-        wanted = f"{method}({', '.join(arguments)})"
         raise PartError(f"the aggregator {aggregator.name} has no method {wanted}; see neows_async.Aggregator") from exc
+    except ValueError:  # a function written in C may have no signature that Python can read
+        pass
 
 
 def needs_json(parts: Iterable[Sink | Aggregator | JsonAggregator]) -> bool:

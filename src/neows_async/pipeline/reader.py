@@ -14,6 +14,7 @@ from neows_async.pipeline.buffer import BufferLimits, PageBuffer, read_stored_pa
 from neows_async.pipeline.decoder import DecoderPool
 from neows_async.pipeline.fetch_loop import FetchLoop
 from neows_async.pipeline.fetcher import PageRequest
+from neows_async.pipeline.guards import blaming
 from neows_async.pipeline.stats import RunStats
 from neows_async.protocols import StoredSource
 from neows_async.telemetry import events
@@ -227,7 +228,8 @@ class PageReader:
     async def _next_generation(self) -> bool:
         """Whether to read once more: pages shift between requests only if the catalogue changes its size."""
         if isinstance(self._source, StoredSource):
-            return await self._source.next_generation()
+            with blaming(f"the source {self._source.origin}"):
+                return await self._source.next_generation()
         limit = self._settings.limit
         wants_all = limit is None or limit >= self._total_elements
         last = self.generation + 1 >= self._settings.max_generations

@@ -39,7 +39,6 @@ from neows_async.pipeline.fetch_loop import UNPACED, PacedSource
 from neows_async.pipeline.guards import (
     all_files,
     as_plain_json,
-    await_part,
     blaming,
     check_names,
     needs_json,
@@ -205,7 +204,8 @@ class _Run:
     async def _write(self, stage: LakeStage) -> tuple[list[DatasetFile], _Results]:
         """Everything between the plan and the commit."""
         for sink in self._sinks:
-            await await_part(sink.name, sink.open(stage))
+            with blaming(sink.name):
+                await sink.open(stage)
         queues = [PageQueue(self._settings.queue_neos) for _ in range(len(self._sinks) + 1)]
 
         # One queue after the other: the slowest output limits the reader, and so the fetchers.
@@ -240,8 +240,8 @@ class _Run:
 
     async def _feed_sink(self, sink: Sink, queue: PageQueue) -> None:
         while (page := await queue.get()) is not None:
-            with self._stats.timing("write"):
-                await await_part(sink.name, sink.write(page))
+            with self._stats.timing("write"), blaming(sink.name):
+                await sink.write(page)
             # After the write: an event must not announce a page that the sink may still refuse.
             self._output_done(page)
         self._ended += 1
@@ -314,7 +314,8 @@ class _Run:
             await self._reader.check_stored()
             # 4. Own commits of the sinks. The receipt follows, so a crash here repeats them: they are idempotent.
             for sink in self._sinks:
-                await await_part(sink.name, sink.commit())
+                with blaming(sink.name):
+                    await sink.commit()
         return sorted(files, key=lambda file: file.path), results
 
     def _receipt(self, files: Sequence[DatasetFile], results: _Results) -> Receipt:
