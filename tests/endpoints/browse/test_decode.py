@@ -237,7 +237,7 @@ def read_with(scan: Scanner, body: bytes, orbiting_body: str | None) -> Page:
     assert exactly(page.batches["close_approaches"]) == exactly(by_contract.batches["close_approaches"])
     assert page.batches["neos"].schema == NEOS
     assert page.batches["close_approaches"].schema == CLOSE_APPROACHES
-    for name in ("info", "size", "sha256", "indices", "approach_counts", "rejected", "unknown_fields"):
+    for name in ("info", "json_bytes", "sha256", "indices", "approach_counts", "rejected", "unknown_fields"):
         assert getattr(page, name) == getattr(by_contract, name), name
     page.batches["neos"].validate(full=True)
     page.batches["close_approaches"].validate(full=True)
