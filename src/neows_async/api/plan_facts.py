@@ -116,12 +116,7 @@ def facts_of(  # noqa: PLR0913 - each comes from another place
     *,
     notes: tuple[str, ...] = (),
 ) -> PlanFacts:
-    """Combine what is known.
-
-    :param model: what is known of the quota, with ``response``
-    :raises SettingsError: the size of the catalogue is unknown
-    :raises EmptyCatalogueError: the catalogue has no objects
-    """
+    """Combine what is known."""
     planned = plan_pages(_page_info(settings, lake, response), settings.limit)
     kept = [sum(number < planned.pages for number in pages) for pages in lake.kept]
     left = sum(planned.pages - pages for pages in kept) if kept else planned.pages

@@ -85,12 +85,7 @@ class BatchStream(_RecordStream):
     """Record batches, in Browse order, one pair a page. Opened by :func:`neows_async.open_batches`."""
 
     async def __anext__(self) -> Batches:
-        """The batches of the next page. A cancellation during the wait loses no page.
-
-        :raises NeowsError: the run failed; all objects before the failure were delivered
-        :raises anyio.ClosedResourceError: the block has ended
-        :raises anyio.BusyResourceError: another task iterates
-        """
+        """The batches of the next page. A cancellation loses no page. Errors as of :class:`NeoStream`."""
         with self._guard:
             await checkpoint()
             page = await _next(self._pages)

@@ -134,11 +134,7 @@ def api_key(variables: Mapping[str, str]) -> str | None:
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
-    """The validated settings.
-
-    :param values: by field; a field that was not given is absent
-    :raises SettingsError: the first invalid value, named by its option
-    """
+    """The validated settings."""
     try:
         return Settings(**values)
     except ValidationError as exc:

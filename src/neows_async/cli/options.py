@@ -85,6 +85,14 @@ def option(*declarations: str, **attributes: Any) -> click.Option:
     return click.Option(declarations, envvar=f"{ENV_PREFIX}{name.upper()}", show_envvar=True, **attributes)
 
 
+def number_option(
+    flag: str, text: str, *, least: int | None = None, most: int | None = None, default: int | None = None
+) -> click.Option:
+    """A whole number within bounds."""
+    kind = int if least is None else click.IntRange(least, most)
+    return option(flag, type=kind, metavar="N", default=default, show_default=default is not None, help=text)
+
+
 def setting(name: str) -> click.Option:
     """The option of the field ``name`` of :class:`~neows_async.settings.Settings`, which describes all of it.
 

@@ -86,10 +86,7 @@ def _to_stderr(line: str) -> None:
 
 @contextmanager
 def printing_answer() -> Iterator[None]:
-    """Print the answer inside this block. A reader that went away is not an error.
-
-    :raises StorageError: standard output cannot be written, e.g. the disk is full
-    """
+    """Print the answer inside this block. A reader that went away is no error; a full disk is a StorageError."""
     try:
         yield
         if sys.stdout is not None:  # None if the program was started with stdout closed

@@ -10,7 +10,7 @@ import click
 from neows_async.cli import output
 from neows_async.cli.exit_codes import ExitCode
 from neows_async.cli.foreground import run_on_lake
-from neows_async.cli.options import Command, Group, log_format_option, option, quiet_option, root_option
+from neows_async.cli.options import Command, Group, log_format_option, number_option, quiet_option, root_option
 from neows_async.errors import SettingsError
 from neows_async.lake.lake import AsyncLake
 from neows_async.lake.raw_zone import find_raw
@@ -70,12 +70,7 @@ def list_command(snapshot: str, root: str, log_format: str) -> None:
     cls=Command,
     params=[
         _snapshot_argument(),
-        option(
-            "--position",
-            type=click.IntRange(min=0),
-            metavar="N",
-            help="Show only the object at this position of the catalogue.",
-        ),
+        number_option("--position", "Show only the object at this position of the catalogue.", least=0),
         root_option(),
         log_format_option(),
     ],

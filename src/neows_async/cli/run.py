@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from neows_async.cli import output
 from neows_async.cli.config import DEMO_KEY_HINT, KEY_VARIABLE, api_key, defaults_of, settings_of
 from neows_async.cli.exit_codes import MEANINGS
-from neows_async.cli.options import REDACT, Command, log_format_option, option, quiet_option, setting
+from neows_async.cli.options import REDACT, Command, log_format_option, number_option, option, quiet_option, setting
 from neows_async.errors import KeyRefusedError, NotFoundError, SettingsError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.raw_zone import RawLocation, find_raw
@@ -111,21 +111,9 @@ SECTIONS: Final = {
     ],
     "Technical": [
         *map(setting, ("request_timeout_s", "max_body_bytes", "workers")),
-        option(
-            "--sandbox-neos",
-            type=click.IntRange(min=0),
-            metavar="N",
-            default=41_282,
-            show_default=True,
-            help="The built-in sandbox has N objects.",
-        ),
-        option(
-            "--sandbox-seed",
-            type=int,
-            metavar="N",
-            default=1,
-            show_default=True,
-            help="The seed of the sandbox's objects. Equal seeds give equal objects.",
+        number_option("--sandbox-neos", "The built-in sandbox has N objects.", least=0, default=41_282),
+        number_option(
+            "--sandbox-seed", "The seed of the sandbox's objects. Equal seeds give equal objects.", default=1
         ),
         quiet_option(),
         log_format_option("json: events as lines on stderr, the receipt on stdout."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from neows_async.cli.options import Command, option
+from neows_async.cli.options import Command, number_option, option
 from neows_async.sandbox.app import SandboxApp
 from neows_async.sandbox.catalogue import RecordedPages, SyntheticCatalogue
 from neows_async.sandbox.rate_limits import Gateway
@@ -23,42 +23,18 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     params=[
-        option(
-            "--port",
-            type=click.IntRange(0, 65_535),
-            metavar="N",
-            default=8080,
-            show_default=True,
-            help="Listen on this port of 127.0.0.1. 0 chooses a free one.",
+        number_option(
+            "--port", "Listen on this port of 127.0.0.1. 0 chooses a free one.", least=0, most=65_535, default=8080
         ),
-        option(
-            "--neos",
-            type=click.IntRange(min=0),
-            metavar="N",
-            default=41_282,
-            show_default=True,
-            help="The catalogue has N synthetic objects.",
-        ),
-        option(
-            "--seed",
-            type=int,
-            metavar="N",
-            default=1,
-            show_default=True,
-            help="The seed of the objects. Equal seeds give equal objects.",
-        ),
+        number_option("--neos", "The catalogue has N synthetic objects.", least=0, default=41_282),
+        number_option("--seed", "The seed of the objects. Equal seeds give equal objects.", default=1),
         option(
             "--pages",
             type=click.Path(file_okay=False, path_type=Path),
             metavar="DIR",
             help="Serve the recorded pages of a folder instead: page_NNNNN.json, .json.gz or .json.zst.",
         ),
-        option(
-            "--hourly-limit",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Allow N requests an hour per key; DEMO_KEY has 30.  [default: 1000]",
-        ),
+        number_option("--hourly-limit", "Allow N requests an hour per key; DEMO_KEY has 30.  [default: 1000]", least=1),
         option(
             "--scenario",
             type=click.Path(dir_okay=False, path_type=Path),

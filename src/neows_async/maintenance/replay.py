@@ -89,11 +89,7 @@ class Replay:
 
 
 async def plan_replay(storage: AsyncStorage, snapshot: str) -> Replay:
-    """Read the rejected objects of ``snapshot`` again. It writes nothing.
-
-    :raises NotFoundError: there is no such committed snapshot
-    :raises DataError: its quarantine is damaged
-    """
+    """Read the rejected objects of ``snapshot`` again. It writes nothing."""
     receipt = await AsyncLake(storage).receipt(snapshot)
     rejected = 0
     readable: list[int] = []

@@ -242,10 +242,7 @@ def parquet_sinks(settings: Settings) -> list[ParquetSink]:
 
 
 def check_partition(dataset: str, column: str | None) -> None:
-    """Check that ``dataset`` exists and can be partitioned by ``column``.
-
-    :raises SettingsError: it cannot; the message lists what is possible
-    """
+    """Check that ``dataset`` exists and can be partitioned by ``column``; a SettingsError lists what is possible."""
     if dataset not in DATASETS:
         raise SettingsError(f"there is no dataset {dataset!r}; there are {', '.join(DATASETS)}")
     if column is None:

@@ -47,10 +47,7 @@ class RegisteredPart:
         return self.receipt_names or (self.name,)
 
     def make(self, settings: Settings) -> Any:
-        """A new part, or a list of sinks.
-
-        :raises SettingsError: ``settings`` do not fit
-        """
+        """A new part, or a list of sinks."""
         module, _, attribute = self.factory.partition(":")
         factory: Any = importlib.import_module(f"neows_async.outputs.{module}")
         for name in attribute.split("."):

@@ -83,28 +83,14 @@ class Gate:
         self._reported_until_s = -math.inf
         self._closed_with: NeowsError | None = None
         self._closing = anyio.Event()
-        self._sent = 0
-        self._quota_wait_s = self._outage_wait_s = 0.0
-
-    @property
-    def sent(self) -> int:
-        """Requests sent, with those of :meth:`count_unpaced`."""
-        return self._sent
+        self.sent: int = 0  # requests, with those of count_unpaced
+        self.quota_wait_s: float = 0.0  # while only the quota held the next request back
+        self.outage_wait_s: float = 0.0  # while an outage did
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """The quota headers of the last response that had any."""
         return self._shared.rate_limit
-
-    @property
-    def quota_wait_s(self) -> float:
-        """Time during which only the quota held the next request back."""
-        return self._quota_wait_s
-
-    @property
-    def outage_wait_s(self) -> float:
-        """Time during which an outage held the next request back."""
-        return self._outage_wait_s
 
     @property
     def is_down(self) -> bool:
@@ -124,7 +110,7 @@ class Gate:
 
     def count_unpaced(self, requests: int) -> None:
         """Count requests that need no permit, because a local source serves them."""
-        self._sent += requests
+        self.sent += requests
 
     def close(self, reason: NeowsError) -> None:
         """Give no more permits: each call that waits, and each later call, raises ``reason``."""
@@ -155,7 +141,7 @@ class Gate:
         async with self._first_in_line:
             ticket = await self._wait_for_ticket()
             # No await from here to the block: a cancellation in between would count a request that was never sent.
-            self._sent += 1
+            self.sent += 1
             self._breaker.sent(self._clock())
             permit = Permit(self._shared, page, ticket)
         try:
@@ -167,7 +153,7 @@ class Gate:
 
     async def _wait_for_ticket(self) -> int:
         budget = self._limits.budget_requests
-        if budget is not None and self._sent >= budget:
+        if budget is not None and self.sent >= budget:
             raise PausedError(f"the budget of {budget} requests is spent", resume_at_s=self._clock())
         while True:
             if self._closed_with is not None:
@@ -204,14 +190,14 @@ class Gate:
                 await changed.wait()
             waited_s = anyio.current_time() - started_s
             if outage_s > 0:
-                self._outage_wait_s += waited_s
+                self.outage_wait_s += waited_s
             elif math.isfinite(quota_s):
-                self._quota_wait_s += waited_s
+                self.quota_wait_s += waited_s
 
     def _wanted(self) -> float:
         wanted = max(1, self._pages_left() - self.in_flight)
         budget = self._limits.budget_requests
-        return wanted if budget is None else min(wanted, budget - self._sent)
+        return wanted if budget is None else min(wanted, budget - self.sent)
 
     async def _unless_closed(self, ticket: int) -> int:
         """Return ``ticket``, or give it back if the gate was closed while the store was busy."""

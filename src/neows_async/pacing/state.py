@@ -51,10 +51,7 @@ class QuotaState:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> QuotaState:
-        """Return the state whose :meth:`as_json` is ``plain``.
-
-        :raises ValueError: this version did not write it
-        """
+        """Return the state whose :meth:`as_json` is ``plain``."""
         try:
             hour = plain["hour"]
             values = {name: _tuples(value) for name, value in plain.items()}

@@ -60,7 +60,7 @@ class DecoderPool:
                 worker.end()
 
         if self._workers:
-            # Bounded: a worker that does not end is killed by its socket's end.
+            # Bounded: the thread goes on, and a worker ends with its socket anyway.
             with anyio.move_on_after(RELEASE_S, shield=True):
                 await to_thread.run_sync(end, abandon_on_cancel=True, limiter=self._starting)
 

@@ -112,10 +112,7 @@ class FetchLoop:
         return self._buffer.left if self._has_begun else 1
 
     async def run(self) -> None:
-        """Fetch pages until cancelled.
-
-        :raises NeowsError: no more pages can be fetched, and the run ends now
-        """
+        """Fetch pages until cancelled."""
         self._running += 1
         while self._error is None:
             # Read anew each time: a new generation replaces it while this task waits.

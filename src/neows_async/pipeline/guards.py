@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def blaming(part: str) -> Iterator[None]:
-    """Turn an unknown exception of the block into an error that names the part.
-
-    :raises PartError: its cause is the part's own exception
-    """
+    """Turn an unknown exception of the block into a PartError that names the part; it is the cause."""
     try:
         yield
     except NeowsError:

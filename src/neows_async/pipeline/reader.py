@@ -71,7 +71,7 @@ class PageReader:
         self.fetching: FetchLoop = FetchLoop(settings, origin, self._decoder, self.stats, listener, drains=drains)
         self.admission: Admission = Admission(limit=settings.limit, max_rejects=settings.max_rejects)
         self.generation: int = 0
-        self._total_elements = 0
+        self.total_elements: int = 0  # in the catalogue, by the last page read
         self._total_changed = False
         self._missing = 0
         self._read: list[tuple[RawZone, set[int]]] = []
@@ -90,16 +90,11 @@ class PageReader:
         return self._buffer.plan.page_size
 
     @property
-    def total_elements(self) -> int:
-        """Objects in the catalogue, by the last page read."""
-        return self._total_elements
-
-    @property
     def complete(self) -> bool | Literal["unknown"]:
         """Whether every object of the catalogue was read, once :meth:`read_pages` has ended: the distinct ids of the
         last generation against its last total. Never claims more than is known.
         """
-        if self._missing or self.admission.distinct_in_generation != self._total_elements:
+        if self._missing or self.admission.distinct_in_generation != self.total_elements:
             return False
         return "unknown" if self._total_changed else True
 
@@ -119,7 +114,7 @@ class PageReader:
         first, info, stored = await self._first_page(stored)
         plan = plan_pages(info, settings.limit)
         self.stats.generation_begins(plan, sum(number < plan.pages for number in stored))
-        self._total_elements, self._total_changed = plan.total_elements, False
+        self.total_elements, self._total_changed = plan.total_elements, False
         from_archive = self.fetching.archive is not None
         self._buffer = PageBuffer(
             plan,
@@ -206,8 +201,8 @@ class PageReader:
         if self.generation:
             page = dataclasses.replace(page, generation=self.generation)
         # Compared page by page: a total that changes and changes back still shifted some pages.
-        self._total_changed |= page.info.total_elements != self._total_elements
-        self._total_elements = page.info.total_elements
+        self._total_changed |= page.info.total_elements != self.total_elements
+        self.total_elements = page.info.total_elements
         self.stats.page_read(page.sha256, page.json_bytes)
         admitted = self.admission.admit(page)
         for rejected in admitted.rejected:
@@ -231,7 +226,7 @@ class PageReader:
             with blaming(f"the source {self._source.origin}"):
                 return await self._source.next_generation()
         limit = self._settings.limit
-        wants_all = limit is None or limit >= self._total_elements
+        wants_all = limit is None or limit >= self.total_elements
         last = self.generation + 1 >= self._settings.max_generations
         # With an unchanged total no position shifted, or nothing shows it: a second reading would find the same.
         if not self._total_changed or not wants_all or last:

@@ -93,10 +93,7 @@ class PageStream:
             raise anyio.ClosedResourceError
 
     async def next_page(self) -> Page | None:
-        """The next page; waits for it. None after the last one. If cancelled, no page is lost.
-
-        :raises NeowsError: the error that ended the reading
-        """
+        """The next page; waits for it. None after the last one. If cancelled, no page is lost."""
         self.check_open()
         # Takes the page without an await after it, so a cancelled call loses none.
         page = await self._queue.get()

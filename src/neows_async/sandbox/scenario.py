@@ -37,7 +37,7 @@ import difflib
 import math
 import random
 import tomllib
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -67,12 +67,15 @@ class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rate: float = 1.0
     from_s: float = 0.0
     until_s: float | None = None
+    LEAST: ClassVar[dict[str, int]] = {"from_s": 0}
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise self._error("rate", "from 0 to 1", self.rate)
-        if not self.from_s >= 0:
-            raise self._error("from_s", "0 or more", self.from_s)
+        for name, least in self.LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise self._error(name, f"{least} or more", value)
         if self.until_s is not None and not self.until_s > self.from_s:
             raise self._error("until_s", f"after from_s, {self.from_s:g}", self.until_s)
         if self.pages is not None and any(page < 0 for page in self.pages):
@@ -131,11 +134,7 @@ class Slow(_Fault, frozen=True, kw_only=True, tag="slow"):
     """The right response, ``delay_s`` seconds later."""
 
     delay_s: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.delay_s >= 0:
-            raise self._error("delay_s", "0 or more", self.delay_s)
+    LEAST: ClassVar[dict[str, int]] = {"from_s": 0, "delay_s": 0}
 
 
 class Hang(_Fault, frozen=True, kw_only=True, tag="hang"):
@@ -162,22 +161,14 @@ class WrongPage(_Fault, frozen=True, kw_only=True, tag="wrong_page"):
     """A whole page with another number: ``number``, or the next one."""
 
     number: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.number is not None and self.number < 0:
-            raise self._error("number", "0 or more", self.number)
+    LEAST: ClassVar[dict[str, int]] = {"from_s": 0, "number": 0}
 
 
 class ShortPage(_Fault, frozen=True, kw_only=True, tag="short_page"):
     """The page without its last ``missing_neos`` objects, though its totals include them."""
 
     missing_neos: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.missing_neos < 1:
-            raise self._error("missing_neos", "1 or more", self.missing_neos)
+    LEAST: ClassVar[dict[str, int]] = {"from_s": 0, "missing_neos": 1}
 
 
 class WrongType(_Fault, frozen=True, kw_only=True, tag="wrong_type"):
@@ -201,11 +192,7 @@ class Endless(_Fault, frozen=True, kw_only=True, tag="endless"):
     """The right page, then endless white space, 16 KiB every ``interval_s`` seconds."""
 
     interval_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.interval_s >= 0:
-            raise self._error("interval_s", "0 or more", self.interval_s)
+    LEAST: ClassVar[dict[str, int]] = {"from_s": 0, "interval_s": 0}
 
 
 class Replace(_Fault, frozen=True, kw_only=True, tag="replace"):

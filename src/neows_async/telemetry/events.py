@@ -293,7 +293,6 @@ def each(*listeners: Listener) -> Listener:
     """A listener that passes each event to all ``listeners``, in their order."""
 
     def listen(event: Event) -> None:
-        # In order, so that a later listener sees what an earlier one did.
         for listener in listeners:
             listener(event)
 

@@ -29,7 +29,7 @@ from neows_async.settings import Settings
 from neows_async.testing.fakes import ListSink, ListSource, browse_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from neows_async.lake.receipt import Receipt
     from neows_async.pages.values import Page
@@ -116,7 +116,7 @@ class SinkConformance:
     async def _whole_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             before = self.visible()
-            receipt = await _run(Path(folder), self.make(), _new_id())
+            receipt = await _run(folder, sinks=[self.make()], snapshot=_new_id())
             for file in receipt.files:
                 data = await anyio.Path(folder, file.path).read_bytes()
                 assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256), file
@@ -133,7 +133,7 @@ class SinkConformance:
         for concurrency in (1, 4):
             snapshot = _new_id()
             with tempfile.TemporaryDirectory() as folder:
-                receipt = await _run(Path(folder), self.make(), snapshot, concurrency=concurrency)
+                receipt = await _run(folder, sinks=[self.make()], snapshot=snapshot, concurrency=concurrency)
                 found.append(
                     {file.path.replace(f"snapshot={snapshot}", "snapshot="): file.sha256 for file in receipt.files}
                 )
@@ -148,11 +148,11 @@ class SinkConformance:
             with tempfile.TemporaryDirectory() as folder:
                 before, snapshot = self.visible(), _new_id()
                 with anyio.CancelScope() as scope:
-                    await _run(Path(folder), _Cancelling(self.make(), at, scope), snapshot)
+                    await _run(folder, sinks=[_Cancelling(self.make(), at, scope)], snapshot=snapshot)
                 assert scope.cancelled_caught, "the sink swallowed a cancellation"
                 assert self.visible() == before, "rows are visible without a commit"
                 # A new sink with the same snapshot, as after a crash.
-                receipt = await _run(Path(folder), self.make(), snapshot)
+                receipt = await _run(folder, sinks=[self.make()], snapshot=snapshot)
                 if before is not None:
                     assert self.visible() == before + receipt.records.written
 
@@ -164,8 +164,8 @@ class SinkConformance:
         with tempfile.TemporaryDirectory() as folder:
             before, snapshot = self.visible(), _new_id()
             with anyio.CancelScope() as scope:
-                await _run(Path(folder), _Cancelling(self.make(), None, scope), snapshot)
-            receipt = await _run(Path(folder), self.make(), snapshot)
+                await _run(folder, sinks=[_Cancelling(self.make(), None, scope)], snapshot=snapshot)
+            receipt = await _run(folder, sinks=[self.make()], snapshot=snapshot)
             if before is not None:
                 assert self.visible() == before + receipt.records.written, "a second commit doubled or lost rows"
 
@@ -198,16 +198,23 @@ def _new_id() -> str:
     return f"conformance-{secrets.token_hex(8)}"
 
 
-async def _run(root: Path, sink: Sink, snapshot: str, **settings: Any) -> Receipt:
+async def _run(
+    root: str,
+    source: Source | None = None,
+    *,
+    sinks: Sequence[Sink] = (),
+    aggregators: Sequence[Any] = (),
+    **more: Any,
+) -> Receipt:
     parts = run.Parts(
-        storage=LocalStorage(root, durable=False),
-        source=ListSource(_objects()),
+        storage=LocalStorage(Path(root), durable=False),
+        source=source or ListSource(_objects()),
         source_name="conformance",
-        sinks=[sink],
-        aggregators=[],
+        sinks=sinks,
+        aggregators=aggregators,
         aggregate_writer=JsonAggregates(),
     )
-    return await run.ingest(Settings(limit=None, snapshot=snapshot, **settings), parts)
+    return await run.ingest(Settings(**{"limit": None, **more}), parts)
 
 
 class SourceConformance:
@@ -298,16 +305,8 @@ class SourceConformance:
 
     async def _whole_run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            parts = run.Parts(
-                storage=LocalStorage(Path(folder), durable=False),
-                source=self.make(),
-                source_name="conformance",
-                sinks=[ListSink()],
-                aggregators=[],
-                aggregate_writer=JsonAggregates(),
-            )
-            limit = 2 * self.page_size
-            receipt = await run.ingest(Settings(limit=limit, page_size=self.page_size, max_rejects=None), parts)
+            asked: dict[str, Any] = {"limit": 2 * self.page_size, "page_size": self.page_size, "max_rejects": None}
+            receipt = await _run(folder, self.make(), sinks=[ListSink()], **asked)
             assert receipt.records.seen > 0
 
 
@@ -389,15 +388,8 @@ class AggregatorConformance:
     async def _whole_run(self) -> None:
         aggregator = self.make()
         with tempfile.TemporaryDirectory() as folder:
-            parts = run.Parts(
-                storage=LocalStorage(Path(folder), durable=False),
-                source=ListSource(_objects()),
-                source_name="conformance",
-                sinks=[],  # none that needs the JSON: an aggregator that reads it must say so itself
-                aggregators=[aggregator],
-                aggregate_writer=JsonAggregates(),
-            )
-            receipt = await run.ingest(Settings(limit=None), parts)
+            # No sink that needs the JSON: an aggregator that reads it must say so itself.
+            receipt = await _run(folder, aggregators=[aggregator])
         assert set(receipt.aggregates) == {aggregator.name}
 
     def _of(self, pages: list[Page]) -> Any:

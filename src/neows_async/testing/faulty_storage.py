@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from neows_async.errors import NeowsError, StorageError
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from neows_async.lake.storage.interface import Lock, ObjectInfo, OutputFile, Storage
+
+_T = TypeVar("_T")
 
 
 class CountingStorage:
@@ -77,28 +79,12 @@ class CountingStorage:
 
     def open_output(self, key: str) -> OutputFile:
         """Two steps around ``inner``'s, and two around each call of the file."""
-        output: OutputFile | None = None
-        try:
-            with self.step("open_output", key):
-                output = self._inner.open_output(key)
-        except BaseException:
-            # The step after it failed: the caller got no file, so nobody else discards it.
-            if output is not None:
-                output.abort()
-            raise
+        output = self._opened("open_output", key, lambda: self._inner.open_output(key), lambda made: made.abort())
         return _CountingOutput(self, output, key)
 
     def open_input(self, key: str) -> BinaryIO:
         """Two steps around ``inner``'s; the reads are not counted."""
-        file: BinaryIO | None = None
-        try:
-            with self.step("open_input", key):
-                file = self._inner.open_input(key)
-        except BaseException:
-            if file is not None:
-                file.close()
-            raise
-        return file
+        return self._opened("open_input", key, lambda: self._inner.open_input(key), lambda made: made.close())
 
     def sweep(self, prefix: str) -> int:
         """Two steps around ``inner``'s."""
@@ -107,21 +93,25 @@ class CountingStorage:
 
     def lock(self, key: str, owner: str) -> Lock:
         """Two steps around ``inner``'s, and two around each call of the lock."""
-        lock: Lock | None = None
-        try:
-            with self.step("lock", key):
-                lock = self._inner.lock(key, owner)
-        except BaseException:
-            # As above: nobody else would release it.
-            if lock is not None:
-                lock.release()
-            raise
+        lock = self._opened("lock", key, lambda: self._inner.lock(key, owner), lambda made: made.release())
         return _CountingLock(self, lock, key)
 
     def lock_owner(self, key: str) -> str | None:
         """Two steps around ``inner``'s."""
         with self.step("lock_owner", key):
             return self._inner.lock_owner(key)
+
+    def _opened(self, verb: str, key: str, make: Callable[[], _T], discard: Callable[[_T], object]) -> _T:
+        made: _T | None = None
+        try:
+            with self.step(verb, key):
+                made = make()
+        except BaseException:
+            # The step after it failed: the caller gets nothing, so nobody else discards it.
+            if made is not None:
+                discard(made)
+            raise
+        return made
 
     @contextmanager
     def step(self, verb: str, key: str) -> Iterator[None]:

@@ -66,10 +66,7 @@ def split(body: bytes) -> tuple[PageInfo, list[bytes]]:
 
 
 def _parse_strictly(body: bytes) -> _Envelope | None:
-    """The envelope; None if the lenient parser must decide whether the body is a page, and why not.
-
-    :raises BadPageError: the body is not UTF-8, or not a Browse page
-    """
+    """The envelope; None if the lenient parser must decide whether the body is a page, and why not."""
     # msgspec does not check the UTF-8 of strings that it skips, but every later reader requires it.
     if not is_utf8(body):
         try:

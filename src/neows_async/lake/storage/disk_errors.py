@@ -69,10 +69,7 @@ def storage_error(exc: OSError, *, doing: str, root: Path, path: Path, reading: 
 
 
 def refuse_files(root: Path) -> None:
-    """Refuse a ``root`` that is not a folder and cannot become one.
-
-    :raises NotADirectoryError: it or a parent of it is something else
-    """
+    """Raise NotADirectoryError for a ``root`` that is not a folder and cannot become one."""
     if _file_in_the_way(root, root) is not None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
 

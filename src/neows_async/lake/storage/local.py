@@ -92,10 +92,10 @@ class LocalStorage:
         """Remove an object, and the folders that are then empty; no effect if it does not exist."""
         path = self._path(key)
         with suppress(NotFoundError), self._translated("delete", path, reading=True):
-            # A folder is not an object; the name of one is as good as absent.
+            # A folder is not an object, so it stays.
             if not path.is_dir():
                 path.unlink(missing_ok=True)
-        # Not synced: a power cut may bring a deleted object back, which deletes again.
+        # Not synced: a power cut may bring a deleted object back, and deleting again is harmless.
         self._folders.remove_empty(path.parent)
 
     def open_output(self, key: str) -> LocalOutput:

@@ -51,10 +51,7 @@ class ObjectUri:
 
     @classmethod
     def parse(cls, uri: str) -> ObjectUri:
-        """Parse ``uri``.
-
-        :raises SettingsError: it is not understood; the text quotes no part that may be a secret
-        """
+        """Parse ``uri``. The text of a SettingsError quotes no part that may be a secret."""
         try:
             parts = urlsplit(uri)
             options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -131,10 +128,7 @@ def s3_config(options: Mapping[str, str], environment: Mapping[str, str], profil
 
 
 def check_endpoint(endpoint: str) -> bool:
-    """Whether ``endpoint`` is ``http://``, which is allowed only on loopback.
-
-    :raises SettingsError: it is ``http://`` elsewhere, has credentials, or is not a URL
-    """
+    """Whether ``endpoint`` is ``http://``: allowed only on loopback, else a SettingsError."""
     try:
         parts = urlsplit(endpoint)
         host = parts.hostname or ""
