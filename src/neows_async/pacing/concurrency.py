@@ -7,8 +7,8 @@ The rule::
     requests fail                 limit / 2
 
 Responses are slow if ``latency / normal - 1.5``, summed from the last time that the sum was 0, exceeds 4: a single
-response of more than 5.5 times the normal latency, or 9 of twice the normal latency. The limit then remembers where the source
-became slow. It returns to that number after 80 responses, the next time after 320, at last after 1,280.
+response of more than 5.5 times the normal latency, or 9 of twice the normal latency. The limit then remembers where the
+source became slow. It returns to that number after 80 responses, the next time after 320, at last after 1,280.
 
 A source that is slow with one request in flight is not overloaded. Its latency is the new normal one.
 """
