@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 
-def names_of_stub(file: str) -> dict[str, str]:
-    """Each public name of the package whose ``__init__.py`` is ``file`` → the module that defines it."""
-    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+def names_of_stub(file: str, loader: Any) -> dict[str, str]:
+    """Each public name of the package whose ``__init__.py`` is ``file`` → the module that defines it.
+
+    :param loader: what loaded the package: it may be in a zip file
+    """
+    stub = ast.parse(loader.get_data(str(Path(file).with_suffix(".pyi"))))
     imports = (node for node in stub.body if isinstance(node, ast.ImportFrom))
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
-_NAMES = names_of_stub(__file__)
+_NAMES = names_of_stub(__file__, __spec__.loader)
 __all__ = sorted(_NAMES)  # noqa: PLE0605 - type checkers read the stub's
 
 

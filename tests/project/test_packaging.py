@@ -20,6 +20,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import neows_async
+from neows_async import testing
 from neows_async.endpoints.browse.approach_scan import IS_COMPILED
 from tests.conftest import ROOT
 
@@ -74,6 +76,21 @@ def test_the_wheel_holds_the_package_its_types_and_its_licence(wheel: Path) -> N
     (licence,) = (name for name in names if name.endswith("/licenses/LICENSE"))
     assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
     assert not [name for name in names if not name.startswith(("neows_async/", "neows_async-"))]
+
+
+def test_the_package_is_imported_from_a_zip_file_with_all_its_names(tmp_path: Path) -> None:
+    archive = tmp_path / "packages.zip"
+    with zipfile.ZipFile(archive, "w") as written:
+        for path in (ROOT / "src").rglob("*.py*"):
+            if path.suffix in (".py", ".pyi"):
+                written.write(path, path.relative_to(ROOT / "src"))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import neows_async, neows_async.testing as testing; "
+        "from neows_async import *; print(neows_async.__file__, len(neows_async.__all__), len(testing.__all__))"
+    )
+    file, names, tools = output_of(sys.executable, "-c", program, archive).split()
+    assert file.startswith(str(archive))
+    assert (int(names), int(tools)) == (len(neows_async.__all__), len(testing.__all__))
 
 
 def test_the_same_sources_give_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from neows_async import names_of_stub
 
-_NAMES = names_of_stub(__file__)
+_NAMES = names_of_stub(__file__, __spec__.loader)
 __all__ = sorted(_NAMES)  # noqa: PLE0605 - type checkers read the stub's
 
 
