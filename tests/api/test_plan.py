@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from neows_async import plan
 from neows_async.api.plan import gather_facts
-from neows_async.errors import PausedError, RateLimit, RateLimitedError, SettingsError
+from neows_async.errors import PartError, PausedError, RateLimit, RateLimitedError, SettingsError, UnavailableError
 from neows_async.lake.async_storage import AsyncStorage
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.pacing.quota_store import MemoryQuotaStore
 from neows_async.pacing.rules import PacingRules
 from neows_async.pacing.simulation import simulate
+from neows_async.pages.values import RawPage
 from neows_async.settings import Settings
 from neows_async.telemetry import events
 from neows_async.testing import ListSource
@@ -22,10 +25,10 @@ from tests import lakes
 from tests.neos import catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from neows_async.api.plan_facts import PlanFacts
-    from neows_async.pages.values import RawPage
 
 NOW_S = 1_800_014_400.0 + 37 * 60
 
@@ -41,6 +44,29 @@ class Nasa(ListSource):
 
 def refuse(number: int, attempt: int) -> None:  # noqa: ARG001 - the seam's signature
     raise RateLimitedError("429", retry_after_s=900)
+
+
+class Answering(Nasa):
+    """A source that calls ``answer`` for each page."""
+
+    def __init__(self, answer: Callable[[int], Any]) -> None:
+        super().__init__([])
+        self._answer = answer
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        del size
+        answer: RawPage = self._answer(number)
+        return answer
+
+
+class Hanging(Nasa):
+    async def fetch(self, number: int, size: int) -> RawPage:
+        await anyio.sleep_forever()
+        return await super().fetch(number, size)
+
+
+def fail(number: int) -> RawPage:
+    raise ValueError(f"no tape {number}")
 
 
 async def facts_of(
@@ -125,3 +151,34 @@ async def test_public_plan_notes_that_the_quota_of_other_runs_is_unknown(tmp_pat
     found = await plan(Settings(), source=Nasa(catalogue(60)), storage=LocalStorage(tmp_path), quota_store=store)
     [note] = found.facts.notes
     assert note.startswith("the quota of other runs is unknown: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (fail, "the source list failed: ValueError: no tape 0"),
+        (lambda _: b"a page", "the source list failed: TypeError: it returned a bytes instead of a RawPage"),
+        (lambda _: RawPage(3, b"{}"), "the source list failed: ValueError: it returned page 3 instead of page 0"),
+    ],
+)
+async def test_a_source_that_breaks_its_protocol_is_named(
+    tmp_path: Path, answer: Callable[[int], Any], said: str
+) -> None:
+    with pytest.raises(PartError) as caught:
+        await plan(Settings(limit=None), source=Answering(answer), storage=LocalStorage(tmp_path))
+    assert str(caught.value) == said
+
+
+async def test_a_source_that_never_responds_ends_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"no response within 0\.1 s"):
+        await plan(Settings(request_timeout_s=0.1), source=Hanging([]), storage=LocalStorage(tmp_path))
+
+
+async def test_the_limit_holds_for_the_decompressed_page(tmp_path: Path) -> None:
+    raw = await ListSource(catalogue(60)).fetch(0, 20)
+    source = Answering(lambda _: RawPage(0, gzip.compress(raw.body), "gzip"))
+    settings = Settings(limit=None, max_body_bytes=len(raw.body))
+    assert (await plan(settings, source=source, storage=LocalStorage(tmp_path))).facts.page_plan.pages == 3
+    smaller = settings.model_copy(update={"max_body_bytes": len(raw.body) - 1})
+    with pytest.raises(UnavailableError, match=f"the body is larger than {len(raw.body) - 1} bytes"):
+        await plan(smaller, source=source, storage=LocalStorage(tmp_path))

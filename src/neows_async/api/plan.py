@@ -43,6 +43,7 @@ from neows_async.pacing.rules import PacingRules
 from neows_async.pacing.shared_quota import SharedQuota
 from neows_async.pacing.simulation import compare_starts, simulate
 from neows_async.pages.values import RawPage
+from neows_async.pipeline.fetcher import request_page
 from neows_async.settings import identity
 from neows_async.sources import nasa
 from neows_async.telemetry import events
@@ -105,6 +106,7 @@ async def plan(  # noqa: PLR0913 - each is an independent part, and may be left 
     :raises SourceError: there was no response, or it was no valid page
     :raises DataError: the catalogue has no objects
     :raises StorageError: the lake could not be read
+    :raises PartError: a source of the caller failed; its exception is the cause
     """
     notes: list[str] = []
 
@@ -256,20 +258,23 @@ async def request_first_page(
     :raises PausedError: the quota allows no request now, or the response was 429, which is then the cause
     :raises RefusedError: the source refuses such requests
     :raises UnavailableError: there was no response, or it was no valid page
+    :raises PartError: the source broke its protocol
     """
     # Like any request of a run: recorded in the shared quota before it is sent.
     ticket = await _take_slot(quota, clock)
     started_s = anyio.current_time()
     settled = False  # the quota knows the outcome
     try:
-        raw = await source.fetch(0, settings.page_size)
+        raw = await request_page(source, 0, settings.page_size, timeout_s=settings.request_timeout_s)
         latency_s = anyio.current_time() - started_s
         settled = True
         rate_limit = raw.rate_limit if isinstance(raw, RawPage) else None
         # At once: if the page turns out to be bad, its quota headers are still true.
         quota.response_received(ticket, rate_limit)
         key = settings.api_key.get_secret_value() if settings.api_key else ""
-        info = Receiver(ReceiveOptions(api_key=key)).receive(raw, None).info
+        receiver = Receiver(ReceiveOptions(api_key=key, max_body_bytes=settings.max_body_bytes))
+        # In a thread: decompressing and decoding a large page would block the event loop.
+        info = (await to_thread.run_sync(receiver.receive, raw, None)).info
     except RateLimitedError as exc:
         settled = True
         quota.rate_limited(ticket, exc.retry_after_s)

@@ -224,11 +224,7 @@ class PageFetcher:
 
     async def request(self, number: int, size: int) -> RawPage | StoredPage:
         """One attempt, not paced; the page is not checked."""
-
-        async def fetch() -> RawPage | StoredPage:
-            return _checked(await self._source.fetch(number, size), number)
-
-        return await self._in_time(fetch())
+        return await request_page(self._source, number, size, timeout_s=self._limits.request_timeout_s)
 
     async def request_several(
         self, source: StoredSource, numbers: Sequence[int], size: int
@@ -239,7 +235,7 @@ class PageFetcher:
             raws = await source.fetch_several(tuple(numbers), size)
             return [_checked(raw, number) for raw, number in zip(raws, numbers, strict=True)]
 
-        return await self._in_time(fetch())
+        return await _in_time(self._source, fetch(), self._limits.request_timeout_s)
 
     def received_unpaced(self, pages: Sequence[Page | StoredPage], fetch_s: float) -> None:
         """Count pages of an archive, which were not paced.
@@ -252,12 +248,25 @@ class PageFetcher:
         for page in pages:
             self._listener(PageFetched(page.number, page.json_bytes, fetch_s / len(pages), None))
 
-    async def _in_time(self, response: Awaitable[_T]) -> _T:
-        limit_s = self._limits.request_timeout_s
-        # A cancel scope, not a timer of the retry library: it ends the request itself, in virtual time, too.
-        with anyio.move_on_after(limit_s + _GRACE_S), blaming(f"the source {self._source.origin}"):
-            return await response
-        raise AttemptError(f"no response within {limit_s:.3g} s")
+
+async def request_page(source: Source, number: int, size: int, *, timeout_s: float) -> RawPage | StoredPage:
+    """Request one page once; it is not checked.
+
+    :raises AttemptError: the request failed, or took too long
+    :raises PartError: the source broke its protocol
+    """
+
+    async def fetch() -> RawPage | StoredPage:
+        return _checked(await source.fetch(number, size), number)
+
+    return await _in_time(source, fetch(), timeout_s)
+
+
+async def _in_time(source: Source, response: Awaitable[_T], timeout_s: float) -> _T:
+    # A cancel scope, not a timer of the retry library: it ends the request itself, in virtual time, too.
+    with anyio.move_on_after(timeout_s + _GRACE_S), blaming(f"the source {source.origin}"):
+        return await response
+    raise AttemptError(f"no response within {timeout_s:.3g} s")
 
 
 def _checked(page: object, number: int) -> RawPage | StoredPage:
