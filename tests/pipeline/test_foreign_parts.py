@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ import pytest
 import neows_async
 from neows_async import CloseApproachesWithin, open_neos
 from neows_async.endpoints.browse.envelope import raw_objects
-from neows_async.errors import AttemptError, BadPageError, DataError, PartError, SettingsError
+from neows_async.errors import AttemptError, BadPageError, DataError, PartError, RateLimitedError, SettingsError
 from neows_async.lake.storage.local import LocalStorage
 from neows_async.outputs.aggregate_files import JsonAggregates
 from neows_async.outputs.parquet import ParquetSink
@@ -86,6 +87,27 @@ class BrokenArchive(ListSource):
 
     def damaged(self, number: int, exc: BadPageError) -> DataError:
         return DataError(f"page {number}: {exc}")
+
+
+class Damaging(BrokenArchive):
+    """A source of stored pages, all bad, that cannot describe the damage."""
+
+    async def fetch(self, number: int, size: int) -> RawPage:
+        return dataclasses.replace(await super().fetch(number, size), body=b"not a page")
+
+    def damaged(self, number: int, exc: BadPageError) -> DataError:
+        raise KeyError(number) from exc
+
+
+class Restless(ListSource):
+    """A source that cannot close its connections before a long wait."""
+
+    async def on_idle(self) -> None:
+        raise OSError("cannot close")
+
+
+def refuse(number: int, attempt: int) -> None:  # noqa: ARG001 - the seam's signature
+    raise RateLimitedError("429", retry_after_s=900)
 
 
 class Keeping(ListSink):
@@ -270,6 +292,8 @@ def visible(root: Path) -> set[str]:
         ({"aggregate_writer": BrokenWriter()}, "BrokenWriter failed: ValueError: no room for 0 results"),
         ({"source": BrokenSource(catalogue(50))}, "the source list failed: ValueError: out of tape"),
         ({"source": BrokenArchive(catalogue(50))}, "the source list failed: ValueError: no next generation"),
+        ({"source": Damaging([{"page": 0}])}, "the source list failed: KeyError: 0"),
+        ({"source": Restless(catalogue(50), fail=refuse)}, "the source list failed: OSError: cannot close"),
         ({"source": BytesSource(catalogue(50))}, "it returned a bytes instead of a RawPage"),
         ({"source": FirstPageSource(catalogue(50))}, "ValueError: it returned page 0 instead of page "),
     ],

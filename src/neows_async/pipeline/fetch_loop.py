@@ -24,6 +24,7 @@ from neows_async.pacing.quota import QuotaModel
 from neows_async.pacing.rules import PacingRules
 from neows_async.pages.values import StoredPage
 from neows_async.pipeline.fetcher import FetchLimits, PageFetcher, PageRequest
+from neows_async.pipeline.guards import blaming
 from neows_async.protocols import IdleAware, StoredSource
 from neows_async.telemetry import events
 
@@ -211,6 +212,13 @@ class FetchLoop:
 
 
 def _gate(settings: Settings, origin: PacedSource, listener: events.Listener, pages_left: Callable[[], int]) -> Gate:
+    source = origin.source
+
+    async def on_idle() -> None:
+        if isinstance(source, IdleAware):
+            with blaming(f"the source {source.origin}"):
+                await source.on_idle()
+
     return Gate(
         QuotaModel(dataclasses.replace(origin.pacing, max_rate_per_s=settings.max_rate_per_s)),
         CircuitBreaker(
@@ -223,5 +231,5 @@ def _gate(settings: Settings, origin: PacedSource, listener: events.Listener, pa
         listener=listener,
         quota_store=origin.quota_store,
         pages_left=pages_left,
-        on_idle=origin.source.on_idle if isinstance(origin.source, IdleAware) else None,
+        on_idle=on_idle,
     )

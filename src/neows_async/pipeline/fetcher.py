@@ -219,7 +219,8 @@ class PageFetcher:
             return await receive(raw, request.checked_size)
         except BadPageError as exc:
             if isinstance(self._source, StoredSource):
-                raise self._source.damaged(request.number, exc) from exc
+                with blaming(f"the source {self._source.origin}"):
+                    raise self._source.damaged(request.number, exc) from exc
             raise
 
     async def request(self, number: int, size: int) -> RawPage | StoredPage:
