@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 RECORDED = ROOT.parent / "shared" / "data" / "neows-2026-03-01"
 
-# How long an example takes depends on what else the machine does. A check before landing must give
+# How long an example takes depends on what else the machine does. A check before a merge must give
 # the same answer twice; at the desk every run looks at other examples.
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("project")

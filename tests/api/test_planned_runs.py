@@ -97,7 +97,7 @@ async def test_plan_of_an_unfinished_snapshot_whose_run_is_in_the_quota_store() 
     )
     await first.run()
     await anyio.sleep(600)
-    kept = frozenset(first.landed)
+    kept = frozenset(first.arrived)
     run = Fetching(PAGES, SCENARIO, starts_s=first.clock(), quota_store=quota_store, stored=kept)
     run.app = first.app
     found = LakeFacts("a", kept=(kept,), first=PageInfo(20, PAGES * 20, 0))
@@ -106,7 +106,7 @@ async def test_plan_of_an_unfinished_snapshot_whose_run_is_in_the_quota_store() 
     assert facts.conditions.requests == PAGES - 120
     now = simulate(facts.conditions, facts.at_s)
     assert error_of(now.lasts_s, await run_s(run)) < AIM
-    assert set(run.landed) == set(range(PAGES)) - kept
+    assert set(run.arrived) == set(range(PAGES)) - kept
 
 
 @pytest.mark.parametrize("minute", [5, 55])
@@ -131,7 +131,7 @@ async def test_budget_is_spent_as_planned() -> None:
     assert (now.done, len(now.sent_s), now.left) == (False, 33, PAGES - 33)
     assert error_of(now.lasts_s, await run_s(run)) < AIM
     assert run.paused is not None
-    assert len(run.landed) == 33
+    assert len(run.arrived) == 33
 
 
 async def test_wait_that_is_too_long_pauses_the_run_as_planned() -> None:
@@ -143,7 +143,7 @@ async def test_wait_that_is_too_long_pauses_the_run_as_planned() -> None:
     # Pacing keeps the last few slots back while it is unknown when slots come free, and then uses them one by one.
     await run_s(run)
     assert isinstance(run.paused, PausedError)
-    assert len(options.now.sent_s) - 8 <= len(run.landed) <= len(options.now.sent_s)
+    assert len(options.now.sent_s) - 8 <= len(run.arrived) <= len(options.now.sent_s)
     assert abs(run.clock() - options.now.end_s) < 2 * 120
     # The run may be resumed earlier, for one of those slots.
     assert options.now.resume_s is not None

@@ -64,7 +64,7 @@ async def test_two_runs_share_the_quota_without_a_429_and_are_as_fast_as_one() -
         for run in runs:
             tasks.start_soon(run.run)
     assert runs[0].statuses() == {200: 200}
-    assert all(run.landed == Counter(range(100)) for run in runs)
+    assert all(run.arrived == Counter(range(100)) for run in runs)
     # The quota is 100 an hour. If both start at five to, the last of 200 requests can be sent a minute to two.
     assert (runs[0].clock() - starts_s) / 60 < 65 * 1.02
 

@@ -16,7 +16,7 @@ from tests.neos import approach, catalogue, neo
 
 KEY = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3gH5jK7m"
 TRICKY = "aB3/dE5+gH7=jK9&mN1 pQ3?sT5#vW7%yZ9"
-scrub = Redactor(KEY)
+redact = Redactor(KEY)
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_a_short_key_damages_nothing_but_goes_from_the_parameters(key: str) -> N
 def test_a_body_without_keys_comes_back_as_it_is() -> None:
     objects = [entry | {"links": {}} for entry in catalogue(20)]
     body = browse_page(objects, 0, 20)
-    assert scrub(body) is body or scrub(body) == body
-    assert scrub(b"") == b""
-    assert scrub(b"\xff\x00api_key") == b"\xff\x00api_key"
+    assert redact(body) is body or redact(body) == body
+    assert redact(b"") == b""
+    assert redact(b"\xff\x00api_key") == b"\xff\x00api_key"
 
 
 def test_it_shows_no_key() -> None:
-    assert KEY not in repr(scrub)
-    assert KEY not in str(scrub)
-    assert not hasattr(scrub, "__dict__")
+    assert KEY not in repr(redact)
+    assert KEY not in str(redact)
+    assert not hasattr(redact, "__dict__")
 
 
 pieces = st.sampled_from(
@@ -186,7 +186,7 @@ def shape(value: Any) -> Any:
 @given(values, st.booleans(), st.booleans(), st.sampled_from([KEY, TRICKY, "x", "abc"]))
 @example({"a": f"\n{KEY}"}, True, False, KEY)
 @example({"a": f"\u00e9{KEY}"}, True, False, KEY)
-def test_the_structure_stays_and_scrubbing_twice_is_scrubbing_once(
+def test_the_structure_stays_and_redacting_twice_is_redacting_once(
     value: Any, ascii_only: bool, slashes: bool, key: str
 ) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
@@ -223,9 +223,9 @@ def test_the_quick_way_through_a_body_without_escapes_finds_the_same(text: str) 
 
 @given(st.binary())
 def test_any_bytes_pass(body: bytes) -> None:
-    assert scrub(scrub(body)) == scrub(body)
+    assert redact(redact(body)) == redact(body)
     if b"key" not in body:
-        assert scrub(body) == body
+        assert redact(body) == body
 
 
 @given(st.integers(0, 63), st.sampled_from([KEY, TRICKY, KEY[:LITERAL_MIN_CHARS], KEY[:23]]), st.data())

@@ -61,7 +61,7 @@ class Fetching:
         self.patience = patience or FetchLimits()
         self.quota_store = quota_store
         self.heard: list[events.Event] = []
-        self.landed: Counter[int] = Counter()
+        self.arrived: Counter[int] = Counter()
         self.given_up: dict[int, str] = {}
         self.paused: PausedError | None = None
         self._starts_s = starts_s - anyio.current_time()
@@ -80,10 +80,10 @@ class Fetching:
             clock=self.clock,
             listener=self.heard.append,
             quota_store=quota_store,
-            pages_left=lambda: self.agenda.left,
+            pages_left=lambda: self.schedule.left,
             on_idle=on_idle,
         )
-        self.agenda = FetchSchedule(pages, stored=stored)
+        self.schedule = FetchSchedule(pages, stored=stored)
         self.news = anyio.Event()
 
     def clock(self) -> float:
@@ -101,21 +101,21 @@ class Fetching:
                 limits=self.patience,
                 listener=self.heard.append,
             )
-            if not self.agenda.is_in(0):
+            if not self.schedule.is_in(0):
                 await self._fetch(fetcher, 0)
-            self.agenda = FetchSchedule(self.pages, stored=frozenset({0, *self.landed}) | self._kept())
+            self.schedule = FetchSchedule(self.pages, stored=frozenset({0, *self.arrived}) | self._kept())
             async with anyio.create_task_group() as tasks:
                 for _ in range(self.concurrency + SPARE_TASKS):
                     tasks.start_soon(self._fetcher, fetcher, tasks)
 
     def _kept(self) -> frozenset[int]:
-        return frozenset(number for number in range(self.pages) if self.agenda.is_in(number))
+        return frozenset(number for number in range(self.pages) if self.schedule.is_in(number))
 
     async def _fetcher(self, fetcher: PageFetcher, tasks: Any) -> None:
         while self.paused is None:
-            number = self.agenda.next_page()
+            number = self.schedule.next_page()
             if number is None:
-                if all(self.agenda.is_in(one) or one in self.given_up for one in range(self.pages)):
+                if all(self.schedule.is_in(one) or one in self.given_up for one in range(self.pages)):
                     tasks.cancel_scope.cancel()
                 news = self.news
                 await news.wait()
@@ -127,15 +127,15 @@ class Fetching:
             except OutageError:
                 raise
             except UnavailableError as exc:
-                if not self.agenda.retry_later(number):
+                if not self.schedule.retry_later(number):
                     self.given_up[number] = str(exc)
             self.news.set()
             self.news = anyio.Event()
 
     async def _fetch(self, fetcher: PageFetcher, number: int) -> None:
         page = await fetcher.fetch(PageRequest(number, 20))
-        self.landed[page.number] += 1
-        self.agenda.arrived(page.number)
+        self.arrived[page.number] += 1
+        self.schedule.arrived(page.number)
 
     def statuses(self) -> Counter[int]:
         return Counter(served.status for served in self.app.served)
@@ -148,7 +148,7 @@ async def test_without_one_429() -> None:
     run = Fetching(413, fifth, starts_s=FULL_HOUR_S + 55 * 60)
     started_s = run.clock()
     await run.run()
-    assert run.landed == Counter(range(413))
+    assert run.arrived == Counter(range(413))
     assert run.statuses() == {200: 413}
     # The least that the gateway allows is 68.8 minutes: see benchmarks/quota.py.
     assert (run.clock() - started_s) / 60 < 68.8 * 1.01
@@ -159,7 +159,7 @@ async def test_a_day_with_an_outage_of_six_hours() -> None:
     outage = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "outage"\nfrom_s = 60\nuntil_s = 21660\n'
     run = Fetching(400, outage)
     await run.run()
-    assert run.landed == Counter(range(400)), "every page once, none given up"
+    assert run.arrived == Counter(range(400)), "every page once, none given up"
     failed = run.statuses()[503]
     down = [event for event in run.heard if isinstance(event, events.SourceDown)]
     up = [event for event in run.heard if isinstance(event, events.SourceUp)]
@@ -183,7 +183,7 @@ async def test_an_outage_counts_against_no_page_however_short_it_is_tried() -> N
     outage = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "outage"\nfrom_s = 60\nuntil_s = 7260\n'
     run = Fetching(200, outage, patience=FetchLimits(retry_budget_s=8))
     await run.run()
-    assert run.landed == Counter(range(200)), "every page once, none given up"
+    assert run.arrived == Counter(range(200)), "every page once, none given up"
     assert run.statuses()[503] <= 12 + 2 * 12
 
 
@@ -212,7 +212,7 @@ async def test_an_outage_in_which_nothing_is_answered_is_one_too() -> None:
     hangs = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "hang"\nfrom_s = 60\nuntil_s = 21660\n'
     run = Fetching(400, hangs)
     await run.run()
-    assert run.landed == Counter(range(400)), "every page once, none given up"
+    assert run.arrived == Counter(range(400)), "every page once, none given up"
     hung = [served for served in run.app.served if served.fault is not None]
     assert len(hung) <= 12 + 6 * 12
     assert sum(isinstance(event, events.SourceDown) for event in run.heard) == 1
@@ -233,7 +233,7 @@ async def test_a_run_gives_up_an_outage_after_its_limit() -> None:
 async def test_an_answer_that_takes_longer_than_a_page_is_tried_is_waited_for() -> None:
     run = Fetching(6, '[latency]\nmedian_s = 1\n[[faults]]\nkind = "slow"\ndelay_s = 45\npages = [0, 4]\n')
     await run.run()
-    assert run.landed == Counter(range(6))
+    assert run.arrived == Counter(range(6))
     assert run.statuses() == {200: 6}, "not one was asked for twice"
 
 
@@ -255,7 +255,7 @@ async def test_one_page_that_always_fails_opens_nothing_and_blocks_nobody() -> N
     run = Fetching(60, broken)
     await run.run()
     assert list(run.given_up) == [7]
-    assert len(run.landed) == 59
+    assert len(run.arrived) == 59
     assert not any(isinstance(event, events.SourceDown) for event in run.heard)
     last_good_s = max(served.at_s for served in run.app.served if served.status == 200)
     assert last_good_s - FULL_HOUR_S < 60, "the others did not wait"
@@ -274,7 +274,7 @@ async def test_retry_after_is_honoured_by_all_and_one_probe_goes_first() -> None
 
     run = Fetching(40, spurious, concurrency=8, on_idle=on_idle)
     await run.run()
-    assert run.landed == Counter(range(40))
+    assert run.arrived == Counter(range(40))
     refused_s = next(served.at_s for served in run.app.served if served.status == 429)
     after_s = sorted(served.at_s for served in run.app.served if served.at_s > refused_s + 60)
     assert after_s[0] >= refused_s + 2_870
@@ -291,7 +291,7 @@ async def test_a_gateway_that_refuses_everything_is_not_asked_as_fast_as_it_answ
     broken = '[latency]\nmedian_s = 0.1\n[[faults]]\nkind = "over_rate_limit"\nretry_after_s = 0\nfrom_s = 1\n'
     run = Fetching(200, f"{broken}until_s = 1800\n", concurrency=8)
     await run.run()
-    assert run.landed == Counter(range(200))
+    assert run.arrived == Counter(range(200))
     # Those that were under way, the probe of each of the first seconds, and one a minute.
     assert run.statuses()[429] <= 8 + 2 + 30
 
@@ -301,7 +301,7 @@ async def test_a_gateway_that_refuses_everything_is_not_asked_as_fast_as_it_answ
 async def test_what_fits_into_the_quota_is_fetched_at_once(failing: str) -> None:
     run = Fetching(28, f"[gateway]\nhourly_limit = 30\n[latency]\nmedian_s = 1\n{failing}")
     await run.run()
-    assert run.landed == Counter(range(28))
+    assert run.arrived == Counter(range(28))
     assert run.statuses()[429] == 0
     assert run.clock() - FULL_HOUR_S < 60
 
@@ -315,7 +315,7 @@ async def test_a_wait_that_is_too_long_pauses_and_says_until_when() -> None:
     # The last few are spared while it is unknown when the next ones come.
     assert run.statuses().keys() == {200}
     assert 90 <= run.statuses()[200] <= 100
-    assert len(run.landed) == run.statuses()[200], "what was under way came in"
+    assert len(run.arrived) == run.statuses()[200], "what was under way came in"
 
 
 @pytest.mark.virtual_time
@@ -325,7 +325,7 @@ async def test_a_budget_is_spent_to_the_last_request_and_not_beyond() -> None:
     assert run.paused is not None
     assert "the budget of 33 requests is spent" in str(run.paused)
     assert run.statuses() == {200: 33}
-    assert len(run.landed) == 33
+    assert len(run.arrived) == 33
 
 
 @pytest.mark.virtual_time
@@ -333,6 +333,6 @@ async def test_every_twentieth_request_fails() -> None:
     failing = '[latency]\nmedian_s = 1\n[[faults]]\nkind = "status"\nstatus = 502\nrate = 0.05\n'
     run = Fetching(600, failing, concurrency=4)
     await run.run()
-    assert run.landed == Counter(range(600))
+    assert run.arrived == Counter(range(600))
     assert not any(isinstance(event, events.SourceDown) for event in run.heard)
     assert run.clock() - FULL_HOUR_S < 600 / 4 * 1.25

@@ -76,7 +76,7 @@ class Sandboxed:
             return await source.fetch(number, size)
 
 
-class TestGatewaySource(SourceConformance):
+class TestNasaSource(SourceConformance):
     make = staticmethod(Sandboxed)
 
 

@@ -201,9 +201,9 @@ async def test_two_runs_with_two_keys_share_nothing(tmp_path: Path) -> None:
     keys = ("first-key-of-sixteen", "second-key-of-sixteen")
     receipts: dict[str, Receipt] = {}
 
-    async def run(key: str, url: str, ledger: MemoryQuotaStore) -> None:
+    async def run(key: str, url: str, store: MemoryQuotaStore) -> None:
         settings = Settings(root=str(tmp_path / key), base_url=url, api_key=key, concurrency=2)
-        receipts[key] = await ingest(settings, quota_store=ledger)
+        receipts[key] = await ingest(settings, quota_store=store)
 
     with loopback.serving(only(keys[0])) as first, loopback.serving(only(keys[1])) as second:
         async with anyio.create_task_group() as tasks:

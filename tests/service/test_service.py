@@ -271,13 +271,13 @@ def test_sigterm_during_a_fetch_ends_the_site_and_the_next_start_resumes(
                 assert site.stop() == -signal.SIGTERM
             assert "Traceback" not in "".join(site.lines)
         source.go_on.set()
-        landed = len(list((tmp_path / "nasa/raw").rglob("page=*.zst")))
+        stored_pages = len(list((tmp_path / "nasa/raw").rglob("page=*.zst")))
         asked_before = len(server.asked)
-        assert landed >= 1
+        assert stored_pages >= 1
         with running(tmp_path, **given) as site:
             site.until("serving snapshot")
             assert site.get("/neos")["total"] == 200
-            assert len(server.asked) - asked_before == 10 - landed
+            assert len(server.asked) - asked_before == 10 - stored_pages
             assert KEY not in "".join(site.lines) + site.client.get("/health").text + site.client.get("/metrics").text
 
 
