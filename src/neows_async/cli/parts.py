@@ -31,9 +31,10 @@ from neows_async.pacing.rules import PacingRules
 from neows_async.pipeline.run import Parts
 from neows_async.settings import is_loopback
 from neows_async.sources.archive import ArchiveSource
-from neows_async.sources.nasa import check_base_url
 
 if TYPE_CHECKING:
+    import httpx
+
     from neows_async.lake.storage.interface import Storage
     from neows_async.outputs.registry import RegisteredPart
     from neows_async.pacing.quota_store import QuotaStore
@@ -91,7 +92,7 @@ async def open_quota_store(settings: Settings, names: PartNames, stack: AsyncExi
     # Only NASA's gateway counts; another source has no key to share.
     if names.source != "nasa" or not names.share_quota or path is None:
         return None
-    url = check_base_url(settings.base_url)
+    url = _base_url(settings)
     return await stack.enter_async_context(
         SqliteQuotaStore(
             path,
@@ -101,6 +102,12 @@ async def open_quota_store(settings: Settings, names: PartNames, stack: AsyncExi
             lasting=not is_loopback(url.host),
         )
     )
+
+
+def _base_url(settings: Settings) -> httpx.URL:
+    from neows_async.sources.nasa import check_base_url  # noqa: PLC0415 - httpx, which an archive does without
+
+    return check_base_url(settings.base_url)
 
 
 def pacing_rules(settings: Settings, names: PartNames) -> PacingRules:
@@ -113,7 +120,7 @@ async def open_source(settings: Settings, names: PartNames, storage: Storage, st
     if names.source == "archive":
         return _archive(settings, names, storage)
     if names.source == "nasa":
-        proxy = proxy_for(check_base_url(settings.base_url).host)
+        proxy = proxy_for(_base_url(settings).host)
         return await stack.enter_async_context(defaults.open_nasa(settings, proxy=proxy))
     if names.source == "sandbox":
         return await stack.enter_async_context(
