@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import click
 
-from neows_async.cli import output, summary
+from neows_async.cli import output
 from neows_async.cli.event_lines import NO_SCANNER
 from neows_async.cli.exit_codes import ExitCode
 from neows_async.cli.foreground import exit_after_grace
 from neows_async.cli.parts import PartNames, open_parts
-from neows_async.cli.progress_view import listening
 from neows_async.endpoints.browse import approach_scan
 from neows_async.errors import most_relevant
 from neows_async.lake.storage import open_storage
 from neows_async.pipeline.run import ingest
+from neows_async.telemetry import events
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from neows_async.lake.receipt import Receipt
     from neows_async.settings import Settings
 
@@ -58,7 +61,7 @@ async def _ingest_until_signal(
 
         tasks.start_soon(cancel_on_signal)
         try:
-            with listening(quiet=quiet, as_json=as_json) as listener:
+            with _listening(quiet=quiet, as_json=as_json) as listener:
                 async with open_parts(settings, names) as parts:
                     # A signal that arrives after the commit finds the receipt here, and the run is done.
                     outcome = await ingest(settings, parts, listener)
@@ -70,6 +73,17 @@ async def _ingest_until_signal(
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+@contextmanager
+def _listening(*, quiet: bool, as_json: bool) -> Iterator[events.Listener]:
+    if quiet:
+        yield events.ignore
+        return
+    from neows_async.cli.progress_view import listening  # noqa: PLC0415 - rich, which --quiet does without
+
+    with listening(as_json=as_json) as listener:
+        yield listener
 
 
 def _unwrapped(exc: Exception) -> Exception:
@@ -88,6 +102,8 @@ def _print_receipt(settings: Settings, receipt: Receipt, *, as_json: bool) -> No
         if as_json:
             click.echo(json.dumps(receipt.model_dump(mode="json")))
         else:
+            from neows_async.cli import summary  # noqa: PLC0415 - as above
+
             storage = open_storage(settings.root)
             summary.show(
                 receipt,

@@ -28,13 +28,13 @@ _LINE_EVERY_S: Final = 5.0
 
 
 @contextmanager
-def listening(*, quiet: bool, as_json: bool, stream: TextIO | None = None) -> Iterator[Listener]:
+def listening(*, as_json: bool, stream: TextIO | None = None) -> Iterator[Listener]:
     """A listener that shows the events of a run, until the block ends.
 
     :param stream: by default stderr; None if the program was started without one
     """
     stream = stream or sys.stderr
-    if quiet or stream is None:
+    if stream is None:
         yield events.ignore
     elif as_json:
         yield _until_it_fails(_json_lines(stream))
