@@ -18,6 +18,7 @@ from neows_async.sandbox.server import listen, serve, url_of
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
 
 @click.command(
@@ -59,20 +60,26 @@ def sandbox(
     # Listens before the URL is printed, so that a script can use it at once.
     with listen(port) as listening:
         what = "synthetic objects" if pages is None else "recorded objects"
-        click.echo(f"Serving {catalogue.total:,} {what} at {url_of(listening)} (Ctrl-C to stop)")
-        click.echo(f"Try: NASA_API_KEY=anything neows-async run --base-url {url_of(listening)} --root /tmp/lake")
-        anyio.run(_serve_until_signal, app, listening)
+        lines = (
+            f"Serving {catalogue.total:,} {what} at {url_of(listening)} (Ctrl-C to stop)",
+            f"Try: NASA_API_KEY=anything neows-async run --base-url {url_of(listening)} --root /tmp/lake",
+        )
+        anyio.run(_serve_until_signal, app, listening, lines)
 
 
-async def _serve_until_signal(app: SandboxApp, listening: socket.socket) -> None:
-    async with anyio.create_task_group() as tasks:
-        servers: list[Any] = []
-        tasks.start_soon(serve, app, listening, servers.append)
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+async def _serve_until_signal(app: SandboxApp, listening: socket.socket, lines: Sequence[str]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        # Announced when signals are received here: a reader of the lines may send one at once, and a signal that
+        # interrupts an import could get lost.
+        for line in lines:
+            click.echo(line)
+        async with anyio.create_task_group() as tasks:
+            servers: list[Any] = []
+            tasks.start_soon(serve, app, listening, servers.append)
             async for _ in signals:
                 # The server finishes the responses in flight, then its task ends.
                 for server in servers:
                     server.should_exit = True
                 if not servers:  # the signal was faster than the start
                     tasks.cancel_scope.cancel()
-                return
+                break
