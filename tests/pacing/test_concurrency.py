@@ -124,3 +124,13 @@ def test_limit_is_always_between_1_and_maximum(maximum: int, outcomes: list[tupl
         else:
             concurrency.failed(second, second + latency_s)
         assert 1 <= concurrency.limit <= maximum
+
+
+def test_delays_of_a_busy_machine_do_not_slow_down_a_fast_source() -> None:
+    rule = AdaptiveConcurrency(8)
+    now_s = 0.0
+    for number in range(400):
+        latency_s = 0.12 if number % 3 == 0 else 0.001
+        rule.succeeded(now_s, now_s + latency_s, rule.limit)
+        now_s += latency_s
+    assert rule.limit == 8

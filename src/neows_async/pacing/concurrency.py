@@ -23,6 +23,8 @@ _INCREASE_AFTER: Final = 20
 _MOST_RESPONSES: Final = 1_280
 _SLOW: Final = 1.5
 _SLOW_SUM: Final = 4.0
+# On a busy machine a response of a millisecond may take a hundred: that shows nothing about the source.
+_LEAST_NORMAL_S: Final = 0.1
 # The mean of the first responses is the first reference. Then it follows slowly, so that load does not become normal.
 _FIRST_RESPONSES: Final = 3
 _WEIGHT: Final = 0.01
@@ -69,7 +71,7 @@ class AdaptiveConcurrency:
         else:
             # Capped: one very slow response must not become the normal one.
             self._normal_s += _WEIGHT * (min(latency_s, _SLOW * self._normal_s) - self._normal_s)
-        self._slow_sum = max(0.0, self._slow_sum + latency_s / max(self._normal_s, 1e-3) - _SLOW)
+        self._slow_sum = max(0.0, self._slow_sum + latency_s / max(self._normal_s, _LEAST_NORMAL_S) - _SLOW)
         # A sum, not one value: jitter cancels out, and a lasting slowdown adds up.
         if self._slow_sum > _SLOW_SUM:
             self._slow(now_s)
