@@ -228,7 +228,6 @@ async def read_lake(
 
 async def _first_info(zone: RawZone) -> PageInfo | None:
     try:
-        await zone.get(0)
         return await zone.info(0)
     except (NotFoundError, BadPageError):
         return None

@@ -128,9 +128,9 @@ class RawZone:
         return await self._storage.use(self.key(number), checked)
 
     async def info(self, number: int) -> PageInfo:
-        """The envelope of a page."""
+        """The envelope of a page, checked as by :meth:`get`."""
         return await self._storage.use(
-            self.key(number), lambda storage: envelope.split(_json_of(self._read(storage, number)))[0]
+            self.key(number), lambda storage: envelope.check(_json_of(self._read(storage, number)), number)
         )
 
     async def get_unchecked(self, numbers: Sequence[int]) -> list[StoredPage | RawPage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from neows_async._wakeup import Wakeup
 from neows_async.errors import BadPageError, NotFoundError, StorageError, UnavailableError
@@ -14,13 +14,14 @@ from neows_async.pipeline.scheduler import FetchSchedule
 from neows_async.telemetry import events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from neows_async.endpoints.browse.page_plan import PagePlan
     from neows_async.errors import NeowsError
     from neows_async.lake.raw_zone import RawZone
-    from neows_async.pages.values import RawPage
+    from neows_async.pages.values import PageInfo, RawPage
 
+_T = TypeVar("_T")
 _MAX_WRITES: Final = 3
 
 
@@ -190,9 +191,19 @@ async def read_stored_page(
     zone: RawZone, number: int, listener: events.Listener, size: int | None = None
 ) -> RawPage | StoredPage | None:
     """A page of the zone; None if it cannot be read or has another size: then it was set aside."""
+    return await _or_set_aside(zone, number, listener, zone.get(number, size))
+
+
+async def read_stored_info(zone: RawZone, number: int, listener: events.Listener) -> PageInfo | None:
+    """The envelope of a page of the zone; None if the page cannot be read: then it was set aside."""
+    return await _or_set_aside(zone, number, listener, zone.info(number))
+
+
+async def _or_set_aside(zone: RawZone, number: int, listener: events.Listener, read: Awaitable[_T]) -> _T | None:
     try:
-        return await zone.get(number, size)
+        return await read
     except (BadPageError, NotFoundError) as exc:
         listener(events.PageDamaged(number, str(exc)))
+        # Moved, not deleted: a page that cannot be read must not be counted as stored, but may be looked at.
         await zone.set_aside(number)
         return None

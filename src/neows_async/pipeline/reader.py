@@ -10,7 +10,7 @@ from neows_async.endpoints.browse.receive import ReceiveOptions
 from neows_async.errors import StorageError
 from neows_async.pages.values import Page
 from neows_async.pipeline.admission import Admission
-from neows_async.pipeline.buffer import BufferLimits, PageBuffer, read_stored_page
+from neows_async.pipeline.buffer import BufferLimits, PageBuffer, read_stored_info
 from neows_async.pipeline.decoder import DecoderPool
 from neows_async.pipeline.fetch_loop import FetchLoop
 from neows_async.pipeline.fetcher import PageRequest
@@ -140,8 +140,8 @@ class PageReader:
         """Page 0, if it was fetched now; its envelope; and which of ``stored`` belong to it."""
         zone = self._zone
         # Resumed: the stored page 0 and the other stored pages are of the same plan.
-        if zone is not None and 0 in stored and await read_stored_page(zone, 0, self._listener) is not None:
-            return None, await zone.info(0), stored
+        if zone is not None and 0 in stored and (info := await read_stored_info(zone, 0, self._listener)) is not None:
+            return None, info, stored
         request = PageRequest(0, self._settings.page_size, exact_size=False, zone=zone)
         first = await self.fetching.fetcher.fetch(request)
         assert isinstance(first, Page)  # noqa: S101 - page 0 is always near
@@ -152,9 +152,9 @@ class PageReader:
     async def _of_size(self, zone: RawZone, page_size: int, stored: set[int]) -> set[int]:
         """The pages that belong to a page 0 which is newer than them: all, or none if the page size changed."""
         for number in sorted(stored):
-            if await read_stored_page(zone, number, self._listener) is not None:
+            if (info := await read_stored_info(zone, number, self._listener)) is not None:
                 # One readable page shows the size of all: a run checks the size before it stores a page.
-                if (await zone.info(number)).size == page_size:
+                if info.size == page_size:
                     return stored
                 for other in stored:
                     # All of them: with another page size, a number means other positions.
